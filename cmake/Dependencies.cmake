@@ -1,0 +1,48 @@
+# Every third-party library, once. Versions are those of Debian 12 or newer; LibTorch 2.11 or newer.
+# The installed package includes this file too, so it must not assume the source tree.
+include_guard(GLOBAL)
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+find_package(Boost 1.74 REQUIRED)
+find_package(spdlog 1.10 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+# msgpack-cxx has no CMake package on Debian; it is header-only.
+find_path(PI0_MSGPACK_INCLUDE_DIR msgpack.hpp REQUIRED)
+if(NOT TARGET pi0_msgpack)
+  add_library(pi0_msgpack INTERFACE IMPORTED GLOBAL)
+  target_include_directories(pi0_msgpack SYSTEM INTERFACE "${PI0_MSGPACK_INCLUDE_DIR}")
+  target_compile_definitions(pi0_msgpack INTERFACE MSGPACK_NO_BOOST)
+endif()
+
+if(PI0_WITH_TORCH)
+  pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET GLOBAL sentencepiece)
+
+  # Where LibTorch is: CMAKE_PREFIX_PATH or Torch_DIR if it finds one, else the active Python's.
+  find_package(Torch 2.11 QUIET)
+  if(NOT Torch_FOUND)
+    find_program(PI0_PYTHON NAMES python3 python)
+    execute_process(
+      COMMAND "${PI0_PYTHON}" -c "import torch; print(torch.utils.cmake_prefix_path)"
+      OUTPUT_VARIABLE PI0_TORCH_PREFIX OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    find_package(Torch 2.11 REQUIRED PATHS "${PI0_TORCH_PREFIX}")
+  endif()
+
+  # LibTorch's include folder carries its own fmt, which breaks the distribution's spdlog. Its folders
+  # are searched after all others.
+  if(NOT TARGET pi0_torch)
+    add_library(pi0_torch INTERFACE IMPORTED GLOBAL)
+    target_link_libraries(pi0_torch INTERFACE ${TORCH_LIBRARIES})
+    foreach(dir IN LISTS TORCH_INCLUDE_DIRS)
+      target_compile_options(pi0_torch INTERFACE "SHELL:-idirafter ${dir}")
+    endforeach()
+    foreach(target IN ITEMS torch torch_library torch_cpu torch_cpu_library c10)
+      if(TARGET ${target})
+        set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "")
+      endif()
+    endforeach()
+  endif()
+endif()

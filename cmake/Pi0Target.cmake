@@ -1,0 +1,78 @@
+# pi0_library(room SOURCES ... PUBLIC ... PRIVATE ...) makes pi0::room; pi0_test(...) a ctest of it.
+find_program(PI0_CCACHE ccache)
+if(PI0_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime
+      CCACHE_NOHASHDIR=1 "${PI0_CCACHE}")
+endif()
+
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
+
+# What every target of ours is compiled with. Fused multiply-adds would change the bits of the
+# normalisation against NumPy, so the compiler may not form them by itself.
+add_library(pi0_options INTERFACE)
+target_compile_features(pi0_options INTERFACE cxx_std_20)
+target_compile_options(
+  pi0_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror=return-type
+                        -ffp-contract=off)
+if(PI0_SANITIZE)
+  target_compile_options(pi0_options INTERFACE -fsanitize=${PI0_SANITIZE} -fno-omit-frame-pointer
+                                               -fno-sanitize-recover=all)
+  target_link_options(pi0_options INTERFACE -fsanitize=${PI0_SANITIZE})
+endif()
+
+if(PI0_WITH_TORCH)
+  # ATen's headers take ten seconds to parse: they are precompiled once, here, for all.
+  file(WRITE "${PROJECT_BINARY_DIR}/precompiled.cpp" "")
+  add_library(pi0_precompiled STATIC "${PROJECT_BINARY_DIR}/precompiled.cpp")
+  target_link_libraries(pi0_precompiled PRIVATE pi0_options pi0_torch)
+  target_precompile_headers(pi0_precompiled PRIVATE <ATen/ATen.h> <functional> <map> <memory>
+                            <string> <string_view> <vector>)
+  target_compile_options(pi0_precompiled PRIVATE -fPIC $<$<BOOL:${PI0_CCACHE}>:-fpch-preprocess>)
+endif()
+
+# A precompiled header fits only what is compiled with the same options, executables included.
+function(pi0_precompiled target)
+  target_precompile_headers(${target} REUSE_FROM pi0_precompiled)
+  target_compile_options(${target} PRIVATE -fPIC $<$<BOOL:${PI0_CCACHE}>:-fpch-preprocess>)
+endfunction()
+
+function(pi0_library room)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(pi0_${room} STATIC ${arg_SOURCES})
+  add_library(pi0::${room} ALIAS pi0_${room})
+  set_target_properties(pi0_${room} PROPERTIES EXPORT_NAME ${room})
+  target_include_directories(
+    pi0_${room} PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>" "$<INSTALL_INTERFACE:include/pi0>")
+  target_compile_features(pi0_${room} PUBLIC cxx_std_20)
+  target_link_libraries(pi0_${room} PUBLIC ${arg_PUBLIC} PRIVATE $<BUILD_INTERFACE:pi0_options>
+                                                                 ${arg_PRIVATE})
+  if(arg_TORCH)
+    target_link_libraries(pi0_${room} PUBLIC pi0_torch)
+    pi0_precompiled(pi0_${room})
+  endif()
+endfunction()
+
+function(pi0_executable name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE pi0_options ${arg_LINK})
+  if(arg_TORCH)
+    pi0_precompiled(${name})
+  endif()
+endfunction()
+
+# One Catch2 executable and one ctest of that name; tests run from the tests folder.
+function(pi0_test name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/tests")
+  target_link_libraries(${name} PRIVATE pi0_options pi0_catch_main ${arg_LINK})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
+  if(arg_TORCH)
+    pi0_precompiled(${name})
+  endif()
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}/tests")
+endfunction()

@@ -1,0 +1,178 @@
+#include "model/checkpoint.h"
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace pi0::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* file_name = "model.safetensors";
+constexpr const char* index_name = "model.safetensors.index.json";
+
+// PaliGemma ties these two; a file may hold either name.
+constexpr const char* embedding_name =
+    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
+constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
+
+// Shard file to the tensor names that the index places there.
+std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
+  std::ifstream stream(path);
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(stream);
+  } catch (const nlohmann::json::exception& error) {
+    throw CheckpointError(path.string() + ": is not JSON: " + error.what());
+  }
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object() ||
+      json["weight_map"].empty()) {
+    throw CheckpointError(path.string() + ": has no weight_map of tensor names to files");
+  }
+  std::map<std::string, std::set<std::string>> shards;
+  for (const auto& [tensor, file] : json["weight_map"].items()) {
+    const fs::path shard = file.is_string() ? fs::path(file.get<std::string>()) : fs::path();
+    if (shard.empty() || shard.filename() != shard) {
+      throw CheckpointError(path.string() + ": tensor '" + tensor + "' is placed in " + file.dump() +
+                            ", expected the name of a file beside the index");
+    }
+    shards[shard.string()].insert(tensor);
+  }
+  return shards;
+}
+
+[[noreturn]] void refuse_folder(const fs::path& folder) {
+  if (!fs::is_directory(folder)) {
+    throw CheckpointError(folder.string() + ": is not a folder; expected one that holds " +
+                          file_name);
+  }
+  const auto is_orbax = [](const fs::path& place) {
+    return fs::exists(place / "_METADATA") || fs::exists(place / "manifest.ocdbt") ||
+           fs::exists(place / "_CHECKPOINT_METADATA");
+  };
+  if (is_orbax(folder) || is_orbax(folder / "params")) {
+    throw CheckpointError(
+        folder.string() +
+        ": is a JAX (orbax) checkpoint; convert it with openpi's "
+        "examples/convert_jax_model_to_pytorch.py --checkpoint_dir " +
+        folder.string() + " --config_name NAME --output_path OUT, and give OUT");
+  }
+  if (fs::exists(folder / "pytorch_model.bin")) {
+    throw CheckpointError((folder / "pytorch_model.bin").string() +
+                          ": pickled checkpoints can run code and are not read; save the model "
+                          "with safetensors as " + file_name);
+  }
+  throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const fs::path& folder, LoadProgress progress)
+    : folder_(folder), progress_(std::move(progress)) {
+  if (fs::exists(folder / file_name)) {
+    open(folder / file_name, nullptr);
+  } else if (fs::exists(folder / index_name)) {
+    for (const auto& [shard, tensors] : read_index(folder / index_name)) {
+      open(folder / shard, &tensors);
+    }
+  } else {
+    refuse_folder(folder);
+  }
+  const std::string prefix = "model.";
+  const bool is_lerobot = std::any_of(places_.begin(), places_.end(), [&](const auto& place) {
+    return place.first.starts_with(prefix + "paligemma_with_expert.");
+  });
+  if (is_lerobot) {
+    std::map<std::string, Place> renamed;
+    for (auto& [name, place] : places_) {
+      renamed.emplace(name.starts_with(prefix) ? name.substr(prefix.size()) : name, place);
+    }
+    places_ = std::move(renamed);
+  }
+}
+
+void Checkpoint::open(const fs::path& path, const std::set<std::string>* expected) {
+  files_.emplace_back(path);
+  for (const auto& [name, entry] : files_.back().entries()) {
+    if (expected != nullptr && !expected->contains(name)) {
+      throw CheckpointError(path.string() + ": holds tensor '" + name + "', which " + index_name +
+                            " does not place there");
+    }
+    places_.emplace(name, Place{files_.size() - 1, name});
+    total_bytes_ += entry.end - entry.begin;
+  }
+  if (expected == nullptr) return;
+  for (const std::string& name : *expected) {
+    if (!files_.back().entries().contains(name)) {
+      throw CheckpointError(path.string() + ": tensor '" + name + "', which " + index_name +
+                            " places there, is missing");
+    }
+  }
+}
+
+const Checkpoint::Place* Checkpoint::find(const std::string& name) const {
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &found->second;
+}
+
+void Checkpoint::check_shape(const Place& place, const std::string& name,
+                             at::IntArrayRef shape) const {
+  const SafetensorsFile& file = files_[place.file];
+  const SafetensorsFile::Entry& entry = file.entry(place.name);
+  if (at::IntArrayRef(entry.shape) != shape) {
+    throw CheckpointError(c10::str(file.path().string(), ": tensor '", name, "' has shape ",
+                                   at::IntArrayRef(entry.shape), ", the model needs ", shape,
+                                   "; is this checkpoint from another config?"));
+  }
+  if (entry.dtype != at::kFloat && entry.dtype != at::kBFloat16 && entry.dtype != at::kHalf) {
+    throw CheckpointError(c10::str(file.path().string(), ": tensor '", name, "' has dtype ",
+                                   entry.dtype, ", expected float32, bfloat16 or float16"));
+  }
+}
+
+void Checkpoint::mark_read(const Place& place) {
+  const SafetensorsFile::Entry& entry = files_[place.file].entry(place.name);
+  done_bytes_ += entry.end - entry.begin;
+  if (progress_) progress_(done_bytes_, total_bytes_);
+}
+
+at::Tensor Checkpoint::load(const std::string& name, at::IntArrayRef shape, Storage storage) {
+  const Place* place = find(name);
+  std::string found_name = name;
+  if (place == nullptr && name == embedding_name) {
+    found_name = embedding_alias;
+    place = find(found_name);
+  }
+  if (place == nullptr) {
+    throw CheckpointError(c10::str(folder_.string(), ": tensor '", name,
+                                   "' is missing; the model needs it with shape ", shape));
+  }
+  check_shape(*place, found_name, shape);
+  at::Tensor result = at::empty(shape, storage.dtype);
+  files_[place->file].copy_to(place->name, result, storage.rounding);
+  if (read_.insert(found_name).second) mark_read(*place);
+  return result;
+}
+
+void Checkpoint::pass_over(const std::string& name, at::IntArrayRef shape) {
+  const Place* place = find(name);
+  if (place == nullptr) return;
+  check_shape(*place, name, shape);
+  if (read_.insert(name).second) mark_read(*place);
+}
+
+void Checkpoint::finish() const {
+  std::string extra;
+  std::size_t count = 0;
+  for (const auto& [name, place] : places_) {
+    if (read_.contains(name)) continue;
+    if (++count <= 3) extra += (count == 1 ? "'" : ", '") + name + "'";
+  }
+  if (count == 0) return;
+  throw CheckpointError(c10::str(folder_.string(), ": holds ", count,
+                                 " tensors that the model does not have: ", extra,
+                                 count > 3 ? ", …" : "", "; is this checkpoint from another config?"));
+}
+
+}  // namespace pi0::model

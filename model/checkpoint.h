@@ -1,0 +1,53 @@
+// A checkpoint folder as a source of parameters: names to tensors, one file or several shards.
+// Refuses missing, extra and misshapen tensors. Knows no robots and no statistics.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/safetensors.h"
+#include "model/weight_source.h"
+
+namespace pi0::model {
+
+// Called after each tensor with the bytes of the files read so far and in all.
+using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+
+class Checkpoint : public WeightSource {
+ public:
+  // Opens model.safetensors, or the shards of model.safetensors.index.json, with LeRobot's `model.`
+  // in front of every name or without. An orbax folder and pytorch_model.bin are recognised and
+  // refused with what to do. Throws CheckpointError.
+  explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
+
+  at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
+  void pass_over(const std::string& name, at::IntArrayRef shape) override;
+
+  // To be called when the model is built. Throws CheckpointError naming tensors nobody asked for.
+  void finish() const;
+
+ private:
+  struct Place {
+    std::size_t file;
+    std::string name;  // in that file
+  };
+  void open(const std::filesystem::path& file, const std::set<std::string>* expected);
+  const Place* find(const std::string& name) const;
+  void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
+  void mark_read(const Place& place);
+
+  std::filesystem::path folder_;
+  LoadProgress progress_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, Place> places_;  // by openpi's name
+  std::set<std::string> read_;           // openpi's names
+  std::uint64_t done_bytes_ = 0;
+  std::uint64_t total_bytes_ = 0;
+};
+
+}  // namespace pi0::model

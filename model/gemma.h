@@ -1,0 +1,68 @@
+// The Gemma block and stack. PaliGemma's 2B language model and the 300M action expert differ only by
+// their GemmaConfig and by whether their norms follow the flow time.
+// Reference: openpi's patched modeling_gemma.py.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/attention.h"
+#include "model/kv_cache.h"
+#include "model/linear.h"
+#include "model/model_config.h"
+#include "model/norms.h"
+#include "model/rope.h"
+
+namespace pi0::model {
+
+// What every layer of a pass shares.
+struct GemmaPass {
+  RotaryAngles angles;
+  Tensor mask;       // [B, 1, L, P + L] float32
+  Tensor condition;  // [B, W] float32 for adaptive norms, else undefined
+};
+
+class GemmaLayer {
+ public:
+  GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config,
+             RmsNorm::Form norms);
+
+  // x [B, L, W]; attends to `prefix` (null: none) and to itself. The layer's own keys and values are
+  // put into `own` unless it is null.
+  Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
+                    LayerKv* own) const;
+  at::ScalarType dtype() const { return query_.dtype(); }
+
+ private:
+  Tensor attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
+
+  GemmaConfig config_;
+  Linear query_, key_, value_, out_;
+  Attention attention_;
+  Linear gate_, up_, down_;
+  RmsNorm input_norm_, post_attention_norm_;
+};
+
+class Gemma {
+ public:
+  Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config,
+        RmsNorm::Form norms);
+
+  // Runs the prefix x [B, L, W] through all layers and keeps their keys and values.
+  // mask [B, 1, L, L]; positions [B, L].
+  KvCache prefill(const Tensor& x, const Tensor& mask, const Tensor& positions) const;
+
+  // Runs the suffix x [B, L, W] against a cached prefix of P tokens; normed output [B, L, W].
+  // mask [B, 1, L, P + L]; positions [B, L]; condition [B, W] or undefined.
+  Tensor decode(const Tensor& x, const Tensor& mask, const Tensor& positions,
+                const Tensor& condition, const KvCache& prefix) const;
+
+ private:
+  GemmaPass begin(const Tensor& mask, const Tensor& positions, const Tensor& condition) const;
+
+  std::vector<GemmaLayer> layers_;
+  RmsNorm norm_;
+  RotaryEmbedding rotary_;
+};
+
+}  // namespace pi0::model

@@ -1,0 +1,48 @@
+#include "model/matmul_site.h"
+
+#include <array>
+#include <utility>
+
+namespace pi0::model {
+
+std::string_view name_of(SiteKind kind) {
+  return kind == SiteKind::linear ? "linear" : "attention";
+}
+
+std::string_view name_of(Component component) {
+  switch (component) {
+    case Component::vision: return "vision";
+    case Component::language: return "language";
+    case Component::action_expert: return "action_expert";
+    case Component::action_head: return "action_head";
+    case Component::unknown: break;
+  }
+  return "unknown";
+}
+
+Component component_of(std::string_view path) {
+  constexpr std::array<std::pair<std::string_view, Component>, 11> rules{{
+      {"action_in_proj", Component::action_head},
+      {"action_out_proj", Component::action_head},
+      {"action_time_mlp_in", Component::action_head},
+      {"action_time_mlp_out", Component::action_head},
+      {"state_proj", Component::action_head},
+      {"time_mlp_in", Component::action_head},
+      {"time_mlp_out", Component::action_head},
+      {"gemma_expert", Component::action_expert},
+      {"vision_tower", Component::vision},
+      {"language_model", Component::language},
+      {"paligemma", Component::language},
+  }};
+  for (const auto& [part, component] : rules) {
+    if (path.find(part) != std::string_view::npos) return component;
+  }
+  return Component::unknown;
+}
+
+MatmulSite& SiteList::add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out) {
+  const Component component = component_of(path);
+  return sites_.emplace_back(MatmulSite{std::move(path), component, kind, in, out});
+}
+
+}  // namespace pi0::model

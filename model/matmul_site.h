@@ -1,0 +1,79 @@
+// The seam between the model and whoever wants to change its matmuls: every linear and every
+// attention of the model is a MatmulSite, and a hook on a site takes its matmul over.
+// The model owns sites and knows nothing of what hooks do; no hook means full precision.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+
+namespace pi0::model {
+
+using at::Tensor;
+
+struct LinearOperands {
+  Tensor x;       // [..., In]
+  Tensor weight;  // [Out, In]
+  Tensor bias;    // [Out], undefined when the layer has none
+};
+
+enum class AttentionForm {
+  eager,  // softmax(QK^T + mask)V step by step: Gemma
+  fused   // scaled_dot_product_attention: SigLIP
+};
+
+struct AttentionOperands {
+  AttentionForm form;
+  Tensor query;         // [B, H, L, D], after rotary
+  Tensor prefix_key;    // [B, KV heads, P, D], cached; undefined without a prefix
+  Tensor prefix_value;  // as prefix_key
+  Tensor key;           // [B, KV heads, L, D], after rotary
+  Tensor value;         // as key
+  Tensor mask;          // [B, 1, L, P + L] float32, added to the scores; undefined: attend to all
+  double scale;
+};
+
+// Takes over one site's matmul. One instance per site; calls never overlap.
+class MatmulHook {
+ public:
+  virtual ~MatmulHook() = default;
+  virtual Tensor linear(const LinearOperands& operands) = 0;        // [..., Out], dtype of x
+  virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of query
+};
+
+enum class SiteKind { linear, attention };
+enum class Component { vision, language, action_expert, action_head, unknown };
+
+std::string_view name_of(SiteKind kind);
+std::string_view name_of(Component component);
+
+// The part of the policy that a module path belongs to; the first rule that matches wins
+// (pi0-quant model_patcher.py _COMPONENT_RULES).
+Component component_of(std::string_view path);
+
+struct MatmulSite {
+  std::string path;  // of the module, as in the checkpoint; attention sites end in ".sdpa"
+  Component component;
+  SiteKind kind;
+  std::int64_t in_features;   // head size for attention
+  std::int64_t out_features;  // head size for attention
+  Tensor weight = {};          // [Out, In]; undefined for attention and for layers never called
+  Tensor bias = {};            // [Out]; undefined without one
+  MatmulHook* hook = nullptr;  // not owned
+};
+
+// The sites of one model in the order of its modules. Addresses stay valid while the list lives.
+class SiteList {
+ public:
+  MatmulSite& add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out);
+  const std::deque<MatmulSite>& all() const { return sites_; }
+  std::deque<MatmulSite>& all() { return sites_; }
+
+ private:
+  std::deque<MatmulSite> sites_;
+};
+
+}  // namespace pi0::model

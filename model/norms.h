@@ -1,0 +1,39 @@
+// Gemma's RMS norm, plain or adaptive, and SigLIP's layer norm. They know nothing of hooks.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "model/linear.h"
+
+namespace pi0::model {
+
+// Reference: openpi's patched modeling_gemma.py GemmaRMSNorm. Plain: the weight is 1 + w. Adaptive
+// (Pi0.5's action expert): scale, shift and gate come from the flow time through a linear.
+class RmsNorm {
+ public:
+  struct Output {
+    Tensor x;     // [B, L, W], dtype of the input
+    Tensor gate;  // [B, 1, W], undefined unless adaptive
+  };
+  enum class Form { plain, adaptive };
+
+  RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form);
+  Output operator()(const Tensor& x, const Tensor& condition) const;  // [B, L, W] and [B, W]
+
+ private:
+  Tensor weight_;                    // [W], plain only
+  std::optional<Linear> modulation_;  // W to 3W, adaptive only; "dense" in the checkpoint
+};
+
+class LayerNorm {
+ public:
+  LayerNorm(BuildContext& context, const std::string& path, std::int64_t width);
+  Tensor operator()(const Tensor& x) const;  // [..., W]
+
+ private:
+  Tensor weight_;
+  Tensor bias_;
+};
+
+}  // namespace pi0::model

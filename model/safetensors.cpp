@@ -1,0 +1,308 @@
+#include "model/safetensors.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <system_error>
+
+namespace pi0::model {
+namespace {
+
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t max_header_bytes = 100'000'000;  // the limit of the reference reader
+constexpr std::int64_t slice_bytes = std::int64_t{64} << 20;
+
+struct DTypeName {
+  const char* name;
+  at::ScalarType dtype;
+};
+constexpr std::array<DTypeName, 12> dtype_names{{{"F64", at::kDouble},
+                                                 {"F32", at::kFloat},
+                                                 {"F16", at::kHalf},
+                                                 {"BF16", at::kBFloat16},
+                                                 {"F8_E4M3", at::kFloat8_e4m3fn},
+                                                 {"F8_E5M2", at::kFloat8_e5m2},
+                                                 {"I64", at::kLong},
+                                                 {"I32", at::kInt},
+                                                 {"I16", at::kShort},
+                                                 {"I8", at::kChar},
+                                                 {"U8", at::kByte},
+                                                 {"BOOL", at::kBool}}};
+
+std::optional<at::ScalarType> dtype_of(const std::string& name) {
+  for (const DTypeName& known : dtype_names) {
+    if (name == known.name) return known.dtype;
+  }
+  return std::nullopt;
+}
+
+const char* name_of(at::ScalarType dtype) {
+  for (const DTypeName& known : dtype_names) {
+    if (dtype == known.dtype) return known.name;
+  }
+  throw CheckpointError(c10::str("safetensors has no name for dtype ", dtype));
+}
+
+[[noreturn]] void fail(const fs::path& path, const std::string& what) {
+  throw CheckpointError(path.string() + ": " + what);
+}
+
+// JSON allows a key twice and parsers keep one; in a header that hides a tensor, so it is refused.
+Json parse_header(const fs::path& path, const char* begin, std::size_t size) {
+  std::vector<std::set<std::string>> keys;
+  const auto refuse_repeats = [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key &&
+        !keys.back().insert(parsed.get<std::string>()).second) {
+      fail(path, "header names '" + parsed.get<std::string>() + "' twice");
+    }
+    return true;
+  };
+  try {
+    return Json::parse(begin, begin + size, refuse_repeats);
+  } catch (const Json::exception& error) {
+    fail(path, std::string("header is not JSON: ") + error.what());
+  }
+}
+
+// Reads a list of non-negative integers whose running product stays far from overflow.
+std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& tensor,
+                                     const Json& field, const char* key) {
+  constexpr std::uint64_t max_size = std::uint64_t{1} << 62;
+  std::vector<std::int64_t> sizes;
+  if (!field.is_array()) {
+    fail(path, "tensor '" + tensor + "': " + key + " is " + field.dump() + ", expected a list");
+  }
+  for (const Json& item : field) {
+    if (!item.is_number_unsigned() || item.get<std::uint64_t>() > max_size) {
+      fail(path, "tensor '" + tensor + "': " + key + " is " + field.dump() +
+                     ", expected non-negative integers");
+    }
+    sizes.push_back(item.get<std::int64_t>());
+  }
+  return sizes;
+}
+
+SafetensorsFile::Entry read_entry(const fs::path& path, const std::string& name, const Json& fields,
+                                  std::size_t data_start, std::size_t file_size) {
+  const auto refuse = [&](const std::string& what) { fail(path, "tensor '" + name + "': " + what); };
+  if (!fields.is_object() || fields.size() != 3 || !fields.contains("dtype") ||
+      !fields.contains("shape") || !fields.contains("data_offsets")) {
+    refuse("header entry is " + fields.dump() + ", expected dtype, shape and data_offsets");
+  }
+  const auto dtype =
+      fields["dtype"].is_string() ? dtype_of(fields["dtype"].get<std::string>()) : std::nullopt;
+  if (!dtype) refuse("dtype " + fields["dtype"].dump() + " is unknown");
+
+  SafetensorsFile::Entry entry{*dtype, read_sizes(path, name, fields["shape"], "shape")};
+  const auto offsets = read_sizes(path, name, fields["data_offsets"], "data_offsets");
+  if (offsets.size() != 2 || offsets[0] > offsets[1]) {
+    refuse("data_offsets are " + fields["data_offsets"].dump() + ", expected [begin, end]");
+  }
+  std::int64_t bytes = static_cast<std::int64_t>(c10::elementSize(*dtype));
+  for (const std::int64_t size : entry.shape) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) refuse("shape overflows 64 bits");
+  }
+  if (offsets[1] - offsets[0] != bytes) {
+    refuse(c10::str("data_offsets span ", offsets[1] - offsets[0], " bytes, shape ", entry.shape,
+                    " of ", name_of(*dtype), " needs ", bytes));
+  }
+  if (static_cast<std::size_t>(offsets[1]) > file_size - data_start) {
+    refuse(c10::str("data ends at byte ", offsets[1], " of ", file_size - data_start,
+                    ": the file is truncated or the header wrong"));
+  }
+  entry.begin = data_start + static_cast<std::size_t>(offsets[0]);
+  entry.end = data_start + static_cast<std::size_t>(offsets[1]);
+  return entry;
+}
+
+void check_coverage(const fs::path& path, const std::map<std::string, SafetensorsFile::Entry>& all,
+                    std::size_t data_start, std::size_t file_size) {
+  std::vector<std::pair<const std::string*, const SafetensorsFile::Entry*>> by_offset;
+  for (const auto& [name, entry] : all) by_offset.emplace_back(&name, &entry);
+  std::sort(by_offset.begin(), by_offset.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second->begin, a.second->end) < std::pair(b.second->begin, b.second->end);
+  });
+  std::size_t expected = data_start;
+  for (const auto& [name, entry] : by_offset) {
+    if (entry->begin != expected) {
+      fail(path, c10::str("tensor '", *name, "' begins at byte ", entry->begin - data_start, ", ",
+                          entry->begin < expected ? "inside the tensor before it" : "after a gap",
+                          "; expected ", expected - data_start));
+    }
+    expected = entry->end;
+  }
+  if (expected != file_size) {
+    fail(path, c10::str("holds ", file_size - expected, " bytes after its last tensor"));
+  }
+}
+
+// A temporary file that disappears unless it was kept.
+class PendingFile {
+ public:
+  explicit PendingFile(fs::path target) : target_(std::move(target)), temporary_(target_) {
+    temporary_ += ".part";
+    stream_.open(temporary_, std::ios::binary | std::ios::trunc);
+    check("cannot be created");
+  }
+  ~PendingFile() {
+    std::error_code ignored;
+    if (!kept_) fs::remove(temporary_, ignored);
+  }
+  void write(const void* data, std::size_t size) {
+    stream_.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
+    check("cannot be written");
+  }
+  void keep() {
+    stream_.close();
+    check("cannot be written");
+    fs::rename(temporary_, target_);
+    kept_ = true;
+  }
+
+ private:
+  void check(const char* what) {
+    if (!stream_) fail(temporary_, std::string(what) + ": " + std::strerror(errno));
+  }
+  fs::path target_;
+  fs::path temporary_;
+  std::ofstream stream_;
+  bool kept_ = false;
+};
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
+  const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) fail(path_, std::string("cannot be opened: ") + std::strerror(errno));
+  struct stat status {};
+  const bool is_file = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+  size_ = is_file ? static_cast<std::size_t>(status.st_size) : 0;
+  void* mapped = size_ > 0 ? ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+  ::close(file);
+  if (!is_file) fail(path_, "is not a regular file");
+  if (size_ < 8) fail(path_, c10::str("has ", size_, " bytes, too short for a safetensors file"));
+  if (mapped == MAP_FAILED) fail(path_, std::string("cannot be mapped: ") + std::strerror(errno));
+  data_ = static_cast<const std::byte*>(mapped);
+  try {
+    std::uint64_t header_bytes = 0;
+    std::memcpy(&header_bytes, data_, sizeof header_bytes);
+    if (header_bytes > std::min<std::uint64_t>(max_header_bytes, size_ - 8)) {
+      fail(path_, c10::str("announces a header of ", header_bytes, " bytes in a file of ", size_,
+                           ": truncated, or not a safetensors file"));
+    }
+    const auto* text = reinterpret_cast<const char*>(data_) + 8;
+    const Json header = parse_header(path_, text, header_bytes);
+    if (!header.is_object()) fail(path_, "header is not a JSON object");
+    const std::size_t data_start = 8 + header_bytes;
+    for (const auto& [name, fields] : header.items()) {
+      if (name == "__metadata__") continue;
+      entries_.emplace(name, read_entry(path_, name, fields, data_start, size_));
+    }
+    check_coverage(path_, entries_, data_start, size_);
+  } catch (...) {
+    ::munmap(const_cast<std::byte*>(data_), size_);
+    throw;
+  }
+}
+
+SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      entries_(std::move(other.entries_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(other.size_) {}
+
+SafetensorsFile::~SafetensorsFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) fail(path_, "has no tensor '" + name + "'");
+  return found->second;
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const Entry& source = entry(name);
+  at::Tensor result = at::empty(source.shape, source.dtype);
+  std::memcpy(result.data_ptr(), data_ + source.begin, source.end - source.begin);
+  return result;
+}
+
+void SafetensorsFile::copy_to(const std::string& name, at::Tensor target,
+                              at::ScalarType through) const {
+  const Entry& source = entry(name);
+  const auto item_bytes = static_cast<std::int64_t>(c10::elementSize(source.dtype));
+  const std::int64_t count = target.numel();
+  TORCH_CHECK(count * item_bytes == static_cast<std::int64_t>(source.end - source.begin),
+              "copy_to: '", name, "' has another number of elements than its target");
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  at::Tensor flat = target.view({-1});
+  for (std::int64_t first = 0; first < count; first += slice_bytes / item_bytes) {
+    const std::int64_t length = std::min(slice_bytes / item_bytes, count - first);
+    const std::byte* begin = data_ + source.begin + first * item_bytes;
+    // Tensors in a file need not be aligned to their element size; ATen's kernels need it.
+    at::Tensor slice;
+    if (reinterpret_cast<std::uintptr_t>(begin) % static_cast<std::uintptr_t>(item_bytes) == 0) {
+      slice = at::from_blob(const_cast<std::byte*>(begin), {length}, source.dtype);
+    } else {
+      slice = at::empty({length}, source.dtype);
+      std::memcpy(slice.data_ptr(), begin, static_cast<std::size_t>(length * item_bytes));
+    }
+    flat.narrow(0, first, length).copy_(slice.to(through));
+    const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
+    const auto to = reinterpret_cast<std::uintptr_t>(begin) + length * item_bytes;
+    ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+  }
+}
+
+void write_safetensors(const fs::path& path, const std::vector<SafetensorsPart>& parts,
+                       const std::map<std::string, std::string>& metadata) {
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::int64_t offset = 0;
+  for (const SafetensorsPart& part : parts) {
+    const std::int64_t bytes =
+        c10::multiply_integers(part.shape) * static_cast<std::int64_t>(c10::elementSize(part.dtype));
+    header[part.name] = {{"dtype", name_of(part.dtype)},
+                         {"shape", part.shape},
+                         {"data_offsets", {offset, offset + bytes}}};
+    offset += bytes;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps tensors aligned
+  PendingFile file(path);
+  const std::uint64_t header_bytes = text.size();
+  file.write(&header_bytes, sizeof header_bytes);
+  file.write(text.data(), text.size());
+  for (const SafetensorsPart& part : parts) {
+    const at::Tensor values = part.values().contiguous().cpu();
+    TORCH_CHECK(values.scalar_type() == part.dtype && values.sizes() == part.shape,
+                "write_safetensors: '", part.name, "' is not what its header says");
+    file.write(values.data_ptr(), values.nbytes());
+  }
+  file.keep();
+}
+
+void write_safetensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
+  std::vector<SafetensorsPart> parts;
+  for (const auto& [name, tensor] : tensors) {
+    parts.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }});
+  }
+  write_safetensors(path, parts);
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,75 @@
+// A safetensors file, mapped into memory. Knows bytes, dtypes and shapes; no parameter names.
+// Reference: the format as documented by huggingface/safetensors, as strict as its own reader.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pi0::model {
+
+// Names the file, the tensor where there is one, what was found and what was expected.
+class CheckpointError : public std::runtime_error {
+  using runtime_error::runtime_error;
+};
+
+class SafetensorsFile {
+ public:
+  struct Entry {
+    at::ScalarType dtype;
+    std::vector<std::int64_t> shape;
+    std::size_t begin = 0;  // bytes from the start of the file
+    std::size_t end = 0;
+  };
+
+  // Maps the file and checks the whole header: length, JSON, dtypes, shapes, and that the tensors
+  // fill the rest of the file without gap or overlap. Throws CheckpointError.
+  explicit SafetensorsFile(std::filesystem::path path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&& other) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::map<std::string, Entry>& entries() const { return entries_; }
+
+  // Throws CheckpointError when the file has no tensor of that name.
+  const Entry& entry(const std::string& name) const;
+
+  // A copy of a tensor in its own dtype.
+  at::Tensor tensor(const std::string& name) const;
+
+  // Copies a tensor into `target`, of as many elements and any dtype, a slice at a time. Slices are
+  // rounded to `through` first. Each slice's pages leave the resident set before the next is read.
+  void copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const;
+
+ private:
+  std::filesystem::path path_;
+  std::map<std::string, Entry> entries_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// One tensor to be written: its values are asked for when its turn comes, so that a file larger than
+// memory can be made.
+struct SafetensorsPart {
+  std::string name;
+  at::ScalarType dtype;
+  std::vector<std::int64_t> shape;
+  std::function<at::Tensor()> values;
+};
+
+// Writes a temporary file beside `path` and renames it. `metadata` becomes __metadata__ unless empty.
+// Throws CheckpointError when the file cannot be written; nothing is left behind then.
+void write_safetensors(const std::filesystem::path& path, const std::vector<SafetensorsPart>& parts,
+                       const std::map<std::string, std::string>& metadata = {});
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, at::Tensor>& tensors);
+
+}  // namespace pi0::model

@@ -1,0 +1,65 @@
+// Where a model's parameters come from: a checkpoint, a random generator, or nowhere (shapes only).
+// Modules ask for their tensors by checkpoint name while they are built.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pi0::model {
+
+enum class Precision { bfloat16, float32 };
+
+// How a parameter is held in memory. `rounding` is applied first: openpi rounds everything inside
+// paligemma_with_expert to bfloat16 and stores some of it as float32 again
+// (gemma_pytorch.py to_bfloat16_for_selected_params).
+struct Storage {
+  at::ScalarType rounding;
+  at::ScalarType dtype;
+};
+Storage storage_of(std::string_view name, Precision precision);
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  // The parameter of that checkpoint name and shape, on the CPU. Throws CheckpointError when it is
+  // missing or has another shape.
+  virtual at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) = 0;
+
+  // Names a parameter that checkpoints may hold and the model never reads.
+  virtual void pass_over(const std::string& name, at::IntArrayRef shape) = 0;
+};
+
+// Lists what a model asks for; its tensors have shapes and no memory.
+class ShapeRecorder : public WeightSource {
+ public:
+  struct Parameter {
+    std::string name;
+    std::vector<std::int64_t> shape;
+  };
+  at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
+  void pass_over(const std::string& name, at::IntArrayRef shape) override;
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+
+ private:
+  std::vector<Parameter> parameters_;
+};
+
+// Draws every parameter from a seeded generator: weights N(0, 1/fan_in), norms and biases N(0, 0.1²).
+// What a name gets depends on the seed and the name alone.
+class RandomWeights : public WeightSource {
+ public:
+  explicit RandomWeights(std::uint64_t seed) : seed_(seed) {}
+  at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
+  void pass_over(const std::string&, at::IntArrayRef) override {}
+  at::Tensor draw(const std::string& name, at::IntArrayRef shape) const;  // float32
+
+ private:
+  std::uint64_t seed_;
+};
+
+}  // namespace pi0::model
