@@ -7,10 +7,11 @@ find_package(Threads REQUIRED)
 find_package(Boost 1.74 REQUIRED)
 find_package(spdlog 1.10 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
+find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(PkgConfig REQUIRED)
 
-# msgpack-cxx has no CMake package on Debian; it is header-only.
+# The CMake package of msgpack-cxx changes its name between versions; the library is header-only.
 find_path(PI0_MSGPACK_INCLUDE_DIR msgpack.hpp REQUIRED)
 if(NOT TARGET pi0_msgpack)
   add_library(pi0_msgpack INTERFACE IMPORTED GLOBAL)
@@ -20,6 +21,7 @@ endif()
 
 if(PI0_WITH_TORCH)
   pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET GLOBAL sentencepiece)
+  pkg_check_modules(stb REQUIRED IMPORTED_TARGET GLOBAL stb)
 
   # Where LibTorch is: CMAKE_PREFIX_PATH or Torch_DIR if it finds one, else the active Python's.
   find_package(Torch 2.11 QUIET)

@@ -65,6 +65,7 @@ struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, d
   using variant::variant;
 };
 
-std::string type_name(const Value& value);  // "nil", "str", "float32 array [7]", for messages
+std::string dtype_name(const DType& dtype);  // "float32"
+std::string type_name(const Value& value);   // "nil", "str", "float32 array [7]", for messages
 
 }  // namespace pi0::protocol

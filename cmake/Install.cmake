@@ -1,0 +1,24 @@
+# The package `pi0`: find_package(pi0) gives pi0::protocol, pi0::server, pi0::model and pi0::policy.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/pi0")
+set(rooms pi0_protocol pi0_server)
+set(headers protocol server)
+if(PI0_WITH_TORCH)
+  list(APPEND rooms pi0_model pi0_policy)
+  list(APPEND headers model)
+endif()
+install(TARGETS ${rooms} EXPORT pi0-targets)
+install(EXPORT pi0-targets NAMESPACE pi0:: DESTINATION "${package_dir}")
+install(DIRECTORY ${headers} DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0" FILES_MATCHING
+        PATTERN "*.h")
+install(DIRECTORY configs DESTINATION "${CMAKE_INSTALL_DATADIR}/pi0")
+
+configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/pi0Config.cmake.in"
+                              "${PROJECT_BINARY_DIR}/pi0Config.cmake"
+                              INSTALL_DESTINATION "${package_dir}")
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/pi0ConfigVersion.cmake"
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/pi0Config.cmake" "${PROJECT_BINARY_DIR}/pi0ConfigVersion.cmake"
+              "${CMAKE_CURRENT_LIST_DIR}/Dependencies.cmake" DESTINATION "${package_dir}")

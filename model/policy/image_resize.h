@@ -1,0 +1,23 @@
+// Fits a picture into a frame without distortion, as openpi's client and server do with Pillow.
+// Reference: openpi-client image_tools.resize_with_pad and src/libImaging/Resample.c of the Pillow
+// that openpi locks (11.2), to the byte. Pillow 13 resizes very tall pictures along the height
+// first, and differs there by one level in some pixels.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pi0::policy {
+
+struct Image {
+  std::int64_t height = 0;  // pixels
+  std::int64_t width = 0;
+  std::vector<std::uint8_t> pixels;  // [height, width, 3], RGB
+};
+
+// Scales with Pillow's antialiased bilinear filter until the picture touches the frame, and centres
+// it on black. A picture of the frame's size is returned as it is. Throws std::invalid_argument
+// when the picture is empty or so narrow that nothing would remain of its shorter side.
+Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t width);
+
+}  // namespace pi0::policy

@@ -1,0 +1,109 @@
+#include "model/policy/norm_stats.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "model/policy/text_file.h"
+
+namespace pi0::policy {
+namespace {
+
+using Json = nlohmann::json;
+
+[[noreturn]] void refuse(const std::string& where, const std::string& what) {
+  throw NormStatsError(where + ": " + what);
+}
+
+// Python's json module writes NaN and Infinity, which JSON has no words for. As null they reach the
+// check that can name their key.
+std::string without_python_numbers(const std::string& text) {
+  static const std::regex not_finite(R"(-?\bInfinity\b|\bNaN\b)");
+  return std::regex_replace(text, not_finite, "null");
+}
+
+Json parse(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) {
+    refuse(
+        file.string(),
+        "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
+  }
+  try {
+    return Json::parse(without_python_numbers(read_file(file)));
+  } catch (const Json::exception& error) {
+    refuse(file.string(), std::string("is not valid JSON: ") + error.what());
+  } catch (const std::runtime_error& error) {
+    throw NormStatsError(error.what());
+  }
+}
+
+const Json& member(const Json& object, const std::string& where, const std::string& key) {
+  if (!object.is_object())
+    refuse(where, std::string("is ") + object.type_name() + ", expected an object");
+  const auto found = object.find(key);
+  if (found == object.end()) refuse(where, "'" + key + "' is missing");
+  return *found;
+}
+
+std::vector<double> numbers(const Json& list, const std::string& where) {
+  if (!list.is_array() || list.empty()) {
+    refuse(where, std::string("is ") + (list.is_array() ? "empty" : list.type_name()) +
+                      ", expected a list of numbers");
+  }
+  std::vector<double> values;
+  values.reserve(list.size());
+  for (const Json& item : list) {
+    const double value = item.is_number() ? item.get<double>() : NAN;
+    if (!std::isfinite(value)) {
+      refuse(where + "[" + std::to_string(values.size()) + "]",
+             "is " + (item.is_null() ? "not finite" : item.dump()) + ", expected a finite number");
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+FieldStats read_field(const Json& stats, const std::string& file, const std::string& field) {
+  const std::string where = file + ": norm_stats." + field;
+  const Json& object = member(stats, file + ": norm_stats", field);
+  const auto required = [&](const std::string& key) {
+    return numbers(member(object, where, key), where + "." + key);
+  };
+  const auto optional = [&](const std::string& key) {
+    return object.contains(key) && !object[key].is_null() ? required(key) : std::vector<double>();
+  };
+  const auto check_pair = [&](const std::string& key, const std::vector<double>& first,
+                              const std::string& other, const std::vector<double>& second) {
+    if (first.size() != second.size()) {
+      refuse(where, "'" + key + "' has " + std::to_string(first.size()) + " values, '" + other +
+                        "' has " + std::to_string(second.size()));
+    }
+  };
+  FieldStats read{required("mean"), required("std"), optional("q01"), optional("q99")};
+  check_pair("mean", read.mean, "std", read.std);
+  check_pair("q01", read.q01, "q99", read.q99);
+  return read;
+}
+
+}  // namespace
+
+std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir,
+                                      const std::string& asset_id) {
+  return checkpoint_dir / "assets" / asset_id / "norm_stats.json";
+}
+
+NormStats read_norm_stats(const std::filesystem::path& file) {
+  const Json root = parse(file);
+  const Json& stats = member(root, file.string(), "norm_stats");
+  NormStats read{read_field(stats, file.string(), "state"),
+                 read_field(stats, file.string(), "actions"), file.string()};
+  // openpi's Unnormalize refuses statistics of anything that an answer does not hold.
+  for (const auto& [key, value] : stats.items()) {
+    if (key != "state" && key != "actions") {
+      refuse(file.string() + ": norm_stats", "has the unknown key '" + key + "'");
+    }
+  }
+  return read;
+}
+
+}  // namespace pi0::policy

@@ -1,0 +1,55 @@
+// Brings states into the range that a model was trained on, and actions back to the robot's units.
+// Reference: Normalize and Unnormalize of openpi's src/openpi/transforms.py, to the last bit of the
+// float64 that NumPy computes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/policy/norm_stats.h"
+
+namespace pi0::policy {
+
+enum class Normalization {
+  quantile,  // 1st percentile to -1, 99th to 1
+  z_score,   // mean to 0, standard deviation to 1
+};
+
+class Normalizer {
+ public:
+  // `state_size` is the robot's, `action_dim` (N) the model's. Throws NormStatsError when the file
+  // lacks the percentiles that `form` needs, has fewer values than a state or more than N.
+  Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size,
+             std::int64_t action_dim);
+
+  // `state` has at most as many values as the statistics of the state.
+  std::vector<double> normalize_state(std::span<const double> state) const;
+
+  // N values, padded as the model sees them. The statistics say nothing of values past their own
+  // length: those stay as they are (quantile), or have mean 0 and standard deviation 1 (z-score).
+  std::vector<double> unnormalize_state(std::span<const double> state) const;
+
+  // Row-major [A, N], in the model's float32. openpi maps [-1, 1] to [0, 1] in float32 and goes on
+  // in float64.
+  std::vector<double> unnormalize_actions(std::span<const float> chunk) const;
+
+ private:
+  // normalised = (x - offset) / scale, in the quantile form times 2 minus 1. Padded to N values.
+  struct Affine {
+    std::vector<double> offset;
+    std::vector<double> scale;
+    std::size_t known = 0;  // values that the statistics cover
+  };
+  Affine affine(const FieldStats& stats, const std::string& where, std::size_t at_least,
+                std::size_t at_most) const;
+  template <class Number>
+  double unnormalize(Number x, const Affine& affine, std::size_t dim) const;
+
+  Normalization form_;
+  Affine state_;
+  Affine actions_;
+};
+
+}  // namespace pi0::policy

@@ -1,0 +1,144 @@
+#include "model/policy/policy.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <span>
+#include <stdexcept>
+#include <utility>
+
+#include "model/policy/image_resize.h"
+
+namespace pi0::policy {
+namespace {
+
+constexpr std::int64_t image_size = 224;  // pixels, both sides: what SigLIP was trained on
+
+// [1, 3, 224, 224] float32 in [-1, 1].
+at::Tensor image_input(const Camera& camera) {
+  if (!camera.image) {
+    return model::image_to_input(at::zeros({1, image_size, image_size, 3}, at::kByte));
+  }
+  Image fitted;
+  try {
+    fitted = resize_with_pad(*camera.image, image_size, image_size);
+  } catch (const std::invalid_argument& error) {
+    throw RequestError(camera.name + ": " + error.what());
+  }
+  return model::image_to_input(
+      at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte));
+}
+
+template <class Number>
+std::span<const Number> values_of(const at::Tensor& contiguous) {
+  return {contiguous.const_data_ptr<Number>(), static_cast<std::size_t>(contiguous.numel())};
+}
+
+}  // namespace
+
+Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
+               SampleActions sample_actions, PolicyOptions options)
+    : config_(std::move(config)),
+      robot_(make_robot(config_.robot)),
+      normalizer_(config_.normalization, norm_stats, robot_->state_size(), config_.action_dim),
+      tokenizer_(std::move(tokenizer)),
+      sample_actions_(std::move(sample_actions)),
+      options_(std::move(options)),
+      generator_(at::detail::createCPUGenerator(options_.seed)) {}
+
+protocol::Dict Policy::infer(const protocol::Dict& request) {
+  const model::ModelInputs inputs = prepare(request);
+  const at::Tensor noise = noise_for(request);
+  const auto start = std::chrono::steady_clock::now();
+  const at::Tensor chunk = sample_actions_(inputs, noise, options_.num_steps);
+  const std::chrono::duration<double, std::milli> infer_ms =
+      std::chrono::steady_clock::now() - start;
+  protocol::Dict answer = finish(chunk, inputs.state);
+  protocol::Dict timing;
+  timing.set("infer_ms", infer_ms.count());
+  answer.set("policy_timing", std::move(timing));
+  return answer;
+}
+
+model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
+  const RobotObservation seen = robot_->read(request);
+  std::vector<double> state = normalizer_.normalize_state(seen.state);
+  const PromptTokens prompt = tokenize(seen, state);
+  state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);
+
+  model::ModelInputs inputs;
+  for (const Camera& camera : seen.cameras) {
+    inputs.images.push_back(image_input(camera));
+    inputs.image_masks.push_back(at::full({1}, camera.image.has_value(), at::kBool));
+  }
+  inputs.state = at::tensor(state, at::kDouble).unsqueeze(0);
+  inputs.tokens = at::tensor(prompt.tokens, at::kLong).unsqueeze(0);
+  inputs.token_mask = (at::arange(config_.max_token_len) < prompt.used).unsqueeze(0);
+  return inputs;
+}
+
+protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) const {
+  const at::Tensor model_actions = chunk.to(at::kCPU, at::kFloat).contiguous();
+  if (model_actions.sizes() != at::IntArrayRef{1, config_.action_horizon, config_.action_dim}) {
+    throw std::runtime_error("the model's actions are not [1, action_horizon, action_dim]");
+  }
+  ActionChunk actions{config_.action_dim,
+                      normalizer_.unnormalize_actions(values_of<float>(model_actions))};
+  // openpi adds the state that came back from its normalisation, not the one that was sent.
+  const std::vector<double> plain_state = normalizer_.unnormalize_state(values_of<double>(state));
+  const std::size_t relative = config_.delta_action_mask.size();
+  for (std::size_t i = 0; i < actions.values.size(); ++i) {
+    const std::size_t dim = i % static_cast<std::size_t>(config_.action_dim);
+    if (dim < relative && config_.delta_action_mask[dim]) actions.values[i] += plain_state[dim];
+    if (dim < static_cast<std::size_t>(robot_->action_size()) &&
+        !std::isfinite(actions.values[i])) {
+      throw std::runtime_error("the model's actions are not finite; no answer is given");
+    }
+  }
+  return robot_->write(actions);
+}
+
+std::string Policy::prompt_of(const RobotObservation& seen) const {
+  if (seen.prompt) return *seen.prompt;
+  if (options_.default_prompt) return *options_.default_prompt;
+  if (config_.default_prompt) return *config_.default_prompt;
+  throw RequestError(
+      "Prompt is required: the request has no field 'prompt', and there is no default");
+}
+
+PromptTokens Policy::tokenize(const RobotObservation& seen,
+                              const std::vector<double>& state) const {
+  const std::string prompt = prompt_of(seen);
+  PromptTokens tokens = config_.discrete_state_input
+                            ? tokenizer_.encode(prompt, state, config_.max_token_len)
+                            : tokenizer_.encode(prompt, config_.max_token_len);
+  if (tokens.needed > tokens.used) {
+    options_.warn("prompt: its " + std::to_string(tokens.needed) + " tokens are cut to " +
+                  std::to_string(tokens.used) + ", what follows is lost to the model");
+  }
+  return tokens;
+}
+
+at::Tensor Policy::noise_for(const protocol::Dict& request) {
+  const std::vector<std::int64_t> shape = {config_.action_horizon, config_.action_dim};
+  const protocol::Value* value = request.find("noise");
+  if (value == nullptr) {
+    return at::normal(0.0, 1.0, {1, shape[0], shape[1]}, generator_, at::kFloat);
+  }
+  const auto* array = std::get_if<protocol::NdArray>(value);
+  if (array == nullptr || array->dtype != protocol::DType{'f', 4} || array->shape != shape) {
+    throw RequestError("noise: found " + protocol::type_name(*value) +
+                       ", expected float32 array [" + std::to_string(shape[0]) + ", " +
+                       std::to_string(shape[1]) + "]");
+  }
+  at::Tensor noise = at::empty({1, shape[0], shape[1]}, at::kFloat);
+  std::memcpy(noise.mutable_data_ptr(), array->data.data(), array->data.size());
+  if (!noise.isfinite().all().item<bool>()) {
+    throw RequestError("noise: found values that are not finite, expected finite numbers");
+  }
+  return noise;
+}
+
+}  // namespace pi0::policy

@@ -1,0 +1,75 @@
+// A policy as openpi serves it: a request's fields to an action chunk in the robot's units.
+// Reference: Policy.infer of openpi's src/openpi/policies/policy.py and the transforms that
+// create_trained_policy gives it. Knows no sockets, formats or weights.
+//
+// Shape letters: A action horizon, N action size of the model, T prompt places.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/pi0.h"
+#include "model/policy/norm_stats.h"
+#include "model/policy/normalizer.h"
+#include "model/policy/policy_config.h"
+#include "model/policy/prompt_tokenizer.h"
+#include "model/policy/robot.h"
+#include "protocol/value.h"
+
+namespace pi0::policy {
+
+// Pi0::sample_actions: noise and result [1, A, N] float32.
+using SampleActions = std::function<at::Tensor(const model::ModelInputs& inputs, at::Tensor noise,
+                                               std::int64_t num_steps)>;
+
+struct PolicyOptions {
+  std::optional<std::string> default_prompt = {};  // comes before the config's own
+  std::int64_t num_steps = 10;                     // denoise steps
+  std::uint64_t seed = 0;                          // of the noise of requests that bring none
+  std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
+};
+
+// Calls of infer() must not overlap: requests without noise draw from one generator.
+class Policy {
+ public:
+  // Throws PolicyConfigError or NormStatsError when the parts do not fit each other.
+  Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
+         SampleActions sample_actions, PolicyOptions options);
+
+  // {"actions": float64 [A, robot's], "policy_timing": {"infer_ms": the model's time}}.
+  //
+  // An optional field "noise", float32 [A, N], makes the answer reproducible; otherwise noise comes
+  // from torch's CPU generator, so a seed gives the draws of torch.normal.
+  // Throws RequestError for a request at fault, and std::runtime_error when the model's actions are
+  // not finite: no robot should move on them.
+  protocol::Dict infer(const protocol::Dict& request);
+
+  // What the model sees of a request: one batch, state float64 [1, N], tokens int64 [1, T].
+  model::ModelInputs prepare(const protocol::Dict& request) const;
+
+  // The answer without timing. `chunk` is [1, A, N] float32, `state` as in prepare()'s result.
+  protocol::Dict finish(const at::Tensor& chunk, const at::Tensor& state) const;
+
+  const protocol::Dict& metadata() const { return config_.metadata; }
+  const PolicyConfig& config() const { return config_; }
+
+ private:
+  std::string prompt_of(const RobotObservation& seen) const;
+  PromptTokens tokenize(const RobotObservation& seen, const std::vector<double>& state) const;
+  at::Tensor noise_for(const protocol::Dict& request);
+
+  PolicyConfig config_;
+  std::unique_ptr<const Robot> robot_;
+  Normalizer normalizer_;
+  PromptTokenizer tokenizer_;
+  SampleActions sample_actions_;
+  PolicyOptions options_;
+  at::Generator generator_;
+};
+
+}  // namespace pi0::policy

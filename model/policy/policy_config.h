@@ -1,0 +1,55 @@
+// What one policy is, as data: configs/policies/<name>.json, or a user's own file of that schema
+// (configs/README.md). Knows no checkpoint and no weights.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/policy/normalizer.h"
+#include "protocol/value.h"
+
+namespace pi0::policy {
+
+// Names the file or policy, the key, what was found and what was expected.
+class PolicyConfigError : public std::runtime_error {
+  using runtime_error::runtime_error;
+};
+
+struct PolicyConfig {
+  std::string name;  // openpi's; the file's name without its folder and .json
+  bool pi05 = true;
+  std::string paligemma_variant;
+  std::string action_expert_variant;
+  std::int64_t action_dim = 0;        // N, the model's; states and actions are padded to it
+  std::int64_t action_horizon = 0;    // A
+  std::int64_t max_token_len = 0;     // longer prompts are cut
+  bool discrete_state_input = false;  // the prompt holds the state in 256 bins
+  std::string asset_id;               // folder of the statistics below assets/
+  Normalization normalization = Normalization::quantile;
+  std::string robot;
+  std::vector<bool> delta_action_mask;  // actions relative to the state; may be short, or empty
+  std::optional<std::string> default_prompt;
+  protocol::Dict metadata;  // sent to a client when it connects
+};
+
+// A policy that came with the library. Throws PolicyConfigError that lists the known names.
+PolicyConfig policy_config(const std::string& name);
+std::vector<std::string> policy_names();
+
+// A user's own. Throws PolicyConfigError.
+PolicyConfig read_policy_config(const std::filesystem::path& file);
+
+// The sizes of openpi's full model for this policy.
+model::ModelConfig model_config(const PolicyConfig& policy);
+
+// Throws PolicyConfigError, naming key and both values, when an architecture.json (`source`)
+// describes a model that this policy cannot be served with.
+void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture,
+                        const std::string& source);
+
+}  // namespace pi0::policy

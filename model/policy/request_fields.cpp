@@ -1,0 +1,219 @@
+#include "model/policy/request_fields.h"
+
+#include <c10/util/Half.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+#include "model/policy/python_text.h"
+#include "protocol/msgpack_numpy.h"
+
+namespace pi0::policy {
+namespace {
+
+using protocol::DType;
+using protocol::NdArray;
+using protocol::Value;
+
+[[noreturn]] void refuse(const std::string& key, const Value& found, const std::string& expected) {
+  throw RequestError(key + ": found " + protocol::type_name(found) + ", expected " + expected);
+}
+
+const Value& field(const protocol::Dict& request, const std::string& key,
+                   const std::string& expected) {
+  const Value* value = request.find(key);
+  if (value == nullptr) throw RequestError(key + ": missing; expected " + expected);
+  return *value;
+}
+
+template <class Number>
+Number element(const NdArray& array, std::size_t index) {
+  Number value;
+  std::memcpy(&value, array.data.data() + index * sizeof(Number), sizeof(Number));
+  return value;
+}
+
+template <class Number>
+std::vector<double> as_doubles(const NdArray& array) {
+  std::vector<double> values(static_cast<std::size_t>(array.element_count()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<double>(element<Number>(array, i));
+  }
+  return values;
+}
+
+std::optional<std::vector<double>> real_numbers(const NdArray& array) {
+  const DType dtype = array.dtype;
+  if (dtype == DType{'f', 8}) return as_doubles<double>(array);
+  if (dtype == DType{'f', 4}) return as_doubles<float>(array);
+  if (dtype == DType{'f', 2}) return as_doubles<c10::Half>(array);
+  if (dtype == DType{'i', 8}) return as_doubles<std::int64_t>(array);
+  if (dtype == DType{'i', 4}) return as_doubles<std::int32_t>(array);
+  if (dtype == DType{'i', 2}) return as_doubles<std::int16_t>(array);
+  if (dtype == DType{'i', 1}) return as_doubles<std::int8_t>(array);
+  if (dtype == DType{'u', 8}) return as_doubles<std::uint64_t>(array);
+  if (dtype == DType{'u', 4}) return as_doubles<std::uint32_t>(array);
+  if (dtype == DType{'u', 2}) return as_doubles<std::uint16_t>(array);
+  if (dtype == DType{'u', 1} || dtype == DType{'b', 1}) return as_doubles<std::uint8_t>(array);
+  return std::nullopt;
+}
+
+std::optional<double> scalar(const Value& value) {
+  if (const auto* real = std::get_if<double>(&value)) return *real;
+  if (const auto* integer = std::get_if<std::int64_t>(&value)) return static_cast<double>(*integer);
+  if (const auto* natural = std::get_if<std::uint64_t>(&value))
+    return static_cast<double>(*natural);
+  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? 1.0 : 0.0;
+  return std::nullopt;
+}
+
+std::vector<double> vector_of(const Value& value, const std::string& key, std::int64_t count,
+                              const std::string& expected) {
+  std::optional<std::vector<double>> numbers;
+  if (const auto* array = std::get_if<NdArray>(&value)) {
+    if (array->shape == std::vector<std::int64_t>{count}) numbers = real_numbers(*array);
+  } else if (const auto* list = std::get_if<protocol::List>(&value)) {
+    numbers.emplace();
+    for (const Value& item : list->items) {
+      const std::optional<double> number = scalar(item);
+      if (!number) refuse(key, item, "only numbers in the list");
+      numbers->push_back(*number);
+    }
+    if (numbers->size() != static_cast<std::size_t>(count)) {
+      throw RequestError(key + ": found a list of " + std::to_string(numbers->size()) +
+                         ", expected " + expected);
+    }
+  }
+  if (!numbers) refuse(key, value, expected);
+  return *std::move(numbers);
+}
+
+void check_finite(const std::string& key, const std::vector<double>& values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      throw RequestError(key + ": value " + std::to_string(i) + " is " + std::to_string(values[i]) +
+                         ", expected finite numbers");
+    }
+  }
+}
+
+// astype(np.uint8) of a float: cut to a 32-bit integer, of which the low byte stays.
+std::uint8_t low_byte(double value) {
+  constexpr double limit = 2147483648.0;
+  if (!(value > -limit - 1.0 && value < limit)) return 0;
+  return static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
+}
+
+template <class Real>
+std::vector<std::uint8_t> scaled_pixels(const NdArray& array) {
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(array.element_count()));
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    const Real scaled = static_cast<Real>(255) * element<Real>(array, i);
+    pixels[i] = low_byte(static_cast<double>(scaled));
+  }
+  return pixels;
+}
+
+std::optional<std::vector<std::uint8_t>> pixels_of(const NdArray& array) {
+  if (array.dtype == DType{'u', 1}) return array.data;
+  if (array.dtype == DType{'f', 2}) return scaled_pixels<c10::Half>(array);
+  if (array.dtype == DType{'f', 4}) return scaled_pixels<float>(array);
+  if (array.dtype == DType{'f', 8}) return scaled_pixels<double>(array);
+  return std::nullopt;
+}
+
+std::vector<std::uint8_t> channels_last(const std::vector<std::uint8_t>& planes) {
+  const std::size_t plane = planes.size() / 3;
+  std::vector<std::uint8_t> pixels(planes.size());
+  for (std::size_t i = 0; i < plane; ++i) {
+    for (std::size_t channel = 0; channel < 3; ++channel) {
+      pixels[i * 3 + channel] = planes[channel * plane + i];
+    }
+  }
+  return pixels;
+}
+
+}  // namespace
+
+Image image_field(const protocol::Dict& request, const std::string& key) {
+  const std::string expected =
+      "an RGB image [height, width, 3] or [3, height, width], uint8 or floats in [0, 1]";
+  const Value& value = field(request, key, expected);
+  const auto* array = std::get_if<NdArray>(&value);
+  if (array == nullptr || array->shape.size() != 3) refuse(key, value, expected);
+  const bool channels_first = array->shape[0] == 3;
+  if (!channels_first && array->shape[2] != 3) refuse(key, value, expected);
+  if (array->element_count() == 0) refuse(key, value, "an image that is not empty");
+  std::optional<std::vector<std::uint8_t>> pixels = pixels_of(*array);
+  if (!pixels) refuse(key, value, expected);
+  if (channels_first) return {array->shape[1], array->shape[2], channels_last(*pixels)};
+  return {array->shape[0], array->shape[1], *std::move(pixels)};
+}
+
+std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key,
+                                  std::int64_t count) {
+  const std::string expected = "an array of " + std::to_string(count) + " numbers";
+  std::vector<double> numbers = vector_of(field(request, key, expected), key, count, expected);
+  check_finite(key, numbers);
+  return numbers;
+}
+
+double number_field(const protocol::Dict& request, const std::string& key) {
+  const std::string expected = "a number or an array of 1 number";
+  const Value& value = field(request, key, expected);
+  std::vector<double> numbers;
+  const auto* array = std::get_if<NdArray>(&value);
+  if (const std::optional<double> number = scalar(value)) {
+    numbers = {*number};
+  } else if (array != nullptr && array->shape.empty()) {
+    std::optional<std::vector<double>> converted = real_numbers(*array);
+    if (!converted) refuse(key, value, expected);
+    numbers = *std::move(converted);
+  } else {
+    numbers = vector_of(value, key, 1, expected);
+  }
+  check_finite(key, numbers);
+  return numbers.front();
+}
+
+std::optional<std::string> prompt_field(const protocol::Dict& request) {
+  const Value* value = request.find("prompt");
+  if (value == nullptr) return std::nullopt;
+  if (std::holds_alternative<std::monostate>(*value)) {
+    throw RequestError("Prompt is required; prompt: found nil, expected text");
+  }
+  std::optional<std::string> text;
+  if (const auto* string = std::get_if<std::string>(value)) {
+    text = *string;
+  } else if (const auto* bytes = std::get_if<protocol::Bytes>(value)) {
+    text.emplace(bytes->data.begin(), bytes->data.end());
+  } else if (const auto* array = std::get_if<NdArray>(value)) {
+    if (array->dtype.kind == 'U' && array->element_count() == 1) text = text_of_utf32(array->data);
+    if (array->dtype.kind == 'S' && array->shape.empty()) {
+      text.emplace(array->data.begin(), array->data.end());
+      text->resize(text->find_last_not_of('\0') + 1);  // NumPy pads with NULs
+    }
+  }
+  if (!text) refuse("prompt", *value, "text");
+  if (!protocol::is_utf8(*text))
+    throw RequestError("prompt: found bytes that are not UTF-8, expected text");
+  return text;
+}
+
+protocol::NdArray leading_actions(const ActionChunk& chunk, std::int64_t count) {
+  const auto horizon = static_cast<std::int64_t>(chunk.values.size()) / chunk.action_dim;
+  protocol::NdArray actions;
+  actions.dtype = DType{'f', 8};
+  actions.shape = {horizon, count};
+  actions.data.resize(static_cast<std::size_t>(horizon * count) * sizeof(double));
+  const std::size_t row_bytes = static_cast<std::size_t>(count) * sizeof(double);
+  for (std::int64_t step = 0; step < horizon; ++step) {
+    std::memcpy(actions.data.data() + static_cast<std::size_t>(step) * row_bytes,
+                chunk.values.data() + step * chunk.action_dim, row_bytes);
+  }
+  return actions;
+}
+
+}  // namespace pi0::policy

@@ -1,0 +1,41 @@
+// msgpack bytes to values and back, in the form of openpi's Python client and server: a NumPy array
+// is a map with the binary keys __ndarray__, data, dtype, shape; a NumPy scalar has __npgeneric__,
+// data, dtype. Knows nothing of the fields of a request.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string_view>
+#include <vector>
+
+#include "protocol/value.h"
+
+namespace pi0::protocol {
+
+// A message that cannot be read or written; what() is one sentence that names the field.
+class ProtocolError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct DecodeLimits {
+  std::size_t max_depth = 64;                     // maps and lists inside each other
+  std::size_t max_values = std::size_t{1} << 20;  // in the whole message
+  std::size_t max_map_entries = 1024;             // of one map
+  std::size_t max_string_bytes = std::size_t{16} << 20;
+  std::size_t max_array_bytes = std::size_t{256} << 20;  // of one array, also of plain bytes
+};
+
+// Throws ProtocolError unless the bytes are exactly one map within the limits. Every array is
+// whole: a supported dtype and as many bytes as its shape needs.
+Dict decode(std::span<const std::uint8_t> message, const DecodeLimits& limits = {});
+
+// The bytes that Python's msgpack packs for the same values. Throws ProtocolError for an array
+// whose data does not fit its shape, and for what msgpack cannot hold (4 GiB and more).
+std::vector<std::uint8_t> encode(const Dict& message);
+
+bool is_utf8(std::string_view text);  // as strict as Python: no surrogates, no overlong forms
+
+}  // namespace pi0::protocol

@@ -1,0 +1,72 @@
+#include "protocol/value.h"
+
+#include <algorithm>
+
+namespace pi0::protocol {
+namespace {
+
+std::string array_name(const NdArray& array) {
+  std::string name = dtype_name(array.dtype) + " array [";
+  for (std::size_t axis = 0; axis < array.shape.size(); ++axis) {
+    name += (axis ? ", " : "") + std::to_string(array.shape[axis]);
+  }
+  return name + "]";
+}
+
+struct TypeName {
+  std::string operator()(std::monostate) const { return "nil"; }
+  std::string operator()(bool) const { return "bool"; }
+  std::string operator()(std::int64_t) const { return "int"; }
+  std::string operator()(std::uint64_t) const { return "int"; }
+  std::string operator()(double) const { return "float"; }
+  std::string operator()(const std::string&) const { return "str"; }
+  std::string operator()(const Bytes&) const { return "bytes"; }
+  std::string operator()(const List&) const { return "list"; }
+  std::string operator()(const Dict&) const { return "map"; }
+  std::string operator()(const NdArray& array) const { return array_name(array); }
+  std::string operator()(const Extension&) const { return "extension"; }
+};
+
+}  // namespace
+
+std::int64_t NdArray::element_count() const {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  return count;
+}
+
+const Value* Dict::find(std::string_view key) const {
+  const auto entry = std::ranges::find(entries_, key, &Entry::first);
+  return entry == entries_.end() ? nullptr : &entry->second;
+}
+
+void Dict::set(std::string key, Value value) {
+  const auto entry = std::ranges::find(entries_, key, &Entry::first);
+  if (entry == entries_.end()) {
+    entries_.emplace_back(std::move(key), std::move(value));
+  } else {
+    entry->second = std::move(value);
+  }
+}
+
+std::string dtype_name(const DType& dtype) {
+  const std::string bits = std::to_string(8 * dtype.item_size);
+  switch (dtype.kind) {
+    case 'b':
+      return "bool";
+    case 'i':
+      return "int" + bits;
+    case 'u':
+      return "uint" + bits;
+    case 'f':
+      return "float" + bits;
+    case 'U':
+      return "U" + std::to_string(dtype.item_size / 4);
+    default:
+      return dtype.kind + std::to_string(dtype.item_size);
+  }
+}
+
+std::string type_name(const Value& value) { return std::visit(TypeName{}, value); }
+
+}  // namespace pi0::protocol

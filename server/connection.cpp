@@ -1,0 +1,461 @@
+#include "server/connection.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/buffered_read_stream.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/websocket.hpp>
+#include <cctype>
+#include <chrono>
+#include <deque>
+#include <exception>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "protocol/openpi_messages.h"
+
+namespace pi0::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+namespace websocket = beast::websocket;
+using asio::use_awaitable;
+using boost::system::error_code;
+using boost::system::system_error;
+using websocket::close_code;
+using Clock = std::chrono::steady_clock;
+using Request = http::request<http::empty_body>;
+
+// A client that sends requests without waiting for answers is read ahead this far; reading (of its
+// pings too) then pauses until the next inference. The bytes of one message are the other bound.
+constexpr std::size_t max_requests_ahead = 8;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+// What a client reads about a failure: never empty, valid UTF-8, one line.
+std::string error_text(const std::exception& error) {
+  std::string text = error.what();
+  if (text.empty()) text = "the request failed and does not say why";
+  const bool is_utf8 = protocol::is_utf8(text);
+  for (char& c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7F) c = ' ';
+    if (byte >= 0x80 && !is_utf8) c = '?';
+  }
+  return text;
+}
+
+bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
+  return key.size() == 24 && key.ends_with("==") &&
+         std::all_of(key.begin(), key.end() - 2,
+                     [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/'; });
+}
+
+// Why the request cannot become a WebSocket, with the status openpi's server gives; nothing if it
+// can.
+std::optional<HttpResponse> refuse_upgrade(const Request& request) {
+  const auto refuse = [](http::status status, const std::string& reason) {
+    return HttpResponse{static_cast<unsigned>(status),
+                        "Failed to open a WebSocket connection: " + reason + ".\n"};
+  };
+  const auto header = [&](http::field field) { return request[field]; };
+  const auto name = [&](http::field field) {
+    return (header(field).empty() ? "missing " : "invalid ") + std::string(http::to_string(field)) +
+           " header";
+  };
+  if (request.method() != http::verb::get) {
+    return refuse(http::status::method_not_allowed, "only GET is answered here");
+  }
+  if (!http::token_list{header(http::field::connection)}.exists("upgrade")) {
+    return refuse(http::status::upgrade_required, name(http::field::connection));
+  }
+  if (!http::token_list{header(http::field::upgrade)}.exists("websocket")) {
+    return refuse(http::status::upgrade_required, name(http::field::upgrade));
+  }
+  const auto key = header(http::field::sec_websocket_key);
+  if (!is_websocket_key({key.data(), key.size()})) {
+    return refuse(http::status::bad_request, name(http::field::sec_websocket_key));
+  }
+  if (header(http::field::sec_websocket_version) != "13") {
+    return refuse(http::status::bad_request, name(http::field::sec_websocket_version));
+  }
+  return std::nullopt;
+}
+
+// Ends what we send and reads on until the client ends too: closing a socket with unread bytes
+// would reset the connection, and the client could lose our last words.
+asio::awaitable<void> end_tcp(beast::tcp_stream& socket, std::chrono::milliseconds timeout) {
+  error_code error;
+  socket.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  socket.expires_after(timeout);
+  std::array<char, 4096> unread{};
+  while (!error) {
+    co_await socket.async_read_some(asio::buffer(unread),
+                                    asio::redirect_error(use_awaitable, error));
+  }
+  socket.close();
+}
+
+// A socket whose first bytes were already read: those that came behind the HTTP header.
+class Transport : public beast::buffered_read_stream<beast::tcp_stream, beast::flat_buffer> {
+ public:
+  Transport(asio::ip::tcp::socket socket, std::chrono::milliseconds end_timeout)
+      : buffered_read_stream(std::move(socket)), end_timeout_(end_timeout) {}
+
+  // How Beast ends the connection after the closing handshake or a violation of the protocol.
+  template <class Handler>
+  friend void async_teardown(beast::role_type, Transport& transport, Handler&& handler) {
+    asio::co_spawn(transport.get_executor(),
+                   end_tcp(transport.next_layer(), transport.end_timeout_),
+                   [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
+                     handler(error_code{});
+                   });
+  }
+
+ private:
+  std::chrono::milliseconds end_timeout_;
+};
+
+struct Message {
+  beast::flat_buffer bytes;
+  bool is_text = false;
+};
+
+class OpenpiConnection : public Connection, public std::enable_shared_from_this<OpenpiConnection> {
+ public:
+  OpenpiConnection(asio::ip::tcp::socket socket, const Service& service, Upgrades upgrades)
+      : service_(service),
+        upgrades_(upgrades),
+        ws_(std::move(socket), service.options.handshake_timeout),
+        changed_(ws_.get_executor(), Clock::time_point::max()),
+        watchdog_(ws_.get_executor()) {}
+
+  void start() {
+    asio::co_spawn(
+        ws_.get_executor(), [self = shared_from_this()] { return self->run(); }, asio::detached);
+  }
+
+  void go_away() override {
+    going_away_ = true;
+    if (!is_websocket_) {
+      socket().close();
+      return;
+    }
+    withdraw();
+    watch();
+    changed_.cancel();
+  }
+
+ private:
+  beast::tcp_stream& socket() { return ws_.next_layer().next_layer(); }
+
+  // Suspends until the condition holds; whoever changes a member it reads calls changed_.cancel().
+  template <class Condition>
+  asio::awaitable<void> until(Condition condition) {
+    error_code cancelled;
+    while (!condition()) {
+      co_await changed_.async_wait(asio::redirect_error(use_awaitable, cancelled));
+    }
+  }
+
+  asio::awaitable<void> run() {
+    try {
+      error_code unknown;
+      const auto endpoint = socket().socket().remote_endpoint(unknown);
+      peer_ = endpoint.address().to_string() + ":" + std::to_string(endpoint.port());
+      socket().socket().set_option(asio::ip::tcp::no_delay(true));
+      if (co_await shake_hands()) co_await serve();
+    } catch (const std::exception& error) {
+      spdlog::debug("{}: {}", peer_, error.what());
+    }
+  }
+
+  // ---- HTTP
+
+  // Reads one HTTP request and answers it. True when the connection is a WebSocket now.
+  asio::awaitable<bool> shake_hands() {
+    socket().expires_after(service_.options.handshake_timeout);
+    http::request_parser<http::empty_body> parser;
+    beast::flat_buffer received;
+    error_code error;
+    co_await http::async_read_header(socket(), received, parser,
+                                     asio::redirect_error(use_awaitable, error));
+    if (error) {
+      spdlog::info("{}: no HTTP request: {}", peer_, error.message());
+      co_return false;
+    }
+    const Request request = parser.release();
+    if (const auto response = respond(request)) {
+      co_await write(request, *response);
+      co_return false;
+    }
+    auto& early = ws_.next_layer().buffer();
+    early.commit(asio::buffer_copy(early.prepare(received.size()), received.data()));
+    ws_.set_option(websocket::stream_base::decorator(
+        [](websocket::response_type& response) { response.set(http::field::server, "pi0"); }));
+    co_await ws_.async_accept(request, use_awaitable);
+    socket().expires_never();
+    co_return true;
+  }
+
+  // The answer of a route, or the refusal of the upgrade; nothing for a good upgrade request.
+  std::optional<HttpResponse> respond(const Request& request) const {
+    const auto route = std::ranges::find_if(service_.routes, [&](const Route& candidate) {
+      return request.method_string() == candidate.method && request.target() == candidate.path;
+    });
+    if (route != service_.routes.end()) {
+      try {
+        return route->respond();
+      } catch (const std::exception& error) {
+        spdlog::error("{} {}: {}", route->method, route->path, error.what());
+        return HttpResponse{500, error_text(error) + "\n"};
+      }
+    }
+    if (auto refusal = refuse_upgrade(request)) return refusal;
+    if (upgrades_ == Upgrades::refused) {
+      spdlog::warn("{}: refused, {} connections are open", peer_, service_.options.max_connections);
+      return HttpResponse{503, "Failed to open a WebSocket connection: too many are open.\n"};
+    }
+    return std::nullopt;
+  }
+
+  asio::awaitable<void> write(const Request& request, const HttpResponse& response) {
+    spdlog::debug("{}: {} {} answered with {}", peer_, std::string(request.method_string()),
+                  std::string(request.target()), response.status);
+    http::response<http::string_body> message(static_cast<http::status>(response.status), 11,
+                                              response.body);
+    message.set(http::field::server, "pi0");
+    message.set(http::field::content_type, response.content_type);
+    if (message.result() == http::status::upgrade_required) {
+      message.set(http::field::upgrade, "websocket");
+    }
+    message.keep_alive(false);
+    message.prepare_payload();
+    if (request.method() == http::verb::head) message.body().clear();
+    co_await http::async_write(socket(), message, use_awaitable);
+    co_await end_tcp(socket(), service_.options.handshake_timeout);
+  }
+
+  // ---- WebSocket
+
+  asio::awaitable<void> serve() {
+    spdlog::info("connection from {} opened", peer_);
+    ws_.read_message_max(service_.options.max_message_bytes);
+    ws_.auto_fragment(false);
+    ws_.control_callback([this](websocket::frame_type, beast::string_view) { heard_ = true; });
+    watch();
+    is_websocket_ = reading_ = true;
+    asio::co_spawn(
+        ws_.get_executor(), [self = shared_from_this()] { return self->read_requests(); },
+        asio::detached);
+    try {
+      co_await send(service_.metadata);
+      co_await answer_requests();
+    } catch (const std::exception& error) {
+      spdlog::debug("{}: {}", peer_, error.what());
+      close(close_code::internal_error, {});
+    }
+    co_await until([this] { return !reading_ && !closing_; });
+    watchdog_.cancel();
+    spdlog::info("connection from {} closed", peer_);
+  }
+
+  // Reads until the connection ends, also while an inference runs: this is what answers pings and
+  // notices that the client is gone.
+  asio::awaitable<void> read_requests() {
+    try {
+      while (!close_sent_) {
+        Message message;
+        co_await ws_.async_read(message.bytes, use_awaitable);
+        message.is_text = ws_.got_text();
+        heard_ = true;
+        bytes_ahead_ += message.bytes.size();
+        requests_.push_back(std::move(message));
+        changed_.cancel();
+        co_await until([this] { return close_sent_ || !is_too_far_ahead(); });
+      }
+    } catch (const system_error& error) {
+      const error_code closed = websocket::error::closed;
+      if (error.code() != closed && error.code().category() == closed.category()) {
+        spdlog::warn("{}: {}", peer_, error.code().message());
+      }
+    }
+    reading_ = false;
+    withdraw();
+    changed_.cancel();
+  }
+
+  bool is_too_far_ahead() const {
+    return requests_.size() >= max_requests_ahead ||
+           bytes_ahead_ > service_.options.max_message_bytes;
+  }
+
+  asio::awaitable<void> answer_requests() {
+    std::optional<double> prev_total_ms;
+    for (;;) {
+      const auto start = Clock::now();  // the total counts from before the wait, as openpi's does
+      co_await until([this] { return going_away_ || !reading_ || !requests_.empty(); });
+      if (going_away_) close(close_code::going_away, "the server ends");
+      if (going_away_ || !reading_) co_return;
+      std::optional<std::string> refusal;
+      std::vector<std::uint8_t> answer;
+      try {
+        protocol::Dict request = read(next_message());
+        auto outcome = co_await infer(std::move(request));
+        if (!outcome) continue;  // taken back: the client or the server goes away
+        if (outcome->error) std::rethrow_exception(outcome->error);
+        protocol::add_server_timing(outcome->answer, outcome->infer_ms, prev_total_ms);
+        answer = protocol::encode(outcome->answer);
+      } catch (const std::exception& error) {
+        refusal = error_text(error);
+      }
+      if (refusal) {
+        co_await refuse(*refusal);
+        co_return;
+      }
+      co_await send(answer);
+      prev_total_ms = milliseconds_since(start);
+    }
+  }
+
+  Message next_message() {
+    Message message = std::move(requests_.front());
+    requests_.pop_front();
+    bytes_ahead_ -= message.bytes.size();
+    changed_.cancel();
+    return message;
+  }
+
+  protocol::Dict read(const Message& message) const {
+    if (message.is_text) {
+      throw protocol::ProtocolError("message: found text, expected a binary msgpack map");
+    }
+    const auto bytes = message.bytes.data();
+    return protocol::decode({static_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
+                            service_.options.decode_limits);
+  }
+
+  // Waits for this request's turn and its inference. Nothing when it was taken back before its
+  // turn.
+  asio::awaitable<std::optional<InferenceWorker::Outcome>> infer(protocol::Dict request) {
+    std::optional<InferenceWorker::Outcome> outcome;
+    // Done runs on the worker's thread and moves the connection out of itself, so that the last
+    // owner lets go on the network thread.
+    ticket_ = service_.worker.submit(
+        std::move(request),
+        [self = shared_from_this(), &outcome](InferenceWorker::Outcome result) mutable {
+          const auto executor = self->ws_.get_executor();
+          asio::post(executor,
+                     [self = std::move(self), &outcome, result = std::move(result)]() mutable {
+                       outcome = std::move(result);
+                       self->ticket_.reset();
+                       self->changed_.cancel();
+                     });
+        });
+    co_await until([this] { return !ticket_; });
+    co_return outcome;
+  }
+
+  void withdraw() {
+    if (ticket_ && service_.worker.withdraw(*ticket_)) ticket_.reset();
+  }
+
+  asio::awaitable<void> send(std::span<const std::uint8_t> frame) {
+    ws_.binary(true);
+    co_await ws_.async_write(asio::buffer(frame.data(), frame.size()), use_awaitable);
+  }
+
+  asio::awaitable<void> refuse(const std::string& text) {
+    spdlog::warn("{}: refused: {}", peer_, text);
+    ws_.text(true);
+    co_await ws_.async_write(asio::buffer(text), use_awaitable);
+    close(close_code::internal_error, "Internal server error. The previous frame says why.");
+  }
+
+  // Starts the closing handshake; the watchdog ends it if the client does not.
+  void close(close_code code, std::string_view reason) {
+    if (close_sent_) return;
+    close_sent_ = closing_ = true;
+    ws_.async_close({code, beast::string_view(reason.data(), reason.size())},
+                    [self = shared_from_this()](error_code) {
+                      self->closing_ = false;
+                      self->changed_.cancel();
+                    });
+    watch();
+    changed_.cancel();
+  }
+
+  // Looks after the client: a ping each interval, 1011 when nothing was heard since the last one,
+  // and the end of the TCP connection when the closing handshake takes too long.
+  void watch() {
+    const auto& options = service_.options;
+    watchdog_.expires_after(close_sent_ || going_away_ ? options.handshake_timeout
+                                                       : options.keepalive_interval);
+    watchdog_.async_wait([self = shared_from_this()](error_code cancelled) {
+      if (!cancelled) self->look_after_client();
+    });
+  }
+
+  void look_after_client() {
+    if (close_sent_) {
+      socket().close();
+      return;
+    }
+    if (!heard_ && !is_too_far_ahead()) {
+      spdlog::warn("{}: no sign of life, closing", peer_);
+      close(close_code::internal_error, "keepalive ping timeout");
+      return;
+    }
+    heard_ = false;
+    if (!pinging_) {
+      pinging_ = true;
+      ws_.async_ping({}, [self = shared_from_this()](error_code) { self->pinging_ = false; });
+    }
+    watch();
+  }
+
+  const Service& service_;
+  const Upgrades upgrades_;
+  std::string peer_;
+  websocket::stream<Transport, false> ws_;  // false: no permessage-deflate
+  asio::steady_timer changed_;  // never expires: its cancel() wakes the coroutines in until()
+  asio::steady_timer watchdog_;
+  std::deque<Message> requests_;                   // read, not yet submitted
+  std::size_t bytes_ahead_ = 0;                    // in requests_
+  std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
+  bool heard_ = true;                              // anything from the client since the last ping
+  bool pinging_ = false;                           // a ping is being written
+  bool is_websocket_ = false;
+  bool reading_ = false;     // read_requests() runs
+  bool close_sent_ = false;  // we began the closing handshake
+  bool closing_ = false;     // and it is not over
+  bool going_away_ = false;
+};
+
+}  // namespace
+
+std::weak_ptr<Connection> open_connection(asio::ip::tcp::socket socket, const Service& service,
+                                          Upgrades upgrades) {
+  const auto connection = std::make_shared<OpenpiConnection>(std::move(socket), service, upgrades);
+  connection->start();
+  return connection;
+}
+
+}  // namespace pi0::server

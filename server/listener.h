@@ -1,0 +1,34 @@
+// The listening socket: accepts clients and knows which connections are open.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <list>
+#include <memory>
+
+#include "server/connection.h"
+
+namespace pi0::server {
+
+class Listener {
+ public:
+  // Binds and listens. Throws std::runtime_error that names host and port. Both references outlive
+  // the listener.
+  Listener(boost::asio::io_context& io, const Service& service);
+
+  std::uint16_t port() const { return port_; }
+
+  void accept_next();  // starts accepting
+  void stop();         // accepts no more and tells every connection to go away
+
+ private:
+  const Service& service_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  boost::asio::steady_timer pause_;
+  std::uint16_t port_ = 0;
+  std::list<std::weak_ptr<Connection>> connections_;
+};
+
+}  // namespace pi0::server

@@ -1,0 +1,24 @@
+// Plain HTTP requests that are answered beside the WebSocket: exact path, no body read.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace pi0::server {
+
+struct HttpResponse {
+  unsigned status = 200;
+  std::string body;
+  std::string content_type = "text/plain; charset=utf-8";
+};
+
+struct Route {
+  std::string method;                     // "GET"
+  std::string path;                       // "/healthz"; a query makes another path
+  std::function<HttpResponse()> respond;  // on the network thread: must be quick
+};
+
+using Routes = std::vector<Route>;
+
+}  // namespace pi0::server

@@ -1,0 +1,72 @@
+#include "server/server.h"
+
+#include <spdlog/spdlog.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+#include <utility>
+
+#include "server/connection.h"
+#include "server/listener.h"
+
+namespace pi0::server {
+
+namespace asio = boost::asio;
+
+class Server::Impl {
+ public:
+  Impl(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
+      : worker_(std::move(infer)),
+        service_{std::move(options), protocol::encode(metadata), {}, worker_},
+        listener_(io_, service_) {
+    add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }});
+  }
+
+  std::uint16_t port() const { return listener_.port(); }
+
+  void add_route(Route route) { service_.routes.push_back(std::move(route)); }
+
+  void run() {
+    signals_.add(SIGINT);
+    signals_.add(SIGTERM);
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;  // stop() came first
+      spdlog::info("{}: no new requests; a second signal ends at once",
+                   signal == SIGINT ? "SIGINT" : "SIGTERM");
+      shut_down();
+    });
+    listener_.accept_next();
+    spdlog::info("serving on {}:{}", service_.options.host, port());
+    io_.run();
+    spdlog::info("all connections are closed");
+  }
+
+  void stop() {
+    asio::post(io_, [this] { shut_down(); });
+  }
+
+ private:
+  void shut_down() {
+    signals_.clear();  // the default action is back
+    signals_.cancel();
+    listener_.stop();
+  }
+
+  asio::io_context io_{1};
+  asio::signal_set signals_{io_};
+  InferenceWorker worker_;
+  Service service_;
+  Listener listener_;
+};
+
+Server::Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
+    : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer))) {}
+Server::~Server() = default;
+std::uint16_t Server::port() const { return impl_->port(); }
+void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
+void Server::run() { impl_->run(); }
+void Server::stop() { impl_->stop(); }
+
+}  // namespace pi0::server

@@ -1,0 +1,51 @@
+// Serves a function from request to answer over openpi's WebSocket protocol, and plain HTTP routes
+// beside it. Knows no policy and no model; metadata and function are given to it.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "protocol/msgpack_numpy.h"
+#include "protocol/value.h"
+#include "server/inference_worker.h"
+#include "server/routes.h"
+
+namespace pi0::server {
+
+struct ServerOptions {
+  std::string host = "0.0.0.0";
+  std::uint16_t port = 8000;  // 0 picks a free one
+  std::size_t max_message_bytes = std::size_t{256} << 20;
+  std::size_t max_connections = 512;
+  std::chrono::milliseconds handshake_timeout{10'000};   // also for the closing handshake
+  std::chrono::milliseconds keepalive_interval{20'000};  // between pings, and for their pongs
+  protocol::DecodeLimits decode_limits = {};
+};
+
+class Server {
+ public:
+  // Opens the port; clients that connect before run() wait. Throws std::runtime_error when the
+  // address is taken or not ours.
+  Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer);
+  ~Server();
+
+  std::uint16_t port() const;
+
+  void add_route(Route route);  // before run(); /healthz is there already
+
+  // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted, a
+  // request whose inference runs is answered, all others are dropped, and every connection is
+  // closed with 1001. A second signal has its default action and ends the process.
+  void run();
+
+  void stop();  // from any thread
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pi0::server

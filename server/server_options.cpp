@@ -1,0 +1,120 @@
+#include "server/server_options.h"
+
+#include <cstdlib>
+#include <map>
+#include <stdexcept>
+
+namespace pi0::server {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct DefaultCheckpoint {
+  const char* config;
+  const char* folder;  // below openpi-assets/checkpoints
+};
+
+// openpi's scripts/serve_policy.py DEFAULT_CHECKPOINT
+const std::map<std::string, DefaultCheckpoint> default_checkpoints = {
+    {"aloha", {"pi05_aloha", "pi05_base"}},
+    {"aloha_sim", {"pi0_aloha_sim", "pi0_aloha_sim"}},
+    {"droid", {"pi05_droid", "pi05_droid"}},
+    {"libero", {"pi05_libero", "pi05_libero"}},
+};
+
+void use_default_checkpoint(ProgramOptions& options) {
+  const DefaultCheckpoint& standard = default_checkpoints.at(options.env);
+  options.model.config = standard.config;
+  options.model.checkpoint_dir =
+      policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
+  if (fs::exists(options.model.checkpoint_dir)) return;
+  throw std::runtime_error(
+      options.model.checkpoint_dir.string() + ": the default checkpoint for --env " + options.env +
+      " is not there; download gs://openpi-assets/checkpoints/" + standard.folder +
+      ", convert it with openpi's examples/convert_jax_model_to_pytorch.py and put it there, or "
+      "give "
+      "--config and --checkpoint-dir");
+}
+
+template <class Number>
+void add_limit(CLI::App& app, const std::string& name, Number& value, const std::string& help) {
+  app.add_option(name, value, help)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Limits");
+}
+
+}  // namespace
+
+void add_program_options(CLI::App& app, ProgramOptions& options) {
+  tools::add_place_options(app, options.model);
+  app.add_option("--policy.config", options.model.config, "As --config, with policy:checkpoint")
+      ->excludes(app.get_option("--config"));
+  app.add_option("--policy.dir", options.model.checkpoint_dir, "As --checkpoint-dir")
+      ->excludes(app.get_option("--checkpoint-dir"));
+  app.add_option("policy", options.policy,
+                 "policy:checkpoint or policy:default, as openpi has them")
+      ->check(CLI::IsMember({"policy:checkpoint", "policy:default"}));
+  app.add_option("--env", options.env, "Environment whose default checkpoint is served")
+      ->check(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}))
+      ->capture_default_str();
+  tools::add_model_options(app, options.model);
+  app.add_option("--gpu", options.gpu, "GPU index, -1 for the CPU; as --device")
+      ->excludes(app.get_option("--device"));
+  app.add_option("--host", options.server.host, "Address to listen on")->capture_default_str();
+  app.add_option("--port", options.server.port, "Port to listen on; 0 picks a free one")
+      ->capture_default_str();
+  app.add_flag("--list-layers", options.list_layers, "List linears and attentions, then exit");
+  app.add_flag("--dry-run", options.dry_run,
+               "Check checkpoint, statistics, tokenizer and options, then exit");
+  app.add_option("--log-level", options.log_level, "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
+  app.add_option("--log-file", options.log_file, "Also log to this file");
+  app.add_option("--openpi-dir", options.openpi_dir, "Accepted and not needed");
+
+  add_limit(app, "--max-message-bytes", options.server.max_message_bytes, "Of one request");
+  add_limit(app, "--max-connections", options.server.max_connections, "At once");
+  app.add_option_function<double>(
+         "--handshake-timeout",
+         [&options](double seconds) {
+           options.server.handshake_timeout =
+               std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+         },
+         "Seconds a client may take to connect")
+      ->check(CLI::Range(0.001, 86400.0))
+      ->default_str("10")
+      ->group("Limits");
+  app.add_option_function<double>(
+         "--keepalive",
+         [&options](double seconds) {
+           options.server.keepalive_interval =
+               std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+         },
+         "Seconds between pings, and until a client that does not answer them is dropped")
+      ->check(CLI::Range(0.001, 86400.0))
+      ->default_str("20")
+      ->group("Limits");
+  add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
+  add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes,
+            "Of one text");
+  add_limit(app, "--max-nesting", options.server.decode_limits.max_depth, "Maps inside each other");
+}
+
+void settle(ProgramOptions& options, const CLI::App& app) {
+  if (app.count("--gpu") > 0) {
+    options.model.device = options.gpu < 0 ? "cpu" : "cuda:" + std::to_string(options.gpu);
+  }
+  const bool named = !options.model.config.empty() || !options.model.config_file.empty() ||
+                     !options.model.checkpoint_dir.empty() || options.model.random_weights;
+  if (options.policy == "policy:checkpoint" &&
+      (options.model.config.empty() || options.model.checkpoint_dir.empty())) {
+    throw CLI::RequiredError("policy:checkpoint needs --policy.config and --policy.dir");
+  }
+  if (options.policy == "policy:default" && named) {
+    throw CLI::ValidationError("policy:default", "cannot be given with a policy or checkpoint");
+  }
+  if (!named) use_default_checkpoint(options);
+}
+
+}  // namespace pi0::server

@@ -1,0 +1,36 @@
+// The command line of pi0-server: openpi's serve_policy.py, pi0-quant's serve_quant.py and our own.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "server/server.h"
+#include "tools/model_options.h"
+
+namespace pi0::server {
+
+struct ProgramOptions {
+  tools::ModelOptions model;
+  ServerOptions server;
+  std::string env = "aloha_sim";  // openpi's default environment
+  std::string policy;             // "policy:checkpoint", "policy:default" or nothing
+  int gpu = 0;                    // set only with --gpu
+  bool list_layers = false;
+  bool dry_run = false;
+  std::string log_level = "info";
+  std::filesystem::path log_file;
+  std::string openpi_dir;  // accepted for pi0-quant's command lines; nothing needs it
+};
+
+// `options` must outlive `app`.
+void add_program_options(CLI::App& app, ProgramOptions& options);
+
+// Brings the families together after parsing: --gpu to a device, policy:default to the
+// environment's policy and checkpoint in openpi's cache. Throws CLI::ParseError for contradictions
+// and std::runtime_error when the default checkpoint is not on this machine.
+void settle(ProgramOptions& options, const CLI::App& app);
+
+}  // namespace pi0::server

@@ -1,0 +1,83 @@
+"""Runs the built programs on the golden checkpoints."""
+
+import contextlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import numpy as np
+from openpi_client import msgpack_numpy
+
+PROGRAMS = pathlib.Path(sys.argv.pop(1))  # the build folder
+GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "goldens"
+POLICIES = GOLDENS / "policies"
+
+
+def run(program, *arguments):
+    """The finished process; nothing here takes a minute."""
+    return subprocess.run(
+        [PROGRAMS / program, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def read(path):
+    return msgpack_numpy.unpackb(pathlib.Path(path).read_bytes())
+
+
+def read_tensor(path, name):
+    """One float32 tensor of a safetensors file."""
+    data = pathlib.Path(path).read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    entry = json.loads(data[8 : 8 + size])[name]
+    assert entry["dtype"] == "F32"
+    begin, end = (8 + size + offset for offset in entry["data_offsets"])
+    return np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"])
+
+
+def relative_rms(found, expected):
+    return np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+
+
+class Server:
+    def __init__(self, process, port, log):
+        self.process, self.port, self.log = process, port, log
+
+    def log_text(self):
+        return self.log.read_text()
+
+    def stop(self, signal_number=15):
+        self.process.send_signal(signal_number)
+        return self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def serve(*arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        log = pathlib.Path(folder) / "server.log"
+        process = subprocess.Popen(
+            [PROGRAMS / "pi0-server", "--host", "127.0.0.1", "--port", "0", "--log-file", log, *map(str, arguments)],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not (found := re.search(r"serving on \S+:(\d+)", log.read_text() if log.exists() else "")):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the server does not serve: " + log.read_text())
+                time.sleep(0.05)
+            yield Server(process, int(found.group(1)), log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+class TemporaryFolderTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)

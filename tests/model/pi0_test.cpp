@@ -1,0 +1,179 @@
+#include "model/pi0.h"
+
+#include "support/catch.h"
+#include "support/tensors.h"
+#include "support/tiny_model.h"
+
+namespace pi0 {
+namespace {
+
+using model::Precision;
+
+// Rounding to bfloat16 is 2^-9 relative; how far another summation order carries it grows with depth.
+double bound(const std::string& tensor, Precision precision) {
+  if (precision == Precision::float32) return 1e-5;
+  if (tensor == "image_features" || tensor == "prefix_embeddings") return 1.8e-3;
+  if (tensor == "prefix_key_layer0" || tensor == "prefix_value_layer0") return 2.8e-3;
+  return tensor == "actions" ? 3e-3 : 1e-2;
+}
+
+void compare_trace(const std::string& name, Precision precision) {
+  const test::GoldenCase golden = test::read_case(name);
+  const auto pi0 = test::load_case(golden, precision);
+  model::Trace trace;
+  trace["actions"] =
+      pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, &trace);
+  const model::SafetensorsFile expected(
+      golden.folder / (precision == Precision::float32 ? "expected_float32.safetensors"
+                                                       : "expected_bfloat16.safetensors"));
+  CHECK(trace.size() == expected.entries().size());
+  for (const auto& [key, entry] : expected.entries()) {
+    INFO(name << " " << key);
+    REQUIRE(trace.contains(key));
+    const at::Tensor reference = expected.tensor(key);
+    REQUIRE(trace[key].sizes() == reference.sizes());
+    REQUIRE(trace[key].scalar_type() == reference.scalar_type());
+    CHECK(test::relative_rms(trace[key], reference) <= bound(key, precision));
+  }
+}
+
+TEST_CASE("every traced tensor of Pi0.5 and Pi0 is openpi's", "[model][golden]") {
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    compare_trace(name, Precision::float32);
+    compare_trace(name, Precision::bfloat16);
+  }
+}
+
+TEST_CASE("bfloat16 really rounds: its early stages differ from float32's", "[model]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  model::Trace rounded, exact;
+  test::load_case(golden, Precision::bfloat16)->sample_actions(golden.inputs, golden.noise, 1, &rounded);
+  test::load_case(golden, Precision::float32)->sample_actions(golden.inputs, golden.noise, 1, &exact);
+  CHECK(test::relative_rms(rounded["image_features"], exact["image_features"]) > 1.8e-3);
+}
+
+TEST_CASE("a trace changes no bit of the actions", "[model]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const auto pi0 = test::load_case(golden, Precision::bfloat16);
+  model::Trace trace;
+  const at::Tensor traced = pi0->sample_actions(golden.inputs, golden.noise, 3, &trace);
+  CHECK(at::equal(traced, pi0->sample_actions(golden.inputs, golden.noise, 3)));
+}
+
+TEST_CASE("the observations of a batch do not see each other", "[model]") {
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    test::GoldenCase golden = test::read_case(name);
+    const auto pi0 = test::load_case(golden, Precision::float32);
+    const at::Tensor alone = pi0->sample_actions(golden.inputs, golden.noise, 3);
+    model::ModelInputs pair = golden.inputs;
+    const auto with_another = [](const at::Tensor& one, const at::Tensor& other) {
+      return at::cat({one, other}, 0);
+    };
+    for (at::Tensor& image : pair.images) image = with_another(image, -image);
+    for (at::Tensor& mask : pair.image_masks) mask = with_another(mask, at::ones_like(mask));
+    pair.tokens = with_another(pair.tokens, pair.tokens.flip(1));
+    pair.token_mask = with_another(pair.token_mask, at::ones_like(pair.token_mask));
+    pair.state = with_another(pair.state, -pair.state);
+    const at::Tensor both =
+        pi0->sample_actions(pair, with_another(golden.noise, -golden.noise), 3);
+    CHECK(test::relative_rms(both.narrow(0, 0, 1), alone) < 1e-5);
+    CHECK(test::relative_rms(both.narrow(0, 1, 1), alone) > 1e-2);
+  }
+}
+
+TEST_CASE("masked cameras and padded tokens are computed and ignored", "[model]") {
+  test::GoldenCase golden = test::read_case("tiny_pi05");
+  REQUIRE_FALSE(golden.inputs.image_masks[2].item<bool>());
+  const auto pi0 = test::load_case(golden, Precision::float32);
+  const at::Tensor before = pi0->sample_actions(golden.inputs, golden.noise, 3);
+  golden.inputs.images[2] = at::randn_like(golden.inputs.images[2]);
+  golden.inputs.tokens.masked_fill_(~golden.inputs.token_mask, 7);
+  CHECK(at::equal(pi0->sample_actions(golden.inputs, golden.noise, 3), before));
+}
+
+TEST_CASE("inputs of another shape, dtype or vocabulary are refused by name", "[model]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const auto pi0 = test::load_case(golden, Precision::float32);
+  const auto refusal = [&](auto&& change) -> std::string {
+    test::GoldenCase bad = golden;
+    change(bad);
+    try {
+      pi0->sample_actions(bad.inputs, bad.noise, 1);
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK_THAT(refusal([](auto& bad) { bad.noise = bad.noise.narrow(1, 0, 3); }), contains_text("noise"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.images.pop_back(); }), contains_text("images"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.images[1] = bad.inputs.images[1].to(at::kByte); }),
+             contains_text("image 1"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.state = bad.inputs.state.narrow(1, 0, 8); }),
+             contains_text("state"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.token_mask = at::Tensor(); }), contains_text("token_mask"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.tokens = at::full_like(bad.inputs.tokens, 512); }),
+             contains_text("512") && contains_text("511"));
+}
+
+class CountingHook : public model::MatmulHook {
+ public:
+  at::Tensor linear(const model::LinearOperands& operands) override {
+    ++calls;
+    return model::plain_linear(operands);
+  }
+  at::Tensor attention(const model::AttentionOperands& operands) override {
+    ++calls;
+    return model::plain_attention(operands);
+  }
+  int calls = 0;
+};
+
+TEST_CASE("every site of the model runs through its hook, and a plain hook changes no bit",
+          "[model][hook]") {
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    const test::GoldenCase golden = test::read_case(name);
+    const auto pi0 = test::load_case(golden, Precision::bfloat16);
+    const at::Tensor unhooked = pi0->sample_actions(golden.inputs, golden.noise, 2);
+    std::map<std::string, CountingHook> hooks;
+    for (model::MatmulSite& site : pi0->sites().all()) site.hook = &hooks[site.path];
+    CHECK(at::equal(pi0->sample_actions(golden.inputs, golden.noise, 2), unhooked));
+    for (const auto& [path, hook] : hooks) {
+      INFO(path);
+      const bool unused = path.ends_with("lm_head");
+      const bool per_image = path.find("vision_tower") != std::string::npos ||
+                             path.find("projector") != std::string::npos;
+      const bool per_request = path.find("language_model") != std::string::npos;
+      CHECK(hook.calls == (unused ? 0 : per_image ? 3 : per_request ? 1 : 2));
+    }
+  }
+}
+
+TEST_CASE("a full-size Pi0.5 has openpi's 458 linears and 63 attentions", "[model]") {
+  model::ModelConfig config{.pi05 = true,
+                            .paligemma = model::gemma_variant("gemma_2b"),
+                            .action_expert = model::gemma_variant("gemma_300m"),
+                            .vision = model::siglip_so400m(),
+                            .vocab_size = 257152,
+                            .action_dim = 32,
+                            .action_horizon = 15,
+                            .max_token_len = 200};
+  model::ShapeRecorder shapes;
+  const model::Pi0 pi0(config, shapes, Precision::bfloat16, at::kCPU);
+  std::map<model::SiteKind, int> counts;
+  for (const model::MatmulSite& site : pi0.sites().all()) ++counts[site.kind];
+  CHECK(counts[model::SiteKind::linear] == 458);
+  CHECK(counts[model::SiteKind::attention] == 63);
+}
+
+TEST_CASE("the component of a path is the first rule that matches", "[model]") {
+  using model::Component;
+  CHECK(model::component_of("action_time_mlp_in") == Component::action_head);
+  CHECK(model::component_of("paligemma_with_expert.gemma_expert.lm_head") == Component::action_expert);
+  CHECK(model::component_of("paligemma_with_expert.paligemma.lm_head") == Component::language);
+  CHECK(model::component_of("paligemma_with_expert.paligemma.model.vision_tower.x") ==
+        Component::vision);
+  CHECK(model::component_of("elsewhere") == Component::unknown);
+}
+
+}  // namespace
+}  // namespace pi0

@@ -1,0 +1,230 @@
+#include "model/policy/policy.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <limits>
+
+#include "model/safetensors.h"
+#include "policy/policy_fixtures.h"
+#include "support/catch.h"
+
+namespace pi0::policy {
+namespace {
+
+// The policy of goldens/policies*/`checkpoint` with a model that answers `chunk`.
+Policy golden_policy(const std::string& config, const std::filesystem::path& checkpoint,
+                     PolicyOptions options, SampleActions sample_actions) {
+  const auto folder = "goldens" / checkpoint;
+  const PolicyConfig policy = policy_config(config);
+  return {policy, read_norm_stats(norm_stats_file(folder, policy.asset_id)),
+          PromptTokenizer::from_file(find_tokenizer(folder), 512), std::move(sample_actions),
+          std::move(options)};
+}
+
+PolicyOptions with_default_prompt(const nlohmann::json& prompt) {
+  PolicyOptions options;
+  if (!prompt.is_null()) options.default_prompt = prompt.get<std::string>();
+  return options;
+}
+
+at::Tensor no_model(const model::ModelInputs&, at::Tensor, std::int64_t) {
+  throw std::logic_error("this test needs no model");
+}
+
+struct GoldenCase {
+  std::string folder;      // request, inputs, answer
+  std::string checkpoint;  // statistics and tokenizer
+};
+
+const std::vector<GoldenCase>& golden_cases() {
+  static const std::vector<GoldenCase> cases = {
+      {"policies/pi05_droid", "policies/pi05_droid"},
+      {"policies/pi05_droid_jointpos_polaris", "policies/pi05_droid_jointpos_polaris"},
+      {"policies_more/pi0_droid", "policies_more/pi0_droid"},
+      {"policies_more/unicode_prompt", "policies/pi05_droid_jointpos_polaris"},
+  };
+  return cases;
+}
+
+Policy polaris_policy(SampleActions sample_actions, PolicyOptions options = {}) {
+  return golden_policy("pi05_droid_jointpos_polaris", "policies/pi05_droid_jointpos_polaris",
+                       std::move(options), std::move(sample_actions));
+}
+
+at::Tensor constant_chunk(const model::ModelInputs&, at::Tensor noise, std::int64_t) {
+  return at::full_like(noise, 0.5);
+}
+
+}  // namespace
+
+TEST_CASE("prepare gives the model what openpi gives it, in every bit", "[policy][golden]") {
+  for (const GoldenCase& golden : golden_cases()) {
+    INFO(golden.folder);
+    const nlohmann::json about = golden_json(golden.folder + "/case.json");
+    const Policy policy = golden_policy(about["config"], golden.checkpoint,
+                                        with_default_prompt(about["default_prompt"]), no_model);
+    const model::SafetensorsFile expected("goldens/" + golden.folder + "/model_inputs.safetensors");
+    const model::ModelInputs inputs =
+        policy.prepare(golden_message(golden.folder + "/request.msgpack"));
+
+    const std::vector<std::string> cameras = {"base_0_rgb", "left_wrist_0_rgb",
+                                              "right_wrist_0_rgb"};
+    REQUIRE(inputs.images.size() == cameras.size());
+    for (std::size_t i = 0; i < cameras.size(); ++i) {
+      INFO(cameras[i]);
+      REQUIRE(at::equal(inputs.images[i], expected.tensor("image." + cameras[i])));
+      REQUIRE(at::equal(inputs.image_masks[i], expected.tensor("image_mask." + cameras[i])));
+    }
+    REQUIRE(inputs.state.scalar_type() == at::kDouble);
+    REQUIRE(at::equal(inputs.state, expected.tensor("state")));
+    REQUIRE(inputs.tokens.scalar_type() == at::kLong);
+    REQUIRE(at::equal(inputs.tokens, expected.tensor("tokens")));
+    REQUIRE(at::equal(inputs.token_mask, expected.tensor("token_mask")));
+  }
+}
+
+TEST_CASE("infer turns the reference model's chunk into openpi's answer, in every bit",
+          "[policy][golden]") {
+  for (const GoldenCase& golden : golden_cases()) {
+    const std::filesystem::path chunk_file = "goldens/" + golden.folder + "/chunk.safetensors";
+    if (!std::filesystem::exists(chunk_file)) continue;
+    INFO(golden.folder);
+    const nlohmann::json about = golden_json(golden.folder + "/case.json");
+    const at::Tensor chunk = model::SafetensorsFile(chunk_file).tensor("actions");
+    Policy policy = golden_policy(
+        about["config"], golden.checkpoint, with_default_prompt(about["default_prompt"]),
+        [&](const model::ModelInputs&, const at::Tensor&, std::int64_t) { return chunk; });
+    const protocol::Dict answer = policy.infer(golden_message(golden.folder + "/request.msgpack"));
+    const protocol::Dict expected = golden_message(golden.folder + "/response.msgpack");
+
+    REQUIRE(answer.entries().size() == 2);
+    REQUIRE(answer.entries()[0].first == "actions");
+    REQUIRE(answer.entries()[1].first == "policy_timing");
+    protocol::Dict without_timing = without(answer, "policy_timing");
+    REQUIRE(protocol::encode(without_timing) == protocol::encode(expected));
+  }
+}
+
+TEST_CASE("infer gives the model the request's noise", "[policy]") {
+  at::Tensor seen_noise;
+  std::int64_t seen_steps = 0;
+  Policy policy = polaris_policy(
+      [&](const model::ModelInputs&, const at::Tensor& noise, std::int64_t num_steps) {
+        seen_noise = noise;
+        seen_steps = num_steps;
+        return noise;
+      },
+      {.num_steps = 4});
+  protocol::Dict request = droid_request();
+  std::vector<float> noise(15 * 32);
+  for (std::size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<float>(i);
+  request.set("noise", array_of('f', {15, 32}, noise));
+  const protocol::Dict answer = policy.infer(request);
+  REQUIRE(seen_steps == 4);
+  REQUIRE(at::equal(seen_noise, at::arange(15 * 32, at::kFloat).view({1, 15, 32})));
+  const auto& timing = std::get<protocol::Dict>(*answer.find("policy_timing"));
+  REQUIRE(std::get<double>(*timing.find("infer_ms")) >= 0.0);
+}
+
+TEST_CASE("infer draws torch's noise for a seed, anew for every request", "[policy]") {
+  std::vector<at::Tensor> drawn;
+  Policy policy = polaris_policy(
+      [&](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
+        drawn.push_back(noise);
+        return noise;
+      },
+      {.seed = 7});
+  policy.infer(droid_request());
+  policy.infer(droid_request());
+  // torch.manual_seed(7); torch.normal(mean=0.0, std=1.0, size=(1, 15, 32))[0, 0, :3]
+  const at::Tensor first =
+      at::tensor({-0.8201345205307007, 0.39563116431236267, 0.8989084959030151}, at::kFloat);
+  REQUIRE(at::equal(drawn[0].flatten().slice(0, 0, 3), first));
+  REQUIRE_FALSE(at::equal(drawn[0], drawn[1]));
+}
+
+TEST_CASE("infer refuses noise of another shape, dtype or value", "[policy]") {
+  Policy policy = polaris_policy(constant_chunk);
+  const auto refusal = [&](protocol::Value noise) {
+    protocol::Dict request = droid_request();
+    request.set("noise", std::move(noise));
+    return error_of<RequestError>([&] { policy.infer(request); });
+  };
+  std::vector<float> values(15 * 32, 0.0f);
+  REQUIRE(refusal(array_of('f', {15, 32}, values)).empty());
+  REQUIRE_THAT(
+      refusal(array_of('f', {32, 15}, values)),
+      contains_text("noise: found float32 array [32, 15], expected float32 array [15, 32]"));
+  REQUIRE_THAT(refusal(array_of('f', {15, 32}, std::vector<double>(15 * 32))),
+               contains_text("noise: found float64 array"));
+  REQUIRE_THAT(refusal(std::string("x")), contains_text("noise: found str"));
+  values[3] = std::numeric_limits<float>::infinity();
+  REQUIRE_THAT(refusal(array_of('f', {15, 32}, values)), contains_text("noise: found values"));
+}
+
+TEST_CASE("the request's prompt comes before the option, the option before the config",
+          "[policy]") {
+  const auto tokens = [](const Policy& policy, const protocol::Dict& request) {
+    return policy.prepare(request).tokens;
+  };
+  const auto say = [](const std::string& prompt) {
+    protocol::Dict request = droid_request();
+    request.set("prompt", prompt);
+    return request;
+  };
+  const protocol::Dict silent = without(droid_request(), "prompt");
+  const Policy plain = polaris_policy(no_model);
+  const Policy with_option = polaris_policy(no_model, {.default_prompt = "option"});
+  REQUIRE(at::equal(tokens(with_option, silent), tokens(plain, say("option"))));
+  REQUIRE(at::equal(tokens(with_option, say("request")), tokens(plain, say("request"))));
+
+  PolicyConfig config = plain.config();
+  config.default_prompt = "config";
+  const auto folder = std::filesystem::path("goldens/policies/pi05_droid_jointpos_polaris");
+  const auto of_config = [&](PolicyOptions options) {
+    return Policy(config, read_norm_stats(norm_stats_file(folder, "droid")),
+                  PromptTokenizer::from_file(find_tokenizer(folder), 512), no_model,
+                  std::move(options));
+  };
+  REQUIRE(at::equal(tokens(of_config({}), silent), tokens(plain, say("config"))));
+  REQUIRE(at::equal(tokens(of_config({.default_prompt = "option"}), silent),
+                    tokens(plain, say("option"))));
+  REQUIRE_THAT(error_of<RequestError>([&] { plain.prepare(silent); }),
+               contains_text("Prompt is required"));
+}
+
+TEST_CASE("a cut prompt is reported", "[policy]") {
+  std::vector<std::string> warnings;
+  PolicyOptions options;
+  options.warn = [&](const std::string& text) { warnings.push_back(text); };
+  const Policy policy = polaris_policy(no_model, options);
+  policy.prepare(droid_request());
+  REQUIRE(warnings.empty());
+  protocol::Dict request = droid_request();
+  request.set("prompt", std::string(2000, 'x'));
+  policy.prepare(request);
+  REQUIRE(warnings.size() == 1);
+  REQUIRE_THAT(warnings[0], contains_text("are cut to 200"));
+}
+
+TEST_CASE("actions that are not finite are no answer", "[policy]") {
+  const Policy policy = polaris_policy(no_model);
+  const at::Tensor state = at::zeros({1, 32}, at::kDouble);
+  at::Tensor chunk = at::zeros({1, 15, 32}, at::kFloat);
+  chunk[0][3][8] = std::numeric_limits<float>::quiet_NaN();  // an action that DROID has not
+  REQUIRE_NOTHROW(policy.finish(chunk, state));
+  chunk[0][3][7] = std::numeric_limits<float>::infinity();
+  REQUIRE_THROWS_WITH(policy.finish(chunk, state), contains_text("not finite"));
+  REQUIRE_THROWS_WITH(policy.finish(chunk[0], state), contains_text("[1, action_horizon"));
+}
+
+TEST_CASE("a picture that cannot be fitted is refused by camera", "[policy]") {
+  protocol::Dict request = droid_request();
+  request.set("observation/wrist_image_left",
+              array_of('u', {1000, 1, 3}, std::vector<std::uint8_t>(3000)));
+  const Policy policy = polaris_policy(no_model);
+  REQUIRE_THAT(error_of<RequestError>([&] { policy.prepare(request); }),
+               contains_text("left_wrist_0_rgb: a picture of 1000 x 1 pixels"));
+}
+
+}  // namespace pi0::policy

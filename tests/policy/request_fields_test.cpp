@@ -1,0 +1,156 @@
+#include "model/policy/request_fields.h"
+
+#include <c10/util/Half.h>
+
+#include <limits>
+
+#include "policy/policy_fixtures.h"
+#include "support/catch.h"
+
+namespace pi0::policy {
+namespace {
+
+using protocol::Value;
+
+protocol::Dict with(Value value) {
+  protocol::Dict request;
+  request.set("field", std::move(value));
+  return request;
+}
+
+template <class Call>
+std::string refusal(Value value, Call call) {
+  return error_of<RequestError>([&] { call(with(std::move(value))); });
+}
+
+// Pixels of a [1, n / 3, 3] image of floats.
+template <class Real>
+std::vector<std::uint8_t> pixels(const std::vector<double>& values) {
+  std::vector<Real> reals;
+  for (const double value : values) reals.push_back(static_cast<Real>(static_cast<float>(value)));
+  const auto places = static_cast<std::int64_t>(values.size() / 3);
+  return image_field(with(array_of('f', {1, places, 3}, reals)), "field").pixels;
+}
+
+}  // namespace
+
+TEST_CASE("image_field takes channels last and channels first", "[policy][request]") {
+  const std::vector<std::uint8_t> rgb = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};  // 2 x 2 pixels
+  const Image last = image_field(with(array_of('u', {2, 2, 3}, rgb)), "field");
+  REQUIRE(last.pixels == rgb);
+  const std::vector<std::uint8_t> planes = {1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12};
+  const Image first = image_field(with(array_of('u', {3, 2, 2}, planes)), "field");
+  REQUIRE(first.height == 2);
+  REQUIRE(first.width == 2);
+  REQUIRE(first.pixels == rgb);
+  // openpi looks at the first size only: three rows are taken for three channels.
+  const Image rows =
+      image_field(with(array_of('u', {3, 2, 3}, std::vector<std::uint8_t>(18))), "field");
+  REQUIRE(rows.height == 2);
+  REQUIRE(rows.width == 3);
+}
+
+TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]") {
+  // (255 * x).astype(np.uint8) of NumPy 1.26
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> values = {0,   0.5, 1,    0.999, 1.004, 1.2, 2,    -0.01, -1,
+                                      100, 1e4, -1e4, 1.2e7, nan,   inf, -inf, 0.25,  0.75};
+  REQUIRE(pixels<float>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1,
+                                                             156, 240, 16, 0, 0, 0, 0, 63, 191});
+  REQUIRE(pixels<double>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1,
+                                                              156, 240, 16, 0, 0, 0, 0, 63, 191});
+  REQUIRE(pixels<c10::Half>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254,
+                                                                 1, 160, 0, 0, 0, 0, 0, 0, 63,
+                                                                 191});
+}
+
+TEST_CASE("image_field names field, found and expected", "[policy][request]") {
+  const auto read = [](const protocol::Dict& request) { image_field(request, "field"); };
+  const auto bytes = [](std::int64_t count) {
+    return std::vector<std::uint8_t>(static_cast<std::size_t>(count));
+  };
+  REQUIRE_THAT(refusal(std::string("x"), read),
+               contains_text("field: found str, expected an RGB image"));
+  REQUIRE_THAT(refusal(array_of('u', {4, 4}, bytes(16)), read),
+               contains_text("uint8 array [4, 4]"));
+  REQUIRE_THAT(refusal(array_of('u', {4, 4, 4}, bytes(64)), read), contains_text("[4, 4, 4]"));
+  REQUIRE_THAT(refusal(array_of('u', {0, 4, 3}, bytes(0)), read), contains_text("not empty"));
+  REQUIRE_THAT(refusal(array_of('i', {2, 2, 3}, std::vector<std::int64_t>(12)), read),
+               contains_text("field: found int64 array [2, 2, 3]"));
+  REQUIRE_THAT(refusal(array_of('b', {2, 2, 3}, bytes(12)), read), contains_text("bool array"));
+  REQUIRE_THAT(error_of<RequestError>([] { image_field({}, "field"); }),
+               contains_text("field: missing; expected an RGB image"));
+}
+
+TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]") {
+  const auto read = [](Value value) { return numbers_field(with(std::move(value)), "field", 2); };
+  const std::vector<double> expected = {1, 2};
+  REQUIRE(read(array_of<double>('f', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<float>('f', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<c10::Half>('f', {2}, {c10::Half(1.0f), c10::Half(2.0f)})) == expected);
+  REQUIRE(read(array_of<std::int64_t>('i', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::int32_t>('i', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::int16_t>('i', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::int8_t>('i', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::uint64_t>('u', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::uint32_t>('u', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::uint16_t>('u', {2}, {1, 2})) == expected);
+  REQUIRE(read(array_of<std::uint8_t>('u', {2}, {1, 2})) == expected);
+  REQUIRE(read(protocol::List{{Value(1.0), Value(std::int64_t{2})}}) == expected);
+}
+
+TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not finite",
+          "[policy][request]") {
+  const auto read = [](const protocol::Dict& request) { numbers_field(request, "field", 2); };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  REQUIRE_THAT(refusal(array_of<double>('f', {3}, {1, 2, 3}), read),
+               contains_text("field: found float64 array [3], expected an array of 2 numbers"));
+  REQUIRE_THAT(refusal(array_of<double>('f', {1, 2}, {1, 2}), read), contains_text("[1, 2]"));
+  REQUIRE_THAT(refusal(array_of<std::uint32_t>('U', {2}, {65, 66}), read), contains_text("found"));
+  REQUIRE_THAT(refusal(1.0, read), contains_text("expected an array of 2 numbers"));
+  REQUIRE_THAT(refusal(protocol::List{{Value(1.0)}}, read), contains_text("a list of 1"));
+  REQUIRE_THAT(refusal(protocol::List{{Value(1.0), Value(std::string("2"))}}, read),
+               contains_text("only numbers in the list"));
+  REQUIRE_THAT(refusal(array_of<double>('f', {2}, {1, nan}), read),
+               contains_text("field: value 1 is nan, expected finite numbers"));
+  REQUIRE_THAT(error_of<RequestError>([] { numbers_field({}, "field", 2); }),
+               contains_text("field: missing; expected an array of 2 numbers"));
+}
+
+TEST_CASE("number_field takes scalars and arrays of one", "[policy][request]") {
+  const auto read = [](Value value) { return number_field(with(std::move(value)), "field"); };
+  REQUIRE(read(0.5) == 0.5);
+  REQUIRE(read(std::int64_t{1}) == 1.0);
+  REQUIRE(read(array_of<float>('f', {}, {0.5f})) == 0.5);
+  REQUIRE(read(array_of<double>('f', {1}, {0.5})) == 0.5);
+  REQUIRE(read(protocol::List{{Value(0.5)}}) == 0.5);
+  REQUIRE_THROWS_AS(read(array_of<double>('f', {2}, {0.5, 0.5})), RequestError);
+  REQUIRE_THROWS_AS(read(array_of<double>('f', {1, 1}, {0.5})), RequestError);
+  REQUIRE_THROWS_AS(read(std::string("0.5")), RequestError);
+  REQUIRE_THROWS_AS(read(std::numeric_limits<double>::infinity()), RequestError);
+}
+
+TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]") {
+  const auto read = [](Value value) {
+    protocol::Dict request;
+    request.set("prompt", std::move(value));
+    return prompt_field(request);
+  };
+  REQUIRE(read(std::string("wipe")) == "wipe");
+  REQUIRE(read(protocol::Bytes{{'w', 'i', 'p', 'e'}}) == "wipe");
+  REQUIRE(read(array_of<char>('S', {}, {'w', 'i', '\0', '\0'})) == "wi");
+  protocol::NdArray text = array_of<std::uint32_t>('U', {}, {0x65e5, 0x672c});
+  text.dtype.item_size = 8;
+  REQUIRE(read(text) == "日本");
+  text.shape = {1};
+  REQUIRE(read(text) == "日本");
+  REQUIRE_FALSE(prompt_field({}).has_value());
+
+  REQUIRE_THROWS_AS(read(std::int64_t{3}), RequestError);
+  REQUIRE_THROWS_AS(read(protocol::Bytes{{0xff, 0xfe}}), RequestError);
+  const std::string error = error_of<RequestError>([&] { read(std::monostate{}); });
+  REQUIRE_THAT(error, contains_text("Prompt is required"));
+}
+
+}  // namespace pi0::policy

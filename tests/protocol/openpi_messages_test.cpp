@@ -1,0 +1,22 @@
+#include "protocol/openpi_messages.h"
+
+#include "protocol/msgpack_numpy.h"
+#include "support/catch.h"
+
+using namespace pi0::protocol;
+
+TEST_CASE("server_timing comes last and has prev_total_ms only when there is one", "[messages]") {
+  Dict answer;
+  add_policy_timing(answer, 2.5);
+  add_server_timing(answer, 3.5, std::nullopt);
+  REQUIRE(answer.entries().size() == 2);
+  CHECK(answer.entries()[0].first == "policy_timing");
+  CHECK(answer.entries()[1].first == "server_timing");
+  CHECK(std::get<Dict>(*answer.find("server_timing")).entries().size() == 1);
+
+  add_server_timing(answer, 3.5, 9.0);
+  const Dict& timing = std::get<Dict>(*answer.find("server_timing"));
+  REQUIRE(timing.entries().size() == 2);
+  CHECK(std::get<double>(*timing.find("infer_ms")) == 3.5);
+  CHECK(std::get<double>(*timing.find("prev_total_ms")) == 9.0);
+}

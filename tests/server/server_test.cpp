@@ -1,0 +1,419 @@
+#include "server/server.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "protocol/msgpack_numpy.h"
+#include "support/catch.h"
+#include "support/fake_policy.h"
+#include "support/websocket_client.h"
+
+using namespace pi0;
+using namespace std::chrono_literals;
+using server::HttpResponse;
+using server::Server;
+using server::ServerOptions;
+using test::Event;
+using test::http;
+using test::request_with_prompt;
+using test::WebSocketClient;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+// A server on a free port with a fake policy, on its own thread; stopped at the end.
+class RunningServer {
+ public:
+  explicit RunningServer(ServerOptions options = {}, const protocol::Dict& metadata = {}) {
+    spdlog::set_level(spdlog::level::off);
+    options.host = "127.0.0.1";
+    options.port = 0;
+    server_ = std::make_unique<Server>(
+        options, metadata, [this](const protocol::Dict& request) { return policy.infer(request); });
+    server_->add_route({"POST", "/stats/reset", [] { return HttpResponse{200, "reset\n"}; }});
+    server_->add_route(
+        {"GET", "/broken", []() -> HttpResponse { throw std::runtime_error("no statistics"); }});
+    thread_ = std::thread([this] { server_->run(); });
+  }
+  ~RunningServer() {
+    policy.release();
+    server_->stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  std::uint16_t port() const { return server_->port(); }
+  void wait_for_end() { thread_.join(); }
+
+  test::FakePolicy policy;
+
+ private:
+  std::unique_ptr<Server> server_;
+  std::thread thread_;
+};
+
+// A client that has read the metadata.
+struct Client : WebSocketClient {
+  explicit Client(const RunningServer& server) : WebSocketClient(server.port()) {
+    REQUIRE(next().kind == "binary");
+  }
+  std::string ask(const std::string& prompt) {
+    send(request_with_prompt(prompt));
+    const protocol::Dict answer = next_answer();
+    return std::get<std::string>(*answer.find("actions"));
+  }
+};
+
+double timing(const protocol::Dict& answer, const char* name) {
+  const auto& times = std::get<protocol::Dict>(*answer.find("server_timing"));
+  const protocol::Value* value = times.find(name);
+  return value ? std::get<double>(*value) : -1;
+}
+
+std::string close_frame(std::uint16_t code) {
+  return {static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)};
+}
+
+}  // namespace
+
+TEST_CASE("the first frame is the metadata", "[server]") {
+  SECTION("one byte for an empty map") {
+    const RunningServer server;
+    WebSocketClient client(server.port());
+    CHECK(client.next().payload == "\x80");
+  }
+  SECTION("as it was given") {
+    protocol::Dict metadata;
+    metadata.set("reset_pose", protocol::List{{0.5}});
+    const RunningServer server({}, metadata);
+    WebSocketClient client(server.port());
+    const protocol::Dict seen = client.next_answer();
+    CHECK(protocol::encode(seen) == protocol::encode(metadata));
+  }
+}
+
+TEST_CASE("an answer ends with the server's timings", "[server]") {
+  const RunningServer server;
+  Client client(server);
+  client.send(request_with_prompt("first"));
+  const protocol::Dict first = client.next_answer();
+  REQUIRE(first.entries().size() == 2);
+  CHECK(first.entries()[0].first == "actions");
+  CHECK(first.entries()[1].first == "server_timing");
+  CHECK(timing(first, "infer_ms") >= 0);
+  CHECK(timing(first, "prev_total_ms") == -1);
+
+  client.send(request_with_prompt("second"));
+  const protocol::Dict second = client.next_answer();
+  CHECK(timing(second, "prev_total_ms") >= timing(first, "infer_ms"));
+
+  std::this_thread::sleep_for(100ms);  // the wait for a request counts
+  client.send(request_with_prompt("third"));
+  client.next_answer();
+  client.send(request_with_prompt("fourth"));
+  CHECK(timing(client.next_answer(), "prev_total_ms") >= 100);
+
+  Client other(server);
+  other.send(request_with_prompt("its first"));
+  CHECK(timing(other.next_answer(), "prev_total_ms") == -1);
+}
+
+TEST_CASE("pings, handshakes and health checks are answered during an inference", "[server]") {
+  RunningServer server;
+  Client busy(server);
+  busy.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+
+  busy.send("same connection", {.opcode = test::ping});
+  CHECK(busy.next().payload == "same connection");
+  Client other(server);
+  other.send("other connection", {.opcode = test::ping});
+  CHECK(other.next().payload == "other connection");
+  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").ends_with("OK\n"));
+
+  server.policy.release();
+  CHECK(std::get<std::string>(*busy.next_answer().find("actions")) == "wait");
+}
+
+TEST_CASE("a refused request ends its connection with the reason, and no other", "[server]") {
+  const RunningServer server;
+  Client other(server);
+  Client client(server);
+  const auto refusal = [&] {
+    const Event text = client.next();
+    CHECK(text.kind == "text");
+    CHECK(client.next().kind == "close 1011");
+    client.send(close_frame(1011), {.opcode = test::close});
+    CHECK(client.next().kind == "end");
+    return text.payload;
+  };
+  SECTION("by the policy") {
+    client.send(request_with_prompt("fail"));
+    CHECK(refusal() == "'prompt': the policy was told to fail");
+  }
+  SECTION("not msgpack") {
+    client.send("\xc1");
+    CHECK(refusal() == "message: byte 0 is not msgpack");
+  }
+  SECTION("a text message") {
+    client.send("{}", {.opcode = test::text});
+    CHECK(refusal() == "message: found text, expected a binary msgpack map");
+  }
+  SECTION("an empty message") {
+    client.send("");
+    CHECK(refusal() == "message: the bytes end in the middle of a value, at byte 0");
+  }
+  SECTION("after good ones that were sent with it") {
+    client.send(request_with_prompt("good"));
+    client.send("\xc1");
+    client.send(request_with_prompt("never read"));
+    CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "good");
+    refusal();
+  }
+  CHECK(other.ask("still here") == "still here");
+}
+
+TEST_CASE("requests sent without waiting are answered in order", "[server]") {
+  const RunningServer server;
+  Client client(server);
+  std::string all;
+  for (int i = 0; i < 40; ++i) {
+    const auto bytes = protocol::encode(request_with_prompt(std::to_string(i)));
+    all += test::frame_bytes({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+  client.tcp().send(all);
+  for (int i = 0; i < 40; ++i) {
+    REQUIRE(std::get<std::string>(*client.next_answer().find("actions")) == std::to_string(i));
+  }
+}
+
+TEST_CASE("connections take turns in the order of their requests", "[server]") {
+  RunningServer server;
+  Client first(server);
+  first.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  std::vector<std::unique_ptr<Client>> clients;
+  for (const char* prompt : {"a", "b", "c"}) {
+    clients.push_back(std::make_unique<Client>(server));
+    clients.back()->send(request_with_prompt(prompt));
+    clients.back()->send("", {.opcode = test::ping});  // its pong: the request was read
+    CHECK(clients.back()->next().kind == "pong");
+  }
+  server.policy.release();
+  for (auto& client : clients) client->next_answer();
+  CHECK(server.policy.wait_for_starts(4) == std::vector<std::string>{"wait", "a", "b", "c"});
+}
+
+TEST_CASE("a request whose client is gone before its turn is not inferred", "[server]") {
+  RunningServer server;
+  Client first(server);
+  first.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  {
+    Client gone(server);
+    gone.send(request_with_prompt("abandoned"));
+    gone.send("", {.opcode = test::ping});
+    CHECK(gone.next().kind == "pong");
+    gone.tcp().reset();
+  }
+  Client last(server);  // its handshake comes after the reset was seen
+  last.send(request_with_prompt("last"));
+  last.send("", {.opcode = test::ping});
+  CHECK(last.next().kind == "pong");
+  server.policy.release();
+  last.next_answer();
+  CHECK(server.policy.wait_for_starts(2) == std::vector<std::string>{"wait", "last"});
+}
+
+TEST_CASE("the end answers the request in hand, drops the others and closes with 1001",
+          "[server]") {
+  RunningServer server;
+  Client busy(server);
+  Client waiting(server);
+  Client idle(server);
+  test::TcpClient silent(server.port());
+  busy.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  waiting.send(request_with_prompt("never"));
+  waiting.send("", {.opcode = test::ping});
+  CHECK(waiting.next().kind == "pong");
+
+  const auto signal = GENERATE(SIGINT, SIGTERM);
+  std::raise(signal);
+  for (Client* client : {&waiting, &idle}) {
+    CHECK(client->next().kind == "close 1001");
+    client->send(close_frame(1001), {.opcode = test::close});
+    CHECK(client->next().kind == "end");
+    client->tcp().reset();
+  }
+  CHECK(silent.receive_all().empty());
+  CHECK_THROWS_WITH(test::TcpClient(server.port()), Catch::Contains("refused"));
+
+  server.policy.release();
+  CHECK(std::get<std::string>(*busy.next_answer().find("actions")) == "wait");
+  CHECK(busy.next().kind == "close 1001");
+  busy.send(close_frame(1001), {.opcode = test::close});
+  CHECK(busy.next().kind == "end");
+  busy.tcp().reset();
+  server.wait_for_end();
+  CHECK(server.policy.wait_for_starts(1) == std::vector<std::string>{"wait"});
+}
+
+TEST_CASE("the end does not wait for clients that never answer", "[server]") {
+  RunningServer server({.handshake_timeout = 200ms});
+  Client client(server);
+  const auto start = Clock::now();
+  std::raise(SIGTERM);
+  server.wait_for_end();
+  CHECK(Clock::now() - start < 5s);
+  CHECK(client.next().kind == "close 1001");
+}
+
+TEST_CASE("a taken port is named", "[server]") {
+  const RunningServer server;
+  const ServerOptions options{.host = "127.0.0.1", .port = server.port()};
+  CHECK_THROWS_WITH(
+      Server(options, {}, [](const protocol::Dict& request) { return request; }),
+      "port " + std::to_string(server.port()) + " on 127.0.0.1 is taken: Address already in use");
+}
+
+TEST_CASE("a client that does not answer pings is closed, one that does is kept", "[server]") {
+  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 200ms});
+  Client mute(server);
+  Client lively(server);
+  lively.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  for (int i = 0; i < 5; ++i) {
+    const Event event = lively.next();
+    REQUIRE(event.kind == "ping");
+    lively.send(event.payload, {.opcode = test::pong});
+  }
+  CHECK(mute.next().kind == "ping");
+  CHECK(mute.next().kind == "close 1011");
+  CHECK(mute.next().kind == "end");
+  server.policy.release();
+}
+
+TEST_CASE("a client that does not read its answers is cut off", "[server]") {
+  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 200ms});
+  Client client(server);
+  const std::string prompt(std::size_t{15} << 20, 'x');  // more than the socket buffers hold
+  client.send(request_with_prompt(prompt));
+  std::this_thread::sleep_for(1500ms);
+  CHECK(client.tcp().receive_all().size() < prompt.size());
+  CHECK(Client(server).ask("others are served") == "others are served");
+}
+
+TEST_CASE("messages longer than the limit are refused at their header", "[server]") {
+  const RunningServer server({.max_message_bytes = 1000});
+  Client client(server);
+  SECTION("in one frame") { client.send("x", {.announced_size = 1001}); }
+  SECTION("absurdly long") { client.send("x", {.announced_size = std::uint64_t{1} << 62}); }
+  SECTION("in fragments") {
+    client.send(std::string(600, 'x'), {.fin = false});
+    client.send(std::string(600, 'x'), {.opcode = test::continuation});
+  }
+  CHECK(client.next().kind == "close 1009");
+  CHECK(client.next().kind == "end");
+}
+
+TEST_CASE("a message of exactly the limit is read, also in fragments", "[server]") {
+  const RunningServer server({.max_message_bytes = 4000});
+  const auto bytes = protocol::encode(request_with_prompt(std::string(3989, 'x')));
+  const std::string_view message(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  REQUIRE(message.size() == 4000);
+  Client client(server);
+  client.send(message);
+  client.next_answer();
+  client.send(message.substr(0, 1), {.fin = false});
+  client.send("", {.opcode = test::continuation, .fin = false});
+  client.send("between", {.opcode = test::ping});
+  client.send(message.substr(1), {.opcode = test::continuation});
+  CHECK(client.next().payload == "between");
+  client.next_answer();
+}
+
+TEST_CASE("what breaks the WebSocket protocol is closed with its code", "[server]") {
+  const RunningServer server;
+  Client client(server);
+  const auto [bytes, code] = GENERATE(table<std::string, std::string>({
+      {test::frame_bytes("x", {.masked = false}), "close 1002"},
+      {test::frame_bytes("x", {.reserved = 4}), "close 1002"},
+      {test::frame_bytes("x", {.opcode = test::continuation}), "close 1002"},
+      {test::frame_bytes("x", {.opcode = static_cast<test::Opcode>(3)}), "close 1002"},
+      {test::frame_bytes(std::string(126, 'x'), {.opcode = test::ping}), "close 1002"},
+      {test::frame_bytes("\xff\xfe", {.opcode = test::text}), "close 1007"},
+      {test::frame_bytes("\x03\xe8why", {.opcode = test::close}), "close 1000"},
+      {test::frame_bytes("\x0b\xb8", {.opcode = test::close}), "close 3000"},
+  }));
+  client.tcp().send(bytes);
+  CHECK(client.next().kind == code);
+  CHECK(client.next().kind == "end");
+}
+
+TEST_CASE("plain HTTP requests", "[server][http]") {
+  const RunningServer server;
+  const auto get = [&](const std::string& head) {
+    return http(server.port(), head + "\r\nHost: test\r\n\r\n");
+  };
+  SECTION("routes") {
+    const std::string health = get("GET /healthz HTTP/1.1");
+    CHECK(health.starts_with("HTTP/1.1 200 OK\r\n"));
+    CHECK(health.find("Content-Type: text/plain; charset=utf-8\r\n") != std::string::npos);
+    CHECK(health.ends_with("\r\n\r\nOK\n"));
+    CHECK(get("POST /stats/reset HTTP/1.1").ends_with("\r\n\r\nreset\n"));
+    CHECK(get("GET /broken HTTP/1.1").starts_with("HTTP/1.1 500 "));
+  }
+  SECTION("what is neither a route nor an upgrade") {
+    const std::string plain = get("GET /index.html HTTP/1.1");
+    CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+    CHECK(plain.ends_with("Failed to open a WebSocket connection: missing Connection header.\n"));
+    CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
+    CHECK(get("hello policy server").empty());
+  }
+  SECTION("upgrades with a wrong header") {
+    const auto replaced = [&](const std::string& from, const std::string& to) {
+      std::string request = test::upgrade_request();
+      request.replace(request.find(from), from.size(), to);
+      return http(server.port(), request).substr(0, 12);
+    };
+    CHECK(replaced("Upgrade: websocket", "Upgrade: h2c") == "HTTP/1.1 426");
+    CHECK(replaced("Connection: Upgrade", "Connection: close") == "HTTP/1.1 426");
+    CHECK(replaced("Version: 13", "Version: 8") == "HTTP/1.1 400");
+    CHECK(replaced("Key: dGhlIHNhbXBsZSBub25jZQ==", "Key: short") == "HTTP/1.1 400");
+    CHECK(replaced("Host: test\r\n", "") == "HTTP/1.1 400");
+  }
+}
+
+TEST_CASE("a request that comes with the handshake is answered", "[server][http]") {
+  const RunningServer server;
+  const auto bytes = protocol::encode(request_with_prompt("early"));
+  test::TcpClient client(server.port());
+  std::string headers = test::upgrade_request();
+  headers.insert(headers.size() - 2, "X-Padding: " + std::string(3000, 'x') + "\r\n");
+  client.send(headers +
+              test::frame_bytes({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  std::string received;
+  while (received.find("early") == std::string::npos) {
+    REQUIRE(client.receive(received, Clock::now() + 10s));
+  }
+}
+
+TEST_CASE("half a handshake is dropped after the timeout", "[server][http]") {
+  const RunningServer server({.handshake_timeout = 200ms});
+  CHECK(http(server.port(), test::upgrade_request().substr(0, 60)).empty());
+}
+
+TEST_CASE("connections beyond the limit are refused, health checks are not", "[server][http]") {
+  const RunningServer server({.max_connections = 1});
+  Client client(server);
+  CHECK(http(server.port(), test::upgrade_request()).starts_with("HTTP/1.1 503 "));
+  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").ends_with("OK\n"));
+  CHECK(client.ask("the first one stays") == "the first one stays");
+}

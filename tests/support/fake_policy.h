@@ -1,0 +1,64 @@
+// A policy without a model: echoes the request's prompt, waits when told to, throws when told to.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "protocol/value.h"
+
+namespace pi0::test {
+
+inline protocol::Dict request_with_prompt(std::string prompt) {
+  protocol::Dict request;
+  request.set("prompt", std::move(prompt));
+  return request;
+}
+
+class FakePolicy {
+ public:
+  // Prompt "wait": blocks until release(). Prompt "fail": throws. Any other: echoed as "actions".
+  protocol::Dict infer(const protocol::Dict& request) {
+    const std::string prompt = std::get<std::string>(*request.find("prompt"));
+    std::unique_lock lock(mutex_);
+    started_.push_back(prompt);
+    changed_.notify_all();
+    if (prompt == "wait") wait(lock, [this] { return released_; });
+    if (prompt == "fail") throw std::runtime_error("'prompt': the policy was told to fail");
+    protocol::Dict answer;
+    answer.set("actions", prompt);
+    return answer;
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+
+  // The prompts so far, once there are at least that many.
+  std::vector<std::string> wait_for_starts(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    wait(lock, [&] { return started_.size() >= count; });
+    return started_;
+  }
+
+ private:
+  template <class Condition>
+  void wait(std::unique_lock<std::mutex>& lock, Condition condition) {
+    if (!changed_.wait_for(lock, std::chrono::seconds(20), condition)) {
+      throw std::runtime_error("the test's policy waited in vain");
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::string> started_;
+  bool released_ = false;
+};
+
+}  // namespace pi0::test

@@ -1,0 +1,44 @@
+// Small models and their inputs, from the goldens or at random.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "model/checkpoint.h"
+#include "model/pi0.h"
+#include "model/safetensors.h"
+
+namespace pi0::test {
+
+struct GoldenCase {
+  std::filesystem::path folder;
+  model::ModelConfig config;
+  model::ModelInputs inputs;
+  at::Tensor noise;
+};
+
+inline GoldenCase read_case(const std::string& name) {
+  GoldenCase result{std::filesystem::path("goldens") / name, {}, {}, {}};
+  result.config = model::read_architecture(result.folder / "architecture.json");
+  const model::SafetensorsFile file(result.folder / "inputs.safetensors");
+  const at::Tensor images = file.tensor("images"), masks = file.tensor("image_masks");
+  for (std::int64_t camera = 0; camera < images.size(0); ++camera) {
+    result.inputs.images.push_back(model::image_to_input(images[camera]));
+    result.inputs.image_masks.push_back(masks[camera]);
+  }
+  result.inputs.tokens = file.tensor("tokens");
+  result.inputs.token_mask = file.tensor("token_mask");
+  result.inputs.state = file.tensor("state");
+  result.noise = file.tensor("noise");
+  return result;
+}
+
+inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Precision precision) {
+  model::Checkpoint checkpoint(golden.folder);
+  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, at::kCPU);
+  checkpoint.finish();
+  return result;
+}
+
+}  // namespace pi0::test

@@ -1,0 +1,14 @@
+// The subcommands of `pi0`. Each file of this folder adds one; its options live in the callback that it
+// leaves with CLI11, which runs when the subcommand was chosen.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace pi0::tools {
+
+void add_list_layers(CLI::App& app);
+void add_infer(CLI::App& app);
+void add_client(CLI::App& app);
+void add_make_checkpoint(CLI::App& app);
+
+}  // namespace pi0::tools

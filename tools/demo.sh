@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Sets up, makes a small random checkpoint, serves it, sends it a DROID robot's view of a table over a
+# real socket and stops it. PI0_DEMO_PORT chooses the port (default: a free one); --serve keeps serving.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/setup.sh
+
+demo=build/demo
+checkpoint=$demo/checkpoint
+if [ ! -f "$checkpoint/model.safetensors" ]; then
+  rm -rf "$checkpoint"
+  build/release/pi0 make-checkpoint --config pi05_droid --output "$checkpoint"
+fi
+
+echo "== pi0-server --config pi05_droid --checkpoint-dir $checkpoint"
+log=$demo/server.log
+: >"$log"
+build/release/pi0-server --config pi05_droid --checkpoint-dir "$checkpoint" \
+  --port "${PI0_DEMO_PORT:-0}" --log-file "$log" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+port=
+for _ in $(seq 300); do
+  port=$(sed -n 's|.*serving on [^ ]*:\([0-9]*\).*|\1|p' "$log")
+  [ -z "$port" ] || break
+  kill -0 "$server" 2>/dev/null || { echo "demo: the server ended, see above" >&2; exit 1; }
+  sleep 0.1
+done
+[ -n "$port" ] || { echo "demo: the server does not serve after 30 s" >&2; exit 1; }
+
+echo "== pi0 client --image tools/data/table.png --wrist-image tools/data/wrist.png"
+build/release/pi0 client --port "$port" --image tools/data/table.png \
+  --wrist-image tools/data/wrist.png --prompt "put the banana in the green bin" --repeats 5
+
+cat <<TEXT
+== the same from Python, with openpi's own client
+    from openpi_client.websocket_client_policy import WebsocketClientPolicy
+    policy = WebsocketClientPolicy(host="127.0.0.1", port=$port)
+    actions = policy.infer(observation)["actions"]   # float64 [15, 8]
+TEXT
+if [ "${1:-}" = --serve ]; then
+  echo "== serving on port $port until Ctrl-C"
+  trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
+  wait "$server" || true
+else
+  echo "== stopping the server"
+  kill -TERM "$server"
+  wait "$server"
+fi
+trap - EXIT

@@ -1,0 +1,133 @@
+// pi0 infer: one request without a socket, as a whole policy (msgpack in, msgpack out) or on the bare
+// model (tensors in, tensors out).
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "model/safetensors.h"
+#include "protocol/openpi_messages.h"
+#include "tools/commands.h"
+#include "tools/files.h"
+#include "tools/model_options.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct InferOptions {
+  ModelOptions model;
+  fs::path request;
+  fs::path noise;
+  fs::path inputs;
+  fs::path trace;
+  fs::path output;
+};
+
+// The file's `noise`, [A, N] or [1, A, N] float32, as a request's field.
+protocol::NdArray read_noise(const fs::path& path) {
+  at::Tensor noise = model::SafetensorsFile(path).tensor("noise");
+  if (noise.dim() == 3 && noise.size(0) == 1) noise = noise[0];
+  if (noise.dim() != 2 || noise.scalar_type() != at::kFloat) {
+    throw std::invalid_argument(c10::str(path.string(), ": 'noise' is ", noise.scalar_type(), " ",
+                                         noise.sizes(),
+                                         ", expected float32 [action_horizon, action_dim]"));
+  }
+  protocol::NdArray array{{'f', 4}, noise.sizes().vec(), {}};
+  array.data.resize(noise.nbytes());
+  std::memcpy(array.data.data(), noise.contiguous().data_ptr(), noise.nbytes());
+  return array;
+}
+
+void infer_request(InferOptions& options) {
+  protocol::Dict request = read_message(options.request);
+  if (!options.noise.empty()) request.set(std::string(protocol::noise_key), read_noise(options.noise));
+  const auto policy =
+      load_policy(load_parts(options.model), options.model,
+                  [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
+  const protocol::Dict answer = policy->infer(request);
+  protocol::Dict untimed;
+  for (const auto& [key, value] : answer.entries()) {
+    if (key != protocol::policy_timing_key) untimed.set(key, value);
+  }
+  write_message(options.output, untimed);
+}
+
+model::ModelInputs read_inputs(const model::SafetensorsFile& file) {
+  model::ModelInputs inputs;
+  const at::Tensor images = file.tensor("images"), masks = file.tensor("image_masks");
+  if (images.dim() != 5 || images.scalar_type() != at::kByte || masks.dim() != 2 ||
+      masks.size(0) != images.size(0)) {
+    throw std::invalid_argument(c10::str(
+        file.path().string(), ": found images ", images.scalar_type(), " ", images.sizes(),
+        " and image_masks ", masks.sizes(), ", expected uint8 [cameras, B, 224, 224, 3] and [cameras, B]"));
+  }
+  for (std::int64_t camera = 0; camera < images.size(0); ++camera) {
+    inputs.images.push_back(model::image_to_input(images[camera]));
+    inputs.image_masks.push_back(masks[camera]);
+  }
+  inputs.tokens = file.tensor("tokens");
+  inputs.token_mask = file.tensor("token_mask");
+  inputs.state = file.tensor("state");
+  return inputs;
+}
+
+void infer_tensors(const InferOptions& options) {
+  const model::SafetensorsFile file(options.inputs);
+  const model::ModelInputs inputs = read_inputs(file);
+  const at::Tensor noise = file.tensor("noise");
+  const model::ModelConfig sizes = chosen_sizes(options.model);
+  const auto model = load_model(options.model, sizes);
+  model::Trace trace;
+  const at::Tensor actions =
+      model
+          ->sample_actions(inputs, noise, step_count(options.model, sizes),
+                           options.trace.empty() ? nullptr : &trace)
+          .cpu();
+  model::write_safetensors(options.output, {{"actions", actions}});
+  if (options.trace.empty()) return;
+  trace.emplace("actions", actions);
+  model::write_safetensors(options.trace, trace);
+}
+
+}  // namespace
+
+void add_infer(CLI::App& app) {
+  CLI::App* command = app.add_subcommand(
+      "infer", "Answer one request without a server: a whole policy, or the bare model on tensors");
+  const auto options = std::make_shared<InferOptions>();
+  add_place_options(*command, options->model);
+  add_model_options(*command, options->model);
+  CLI::Option* request =
+      command->add_option("--request", options->request, "Request as msgpack, for a whole policy")
+          ->check(CLI::ExistingFile);
+  command
+      ->add_option("--noise", options->noise,
+                   "Safetensors with `noise`, float32 [action_horizon, action_dim]")
+      ->check(CLI::ExistingFile)
+      ->needs(request);
+  CLI::Option* inputs =
+      command
+          ->add_option("--inputs", options->inputs,
+                       "Safetensors with images, image_masks, state, tokens, token_mask and noise, for "
+                       "the bare model")
+          ->check(CLI::ExistingFile)
+          ->excludes(request);
+  command->add_option("--trace", options->trace, "Also write the tensors between the model's stages")
+      ->needs(inputs);
+  command
+      ->add_option("--output", options->output,
+                   "Answer as msgpack without timings, or safetensors with `actions`")
+      ->required();
+  command->callback([options] {
+    if (!options->request.empty()) return infer_request(*options);
+    if (!options->inputs.empty()) return infer_tensors(*options);
+    throw CLI::RequiredError("--request or --inputs");
+  });
+}
+
+}  // namespace pi0::tools

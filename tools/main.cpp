@@ -1,0 +1,17 @@
+// pi0: offline work with Pi0 and Pi0.5 policies, one subcommand each.
+#include <CLI/CLI.hpp>
+
+#include "tools/command_line.h"
+#include "tools/commands.h"
+#include "tools/version.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Runs, inspects and talks to Pi0 and Pi0.5 policies.", "pi0");
+  app.set_version_flag("--version", pi0::tools::version());
+  app.require_subcommand(1);
+  pi0::tools::add_list_layers(app);
+  pi0::tools::add_infer(app);
+  pi0::tools::add_client(app);
+  pi0::tools::add_make_checkpoint(app);
+  return pi0::tools::run_program(app, argc, argv);
+}

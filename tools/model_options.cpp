@@ -1,0 +1,180 @@
+#include "tools/model_options.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <map>
+#include <random>
+#include <stdexcept>
+
+#include "model/checkpoint.h"
+#include "tools/progress.h"
+#include "tools/tiny_tokenizer.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+// With random weights no statistics mean anything: states and actions pass as they are.
+policy::NormStats identity_stats(std::int64_t action_dim) {
+  const auto all = [&](double value) {
+    return std::vector<double>(static_cast<std::size_t>(action_dim), value);
+  };
+  const policy::FieldStats stats{all(0.0), all(1.0), all(-1.0), all(1.0)};
+  return {stats, stats, "--random-weights"};
+}
+
+policy::NormStats load_stats(const ModelOptions& options, const policy::PolicyConfig& policy) {
+  if (options.checkpoint_dir.empty()) return identity_stats(policy.action_dim);
+  return policy::read_norm_stats(policy::norm_stats_file(options.checkpoint_dir, policy.asset_id));
+}
+
+policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t vocab_size) {
+  if (options.tokenizer.empty() && options.checkpoint_dir.empty()) {
+    return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
+  }
+  return policy::PromptTokenizer::from_file(
+      options.tokenizer.empty() ? policy::find_tokenizer(options.checkpoint_dir) : options.tokenizer,
+      vocab_size);
+}
+
+void require_checkpoint(const ModelOptions& options) {
+  if (options.checkpoint_dir.empty() && !options.random_weights) {
+    throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
+  }
+}
+
+}  // namespace
+
+CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
+                                  const std::string& description) {
+  return app.add_option("--precision", precision, description)
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, model::Precision>{{"bfloat16", model::Precision::bfloat16},
+                                                  {"float32", model::Precision::float32}}))
+      ->default_str("bfloat16");
+}
+
+void add_place_options(CLI::App& app, ModelOptions& options) {
+  CLI::Option* config =
+      app.add_option("--config", options.config, "Policy by openpi's name, as pi05_droid");
+  app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
+      ->check(CLI::ExistingFile)
+      ->excludes(config);
+  app.add_option("--checkpoint-dir", options.checkpoint_dir,
+                 "Folder with model.safetensors and assets/");
+}
+
+void add_model_options(CLI::App& app, ModelOptions& options) {
+  app.add_flag("--random-weights", options.random_weights,
+               "Random weights instead of the checkpoint's, for trying out and timing");
+  app.add_option("--tokenizer", options.tokenizer,
+                 "SentencePiece model; default: paligemma_tokenizer.model in the checkpoint, then in "
+                 "$OPENPI_DATA_HOME/big_vision")
+      ->check(CLI::ExistingFile);
+  app.add_option("--default-prompt", options.default_prompt, "For requests without a prompt");
+  app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
+  app.add_option("--kernels", options.kernels,
+                 "reference: openpi's operations one by one; fast: may sum in another order "
+                 "(today both are the same)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Kernels>{
+          {"reference", Kernels::reference}, {"fast", Kernels::fast}}))
+      ->default_str("fast");
+  app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--num-steps", options.num_steps, "Denoise steps; default: the checkpoint's, or 10")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--seed", options.seed,
+                 "Of the noise (and of random weights); default: a random one, logged");
+}
+
+std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
+  if (!options.config_file.empty()) return policy::read_policy_config(options.config_file);
+  if (!options.config.empty()) return policy::policy_config(options.config);
+  return std::nullopt;
+}
+
+model::ModelConfig chosen_sizes(const ModelOptions& options) {
+  const std::optional<policy::PolicyConfig> policy = chosen_policy(options);
+  const fs::path architecture = options.checkpoint_dir / "architecture.json";
+  if (!options.checkpoint_dir.empty() && fs::exists(architecture)) {
+    const model::ModelConfig sizes = model::read_architecture(architecture);
+    if (policy) policy::check_architecture(*policy, sizes, architecture.string());
+    return sizes;
+  }
+  if (!policy) {
+    throw std::invalid_argument(
+        "the model's sizes are unknown: give --config, or a --checkpoint-dir with architecture.json");
+  }
+  return policy::model_config(*policy);
+}
+
+at::Device chosen_device(const std::string& name) {
+  const auto gpu_count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  if (name == "auto") return gpu_count > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (name == "cpu") return at::kCPU;
+  const std::string prefix = "cuda:";
+  const std::string digits = name.starts_with(prefix) ? name.substr(prefix.size()) : "0";
+  const bool is_index = !digits.empty() && digits.size() < 4 &&
+                        digits.find_first_not_of("0123456789") == std::string::npos;
+  if ((name != "cuda" && !name.starts_with(prefix)) || !is_index) {
+    throw std::invalid_argument("device '" + name + "' is unknown; expected auto, cpu, cuda or cuda:N");
+  }
+  const int index = std::stoi(digits);
+  if (index >= gpu_count) {
+    throw std::invalid_argument(fmt::format("device '{}' is not there: this machine shows {} GPUs to "
+                                            "this build of libtorch", name, gpu_count));
+  }
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& config) {
+  return options.num_steps.value_or(config.num_steps);
+}
+
+std::shared_ptr<const model::Pi0> load_model(const ModelOptions& options,
+                                             const model::ModelConfig& config) {
+  require_checkpoint(options);
+  const at::Device device = chosen_device(options.device);
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  if (options.random_weights) {
+    model::RandomWeights weights(options.seed.value_or(0));
+    return std::make_shared<const model::Pi0>(config, weights, options.precision, device);
+  }
+  Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
+  model::Checkpoint checkpoint(options.checkpoint_dir, [&](std::uint64_t done, std::uint64_t total) {
+    progress.update(done, total);
+  });
+  auto model = std::make_shared<const model::Pi0>(config, checkpoint, options.precision, device);
+  checkpoint.finish();
+  return model;
+}
+
+PolicyParts load_parts(const ModelOptions& options) {
+  require_checkpoint(options);
+  std::optional<policy::PolicyConfig> config = chosen_policy(options);
+  if (!config) throw std::invalid_argument("no policy: give --config or --config-file");
+  const model::ModelConfig sizes = chosen_sizes(options);
+  policy::NormStats stats = load_stats(options, *config);
+  return {std::move(*config), sizes, std::move(stats), load_tokenizer(options, sizes.vocab_size)};
+}
+
+std::unique_ptr<policy::Policy> load_policy(PolicyParts parts, ModelOptions& options,
+                                            std::function<void(const std::string&)> warn) {
+  if (!options.seed) options.seed = std::random_device{}();
+  const std::shared_ptr<const model::Pi0> model = load_model(options, parts.sizes);
+  const int threads = options.threads;
+  return std::make_unique<policy::Policy>(
+      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer),
+      [model, threads](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
+        if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
+        return model->sample_actions(inputs, noise, steps);
+      },
+      policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed,
+                            std::move(warn)});
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,74 @@
+// The options that everything which runs a model shares, and the loading that they ask for.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/model_config.h"
+#include "model/pi0.h"
+#include "model/policy/policy.h"
+#include "model/policy/policy_config.h"
+
+namespace pi0::tools {
+
+enum class Kernels { reference, fast };
+
+struct ModelOptions {
+  std::string config;                 // name of a policy
+  std::filesystem::path config_file;  // or a policy of one's own
+  std::filesystem::path checkpoint_dir;
+  bool random_weights = false;
+  std::filesystem::path tokenizer;
+  std::optional<std::string> default_prompt;
+  std::string device = "auto";
+  model::Precision precision = model::Precision::bfloat16;
+  Kernels kernels = Kernels::fast;
+  int threads = 0;                        // 0: libtorch's default
+  std::optional<std::int64_t> num_steps;  // none: the checkpoint's
+  std::optional<std::uint64_t> seed;      // none: a random one
+};
+
+// These add options to `app`; `options` must outlive it.
+void add_place_options(CLI::App& app, ModelOptions& options);  // which policy, which checkpoint
+void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
+CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
+                                  const std::string& description);
+
+// The policy that --config or --config-file names; none when neither is given.
+std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
+
+// The sizes of architecture.json, checked against the policy if there is one; without the file, those
+// of the policy's variants. Throws std::invalid_argument when there is neither.
+model::ModelConfig chosen_sizes(const ModelOptions& options);
+
+at::Device chosen_device(const std::string& name);  // throws when there is no such GPU
+
+// Denoise steps per request: --num-steps, else the checkpoint's.
+std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& config);
+
+// Loads the weights with progress on stderr and sets libtorch's thread count.
+std::shared_ptr<const model::Pi0> load_model(const ModelOptions& options,
+                                             const model::ModelConfig& config);
+
+// Everything that a policy needs besides weights; cheap, so that what is missing shows before the
+// weights are read.
+struct PolicyParts {
+  policy::PolicyConfig config;
+  model::ModelConfig sizes;
+  policy::NormStats norm_stats;
+  policy::PromptTokenizer tokenizer;
+};
+PolicyParts load_parts(const ModelOptions& options);
+
+// A whole policy: the parts and the weights. Draws a seed when `options` has none. `warn` gets lines
+// for the log.
+std::unique_ptr<policy::Policy> load_policy(PolicyParts parts, ModelOptions& options,
+                                            std::function<void(const std::string&)> warn);
+
+}  // namespace pi0::tools

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what is missing on Debian 12 or Ubuntu, finds or fetches LibTorch, builds build/release.
+# Running it again does nothing that is already done. LibTorch: CMAKE_PREFIX_PATH or Torch_DIR if one
+# of them leads to it, else the active Python's, else torch from pip in .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
+  libboost-dev libmsgpack-cxx-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
+  libsentencepiece-dev libstb-dev catch2)
+torch_version=2.13.0
+
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+    missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "setup: installing ${missing[*]}"
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then
+  if ! python3 -c 'import torch' 2>/dev/null; then
+    if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch_version')" 2>/dev/null; then
+      echo "setup: installing torch $torch_version into .venv"
+      .venv/bin/pip install -q --disable-pip-version-check "torch==$torch_version" "numpy<2"
+    fi
+    PATH="$PWD/.venv/bin:$PATH"
+  fi
+fi
+
+cmake --preset release >/dev/null || cmake --preset release  # the second run shows what is wrong
+cmake --build --preset release -j "$(nproc)"

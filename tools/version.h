@@ -1,0 +1,9 @@
+#pragma once
+
+#include <string>
+
+namespace pi0::tools {
+
+std::string version();  // "pi0 0.1.0 (libtorch 2.13.0)"
+
+}  // namespace pi0::tools
