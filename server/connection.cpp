@@ -296,6 +296,9 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       if (error.code() != closed && error.code().category() == closed.category()) {
         spdlog::warn("{}: {}", peer_, error.code().message());
       }
+    } catch (const std::exception& error) {  // no memory for the message
+      spdlog::error("{}: {}", peer_, error.what());
+      close(close_code::internal_error, {});
     }
     reading_ = false;
     withdraw();
@@ -352,8 +355,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
                             service_.options.decode_limits);
   }
 
-  // Waits for this request's turn and its inference. Nothing when it was taken back before its
-  // turn.
+  // Waits for this request's turn and its inference. Nothing when it was taken back before that.
   asio::awaitable<std::optional<InferenceWorker::Outcome>> infer(protocol::Dict request) {
     std::optional<InferenceWorker::Outcome> outcome;
     // Done runs on the worker's thread and moves the connection out of itself, so that the last
@@ -370,6 +372,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
                      });
         });
     co_await until([this] { return !ticket_; });
+    if (is_too_far_ahead()) heard_ = true;  // reading paused: what the client said is still unread
     co_return outcome;
   }
 
@@ -418,7 +421,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       socket().close();
       return;
     }
-    if (!heard_ && !is_too_far_ahead()) {
+    const bool cannot_hear = ticket_ && is_too_far_ahead();
+    if (!heard_ && !cannot_hear) {
       spdlog::warn("{}: no sign of life, closing", peer_);
       close(close_code::internal_error, "keepalive ping timeout");
       return;

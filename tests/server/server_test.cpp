@@ -305,6 +305,7 @@ TEST_CASE("a client that does not read its answers is cut off", "[server]") {
   Client client(server);
   const std::string prompt(std::size_t{15} << 20, 'x');  // more than the socket buffers hold
   client.send(request_with_prompt(prompt));
+  for (int i = 0; i < 12; ++i) client.send(request_with_prompt("too far ahead to be read"));
   std::this_thread::sleep_for(1500ms);
   CHECK(client.tcp().receive_all().size() < prompt.size());
   CHECK(Client(server).ask("others are served") == "others are served");
