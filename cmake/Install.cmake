@@ -1,4 +1,5 @@
-# The package `pi0`: find_package(pi0) gives pi0::protocol, pi0::server, pi0::model and pi0::policy.
+# The package `pi0`: find_package(pi0) gives pi0::protocol, pi0::server, pi0::model,
+# pi0::quant and pi0::policy.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
@@ -6,8 +7,8 @@ set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/pi0")
 set(rooms pi0_protocol pi0_server)
 set(headers protocol server)
 if(PI0_WITH_TORCH)
-  list(APPEND rooms pi0_model pi0_policy)
-  list(APPEND headers model)
+  list(APPEND rooms pi0_model pi0_quant pi0_policy)
+  list(APPEND headers model quant)
 endif()
 install(TARGETS ${rooms} EXPORT pi0-targets)
 install(EXPORT pi0-targets NAMESPACE pi0:: DESTINATION "${package_dir}")

@@ -25,7 +25,9 @@ endif()
 
 if(PI0_WITH_TORCH)
   # ATen's headers take ten seconds to parse: they are precompiled once, here, for all.
-  file(WRITE "${PROJECT_BINARY_DIR}/precompiled.cpp" "")
+  if(NOT EXISTS "${PROJECT_BINARY_DIR}/precompiled.cpp")
+    file(WRITE "${PROJECT_BINARY_DIR}/precompiled.cpp" "")
+  endif()
   add_library(pi0_precompiled STATIC "${PROJECT_BINARY_DIR}/precompiled.cpp")
   target_link_libraries(pi0_precompiled PRIVATE pi0_options pi0_torch)
   target_precompile_headers(pi0_precompiled PRIVATE <ATen/ATen.h> <functional> <map> <memory>

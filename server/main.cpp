@@ -4,6 +4,10 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <csignal>
+#include <cstdio>
+#include <memory>
+
 #include "server/server_options.h"
 #include "tools/command_line.h"
 #include "tools/list_layers.h"
@@ -11,7 +15,10 @@
 
 namespace {
 
+using pi0::protocol::Dict;
+using pi0::server::HttpResponse;
 using pi0::server::ProgramOptions;
+using pi0::tools::QuantSession;
 
 void start_logging(const ProgramOptions& options) {
   std::vector<spdlog::sink_ptr> sinks = {std::make_shared<spdlog::sinks::stderr_color_sink_mt>()};
@@ -24,17 +31,42 @@ void start_logging(const ProgramOptions& options) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-void log_configuration(const ProgramOptions& options, const pi0::policy::PolicyConfig& policy,
-                       std::int64_t num_steps) {
+void log_configuration(const ProgramOptions& options, const std::string& policy,
+                       const nlohmann::ordered_json& meta) {
   const pi0::tools::ModelOptions& model = options.model;
-  spdlog::info("policy {} from {}{}", policy.name,
+  spdlog::info("policy {} from {}{}", policy,
                model.checkpoint_dir.empty() ? "no checkpoint" : model.checkpoint_dir.string(),
                model.random_weights ? " with RANDOM WEIGHTS: its actions mean nothing" : "");
-  spdlog::info("device {}, precision {}, kernels {}, {} threads, {} denoise steps",
-               pi0::tools::chosen_device(model.device).str(),
-               model.precision == pi0::model::Precision::bfloat16 ? "bfloat16" : "float32",
+  spdlog::info("kernels {}, {} threads, {}",
                model.kernels == pi0::tools::Kernels::reference ? "reference" : "fast",
-               model.threads > 0 ? model.threads : at::get_num_threads(), num_steps);
+               model.threads > 0 ? model.threads : at::get_num_threads(), meta.dump());
+}
+
+void add_statistics(pi0::server::Server& server, QuantSession& session, double interval_seconds) {
+  server.add_route({"GET", "/stats", [&] {
+                      return HttpResponse{200, session.report(), "application/json"};
+                    }});
+  server.add_route({"POST", "/stats/reset", [&] {
+                      session.reset();
+                      return HttpResponse{200, "OK\n"};
+                    }});
+  server.on_signal(SIGUSR1, [&] { session.write(); });
+  if (interval_seconds > 0) {
+    server.every(std::chrono::milliseconds(static_cast<std::int64_t>(interval_seconds * 1000)),
+                 [&] { session.write(); });
+  }
+}
+
+void serve_until_signal(pi0::server::Server& server, const QuantSession* session) {
+  try {
+    server.run();
+  } catch (const std::exception&) {
+    if (session != nullptr) session->write();
+    throw;
+  }
+  if (session == nullptr) return;
+  session->write();
+  std::fputs(session->table().c_str(), stdout);
 }
 
 void serve(ProgramOptions& options) {
@@ -43,17 +75,30 @@ void serve(ProgramOptions& options) {
   }
   start_logging(options);
   spdlog::info("{}", pi0::tools::version());
+  const auto warn = [](const std::string& line) { spdlog::warn("{}", line); };
   pi0::tools::PolicyParts parts = pi0::tools::load_parts(options.model);
-  log_configuration(options, parts.config, pi0::tools::step_count(options.model, parts.sizes));
-  const auto policy = pi0::tools::load_policy(
-      std::move(parts), options.model, [](const std::string& line) { spdlog::warn("{}", line); });
+  pi0::tools::plan_request(options.quant);  // what is wrong with it should show before the loading
+  const auto meta = pi0::tools::report_meta(
+      parts.config.name, pi0::tools::chosen_device(options.model.device), options.model.precision,
+      pi0::tools::step_count(options.model, parts.sizes));
+  log_configuration(options, parts.config.name, meta);
+  const pi0::tools::LoadedPolicy loaded =
+      pi0::tools::load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", *options.model.seed);
+  std::unique_ptr<QuantSession> session;
+  if (options.quant.asked()) {
+    session = std::make_unique<QuantSession>(*loaded.model, options.quant, meta, warn);
+    spdlog::info("{} layers are quantized and measured", session->site_count());
+  }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
-  pi0::server::Server server(
-      options.server, policy->metadata(),
-      [&](const pi0::protocol::Dict& request) { return policy->infer(request); });
-  server.run();
+  const auto infer = [&](const Dict& request) {
+    const auto answer = [&] { return loaded.policy->infer(request); };
+    return session ? session->count(answer) : answer();
+  };
+  pi0::server::Server server(options.server, loaded.policy->metadata(), infer);
+  if (session) add_statistics(server, *session, options.stats_interval);
+  serve_until_signal(server, session.get());
 }
 
 }  // namespace

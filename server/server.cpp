@@ -5,7 +5,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <deque>
 #include <utility>
 
 #include "server/connection.h"
@@ -28,6 +30,15 @@ class Server::Impl {
 
   void add_route(Route route) { service_.routes.push_back(std::move(route)); }
 
+  void on_signal(int signal, std::function<void()> work) {
+    auto& watched = other_signals_.emplace_back(io_, signal);
+    watch_signal(watched, std::move(work));
+  }
+
+  void every(std::chrono::milliseconds interval, std::function<void()> work) {
+    repeat(timers_.emplace_back(io_), interval, std::move(work));
+  }
+
   void run() {
     signals_.add(SIGINT);
     signals_.add(SIGTERM);
@@ -48,7 +59,37 @@ class Server::Impl {
   }
 
  private:
+  static void run_safely(const std::function<void()>& work) {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      spdlog::error("{}", error.what());
+    }
+  }
+
+  void watch_signal(asio::signal_set& signals, std::function<void()> work) {
+    signals.async_wait([this, &signals, work = std::move(work)](
+                           const boost::system::error_code& cancelled, int) mutable {
+      if (cancelled) return;
+      run_safely(work);
+      watch_signal(signals, std::move(work));
+    });
+  }
+
+  void repeat(asio::steady_timer& timer, std::chrono::milliseconds interval,
+              std::function<void()> work) {
+    timer.expires_after(interval);
+    timer.async_wait([this, &timer, interval, work = std::move(work)](
+                         const boost::system::error_code& cancelled) mutable {
+      if (cancelled) return;
+      run_safely(work);
+      repeat(timer, interval, std::move(work));
+    });
+  }
+
   void shut_down() {
+    for (asio::steady_timer& timer : timers_) timer.cancel();
+    for (asio::signal_set& signals : other_signals_) signals.cancel();
     signals_.clear();  // the default action is back
     signals_.cancel();
     listener_.stop();
@@ -56,6 +97,8 @@ class Server::Impl {
 
   asio::io_context io_{1};
   asio::signal_set signals_{io_};
+  std::deque<asio::signal_set> other_signals_;  // of on_signal()
+  std::deque<asio::steady_timer> timers_;       // of every()
   InferenceWorker worker_;
   Service service_;
   Listener listener_;
@@ -66,6 +109,12 @@ Server::Server(ServerOptions options, const protocol::Dict& metadata, InferFunct
 Server::~Server() = default;
 std::uint16_t Server::port() const { return impl_->port(); }
 void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
+void Server::on_signal(int signal, std::function<void()> work) {
+  impl_->on_signal(signal, std::move(work));
+}
+void Server::every(std::chrono::milliseconds interval, std::function<void()> work) {
+  impl_->every(interval, std::move(work));
+}
 void Server::run() { impl_->run(); }
 void Server::stop() { impl_->stop(); }
 

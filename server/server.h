@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -34,7 +35,10 @@ class Server {
 
   std::uint16_t port() const;
 
-  void add_route(Route route);  // before run(); /healthz is there already
+  // Before run(). These run on the network thread and must be quick; what they throw is logged.
+  void add_route(Route route);  // /healthz is there already
+  void on_signal(int signal, std::function<void()> work);
+  void every(std::chrono::milliseconds interval, std::function<void()> work);
 
   // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted, a
   // request whose inference runs is answered, all others are dropped, and every connection is

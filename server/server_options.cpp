@@ -59,6 +59,18 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->check(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}))
       ->capture_default_str();
   tools::add_model_options(app, options.model);
+  tools::add_quant_options(app, options.quant);
+  CLI::Option* output = app.get_option("--stats-output");
+  app.add_option("--stats-every", options.quant.stats_every,
+                 "Measure every Nth request; the others cost one matmul per layer, not two")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(output->get_group());
+  app.add_option("--stats-interval", options.stats_interval,
+                 "Also write the statistics every so many seconds (SIGUSR1 writes them at once)")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->needs(output)
+      ->group(output->get_group());
   app.add_option("--gpu", options.gpu, "GPU index, -1 for the CPU; as --device")
       ->excludes(app.get_option("--device"));
   app.add_option("--host", options.server.host, "Address to listen on")->capture_default_str();

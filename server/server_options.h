@@ -9,11 +9,14 @@
 
 #include "server/server.h"
 #include "tools/model_options.h"
+#include "tools/quant_session.h"
 
 namespace pi0::server {
 
 struct ProgramOptions {
   tools::ModelOptions model;
+  tools::QuantOptions quant;
+  double stats_interval = 0;  // seconds between writes of the statistics; 0: only at the end
   ServerOptions server;
   std::string env = "aloha_sim";  // openpi's default environment
   std::string policy;             // "policy:checkpoint", "policy:default" or nothing

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up, makes a small random checkpoint, serves it, sends it a DROID robot's view of a table over a
-# real socket and stops it. PI0_DEMO_PORT chooses the port (default: a free one); --serve keeps serving.
+# Sets up, makes a small random checkpoint, serves it quantized, sends it a DROID robot's view of a table
+# over a real socket, stops it and shows what the formats cost. PI0_DEMO_PORT chooses the port (default:
+# a free one); --serve keeps serving.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
@@ -12,11 +13,12 @@ if [ ! -f "$checkpoint/model.safetensors" ]; then
   build/release/pi0 make-checkpoint --config pi05_droid --output "$checkpoint"
 fi
 
-echo "== pi0-server --config pi05_droid --checkpoint-dir $checkpoint"
+formats=(--input-fmt float8_e4m3 --output-fmt float16 --stats-output "$demo/stats.json")
+echo "== pi0-server --config pi05_droid --checkpoint-dir $checkpoint ${formats[*]}"
 log=$demo/server.log
 : >"$log"
 build/release/pi0-server --config pi05_droid --checkpoint-dir "$checkpoint" \
-  --port "${PI0_DEMO_PORT:-0}" --log-file "$log" &
+  "${formats[@]}" --port "${PI0_DEMO_PORT:-0}" --log-file "$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
 port=
@@ -43,7 +45,7 @@ if [ "${1:-}" = --serve ]; then
   trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
   wait "$server" || true
 else
-  echo "== stopping the server"
+  echo "== stopping the server; per layer: $demo/stats.json"
   kill -TERM "$server"
   wait "$server"
 fi

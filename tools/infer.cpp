@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/files.h"
 #include "tools/model_options.h"
+#include "tools/quant_session.h"
 
 namespace pi0::tools {
 namespace {
@@ -21,12 +22,28 @@ namespace fs = std::filesystem;
 
 struct InferOptions {
   ModelOptions model;
+  QuantOptions quant;
   fs::path request;
   fs::path noise;
   fs::path inputs;
   fs::path trace;
   fs::path output;
 };
+
+void warn(const std::string& line) { fmt::print(stderr, "{}\n", line); }
+
+// Runs `work` on the model with the hooks that were asked for, and writes their statistics.
+template <class Work>
+auto with_hooks(const InferOptions& options, model::Pi0& model, const std::string& config,
+                std::int64_t num_steps, Work&& work) {
+  if (!options.quant.asked()) return work();
+  QuantSession session(model, options.quant,
+                       report_meta(config, model.device(), options.model.precision, num_steps), warn);
+  auto answer = session.count(work);
+  session.write();
+  fmt::print("{}", session.table());
+  return answer;
+}
 
 // The file's `noise`, [A, N] or [1, A, N] float32, as a request's field.
 protocol::NdArray read_noise(const fs::path& path) {
@@ -46,10 +63,13 @@ protocol::NdArray read_noise(const fs::path& path) {
 void infer_request(InferOptions& options) {
   protocol::Dict request = read_message(options.request);
   if (!options.noise.empty()) request.set(std::string(protocol::noise_key), read_noise(options.noise));
-  const auto policy =
-      load_policy(load_parts(options.model), options.model,
-                  [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
-  const protocol::Dict answer = policy->infer(request);
+  PolicyParts parts = load_parts(options.model);
+  plan_request(options.quant);  // what is wrong with it should show before the loading
+  const std::string config = parts.config.name;
+  const std::int64_t steps = step_count(options.model, parts.sizes);
+  const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
+  const protocol::Dict answer = with_hooks(options, *loaded.model, config, steps,
+                                           [&] { return loaded.policy->infer(request); });
   protocol::Dict untimed;
   for (const auto& [key, value] : answer.entries()) {
     if (key != protocol::policy_timing_key) untimed.set(key, value);
@@ -81,12 +101,16 @@ void infer_tensors(const InferOptions& options) {
   const model::ModelInputs inputs = read_inputs(file);
   const at::Tensor noise = file.tensor("noise");
   const model::ModelConfig sizes = chosen_sizes(options.model);
+  plan_request(options.quant);
+  const std::int64_t steps = step_count(options.model, sizes);
   const auto model = load_model(options.model, sizes);
   model::Trace trace;
   const at::Tensor actions =
-      model
-          ->sample_actions(inputs, noise, step_count(options.model, sizes),
-                           options.trace.empty() ? nullptr : &trace)
+      with_hooks(options, *model, options.model.config, steps,
+                 [&] {
+                   return model->sample_actions(inputs, noise, steps,
+                                                options.trace.empty() ? nullptr : &trace);
+                 })
           .cpu();
   model::write_safetensors(options.output, {{"actions", actions}});
   if (options.trace.empty()) return;
@@ -102,6 +126,7 @@ void add_infer(CLI::App& app) {
   const auto options = std::make_shared<InferOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
+  add_quant_options(*command, options->quant);
   CLI::Option* request =
       command->add_option("--request", options->request, "Request as msgpack, for a whole policy")
           ->check(CLI::ExistingFile);

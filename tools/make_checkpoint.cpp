@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -14,6 +13,7 @@
 #include "model/safetensors.h"
 #include "model/weight_source.h"
 #include "tools/commands.h"
+#include "tools/files.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
@@ -61,14 +61,6 @@ std::string random_norm_stats(std::int64_t action_dim, std::uint64_t seed) {
   return nlohmann::ordered_json{{"norm_stats", stats}}.dump(1) + "\n";
 }
 
-void write_file(const fs::path& path, std::string_view content) {
-  fs::create_directories(path.parent_path());
-  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
-  stream.write(content.data(), static_cast<std::streamsize>(content.size()));
-  stream.close();
-  if (!stream) throw std::runtime_error(path.string() + ": cannot be written");
-}
-
 void write_weights(const fs::path& path, const model::ModelConfig& config,
                    const MakeCheckpointOptions& options) {
   model::ShapeRecorder shapes;
@@ -100,12 +92,12 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
   if (fs::exists(options.output) && !fs::is_empty(options.output)) {
     throw std::runtime_error(options.output.string() + ": exists and is not empty");
   }
-  fs::create_directories(options.output);
-  write_file(options.output / "assets" / policy.asset_id / "norm_stats.json",
-             random_norm_stats(config.action_dim, options.seed));
-  write_file(options.output / "paligemma_tokenizer.model", tiny_tokenizer());
+  const fs::path assets = options.output / "assets" / policy.asset_id;
+  fs::create_directories(assets);
+  write_whole(assets / "norm_stats.json", random_norm_stats(config.action_dim, options.seed));
+  write_whole(options.output / "paligemma_tokenizer.model", tiny_tokenizer());
   if (options.size == Size::tiny) {
-    write_file(options.output / "architecture.json", model::architecture_json(config));
+    write_whole(options.output / "architecture.json", model::architecture_json(config));
   }
   write_weights(options.output / "model.safetensors", config, options);
   fmt::print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);

@@ -135,20 +135,20 @@ std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& c
   return options.num_steps.value_or(config.num_steps);
 }
 
-std::shared_ptr<const model::Pi0> load_model(const ModelOptions& options,
-                                             const model::ModelConfig& config) {
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
+                                       const model::ModelConfig& config) {
   require_checkpoint(options);
   const at::Device device = chosen_device(options.device);
   if (options.threads > 0) at::set_num_threads(options.threads);
   if (options.random_weights) {
     model::RandomWeights weights(options.seed.value_or(0));
-    return std::make_shared<const model::Pi0>(config, weights, options.precision, device);
+    return std::make_shared<model::Pi0>(config, weights, options.precision, device);
   }
   Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
   model::Checkpoint checkpoint(options.checkpoint_dir, [&](std::uint64_t done, std::uint64_t total) {
     progress.update(done, total);
   });
-  auto model = std::make_shared<const model::Pi0>(config, checkpoint, options.precision, device);
+  auto model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, device);
   checkpoint.finish();
   return model;
 }
@@ -162,12 +162,12 @@ PolicyParts load_parts(const ModelOptions& options) {
   return {std::move(*config), sizes, std::move(stats), load_tokenizer(options, sizes.vocab_size)};
 }
 
-std::unique_ptr<policy::Policy> load_policy(PolicyParts parts, ModelOptions& options,
-                                            std::function<void(const std::string&)> warn) {
+LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
+                         std::function<void(const std::string&)> warn) {
   if (!options.seed) options.seed = std::random_device{}();
-  const std::shared_ptr<const model::Pi0> model = load_model(options, parts.sizes);
+  const std::shared_ptr<model::Pi0> model = load_model(options, parts.sizes);
   const int threads = options.threads;
-  return std::make_unique<policy::Policy>(
+  auto policy = std::make_unique<policy::Policy>(
       std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer),
       [model, threads](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
         if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
@@ -175,6 +175,7 @@ std::unique_ptr<policy::Policy> load_policy(PolicyParts parts, ModelOptions& opt
       },
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed,
                             std::move(warn)});
+  return {model, std::move(policy)};
 }
 
 }  // namespace pi0::tools

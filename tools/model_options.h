@@ -53,7 +53,7 @@ at::Device chosen_device(const std::string& name);  // throws when there is no s
 std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& config);
 
 // Loads the weights with progress on stderr and sets libtorch's thread count.
-std::shared_ptr<const model::Pi0> load_model(const ModelOptions& options,
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
                                              const model::ModelConfig& config);
 
 // Everything that a policy needs besides weights; cheap, so that what is missing shows before the
@@ -66,9 +66,13 @@ struct PolicyParts {
 };
 PolicyParts load_parts(const ModelOptions& options);
 
-// A whole policy: the parts and the weights. Draws a seed when `options` has none. `warn` gets lines
-// for the log.
-std::unique_ptr<policy::Policy> load_policy(PolicyParts parts, ModelOptions& options,
-                                            std::function<void(const std::string&)> warn);
+struct LoadedPolicy {
+  std::shared_ptr<model::Pi0> model;  // the policy's, for hooks
+  std::unique_ptr<policy::Policy> policy;
+};
+
+// The parts and the weights. Draws a seed when `options` has none. `warn` gets lines for the log.
+LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
+                         std::function<void(const std::string&)> warn);
 
 }  // namespace pi0::tools

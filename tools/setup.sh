@@ -35,5 +35,6 @@ if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then
   fi
 fi
 
-cmake --preset release >/dev/null || cmake --preset release  # the second run shows what is wrong
+mkdir -p build
+cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
 cmake --build --preset release -j "$(nproc)"

@@ -10,7 +10,7 @@ if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/
   .venv/bin/pip install -q --disable-pip-version-check "${clients[@]}"
 fi
 
-cmake --preset tsan >/dev/null
+cmake --preset tsan >build/configure.log
 cmake --build --preset tsan -j "$(nproc)"
 ctest --preset tsan
 

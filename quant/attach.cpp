@@ -1,0 +1,45 @@
+#include "quant/attach.h"
+
+#include <c10/core/InferenceMode.h>
+
+#include <stdexcept>
+#include <utility>
+
+namespace pi0::quant {
+
+Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
+                       std::function<void(const std::string&)> warn)
+    : context_{book, true, std::move(warn)} {
+  const c10::InferenceMode inference;
+  if (plan.size() != sites.all().size()) {
+    throw std::logic_error("attach: the plan is for another model");
+  }
+  for (const model::MatmulSite& site : sites.all()) {
+    if (site.hook != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
+  }
+  std::size_t index = 0;
+  for (model::MatmulSite& site : sites.all()) {
+    const std::optional<FormatPair>& formats = plan[index++];
+    if (!formats) continue;
+    std::size_t entry = 0;
+    if (book != nullptr) {
+      entry = book->add_site({site.path, std::string(name_of(site.component)),
+                              std::string(name_of(site.kind)), site.in_features, site.out_features,
+                              {}});
+    }
+    hooks_.push_back(std::make_unique<QuantHook>(site, *formats, context_, entry));
+    sites_.push_back(&site);
+  }
+  for (std::size_t i = 0; i < hooks_.size(); ++i) sites_[i]->hook = hooks_[i].get();
+}
+
+Attachment::~Attachment() {
+  for (model::MatmulSite* site : sites_) site->hook = nullptr;
+}
+
+std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request,
+                                   StatsBook* book, std::function<void(const std::string&)> warn) {
+  return std::make_unique<Attachment>(sites, make_plan(sites, request), book, std::move(warn));
+}
+
+}  // namespace pi0::quant

@@ -1,0 +1,98 @@
+#include "quant/quant_hook.h"
+
+#include <cmath>
+
+#include "model/attention.h"
+#include "model/linear.h"
+
+namespace pi0::quant {
+namespace {
+
+using model::Tensor;
+
+bool holds_exactly(at::ScalarType dtype, Format format) {
+  return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
+}
+
+Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tensor) : tensor; }
+
+}  // namespace
+
+QuantHook::QuantHook(const model::MatmulSite& site, FormatPair formats, const HookContext& context,
+                     std::size_t entry)
+    : site_(site), formats_(formats), context_(context), entry_(entry) {
+  const auto encode = [&](const Tensor& parameter, const char* what) {
+    if (!parameter.defined() || holds_exactly(parameter.scalar_type(), formats_.input)) {
+      return parameter;
+    }
+    const Rounded rounded = round_to(parameter.to(at::kFloat), formats_.input);
+    note_overflow(rounded, what);
+    return to_codes(rounded.values, formats_.input);
+  };
+  weight_codes_ = encode(site.weight, "its weight");
+  bias_codes_ = encode(site.bias, "its bias");
+}
+
+Tensor QuantHook::linear(const model::LinearOperands& operands) {
+  const model::LinearOperands exact{operands.x.to(at::kFloat), operands.weight, operands.bias};
+  const Rounded x = round_to(exact.x, formats_.input);
+  note_overflow(x, "its input");
+  const Tensor sum =
+      model::plain_linear({x.values, widened(weight_codes_), widened(bias_codes_)});  // float32
+  const Rounded y = round_to(sum, formats_.output);
+  note_overflow(y, "its output");
+  if (is_measured()) {
+    const bool same_operands = holds_exactly(operands.x.scalar_type(), formats_.input) &&
+                               weight_codes_.is_same(operands.weight) &&
+                               bias_codes_.is_same(operands.bias);
+    observe(same_operands ? sum
+                          : model::plain_linear(
+                                {exact.x, widened(operands.weight), widened(operands.bias)}),
+            y.values);
+  }
+  return y.values.to(operands.x.scalar_type());
+}
+
+Tensor QuantHook::round_operand(const Tensor& operand) {
+  if (!operand.defined()) return operand;
+  const Rounded rounded = round_to(operand.to(at::kFloat), formats_.input);
+  note_overflow(rounded, "its input");
+  return rounded.values.to(operand.scalar_type());
+}
+
+Tensor QuantHook::attention(const model::AttentionOperands& exact) {
+  model::AttentionOperands operands = exact;
+  for (Tensor* operand : {&operands.query, &operands.prefix_key, &operands.prefix_value,
+                          &operands.key, &operands.value}) {
+    *operand = round_operand(*operand);
+  }
+  const Tensor attended = model::plain_attention(operands);
+  const Rounded y = round_to(attended.to(at::kFloat), formats_.output);
+  note_overflow(y, "its output");
+  const Tensor result = y.values.to(attended.scalar_type());
+  if (is_measured()) {
+    const bool same_operands = holds_exactly(exact.query.scalar_type(), formats_.input);
+    const Tensor reference = same_operands ? attended : model::plain_attention(exact);
+    observe(reference.to(at::kFloat), result.to(at::kFloat));
+  }
+  return result;
+}
+
+void QuantHook::observe(const Tensor& reference, const Tensor& result) {
+  CallError call;
+  call.mse = (reference - result).pow(2).mean().item<float>();
+  call.reference_power = reference.pow(2).mean().item<float>();
+  // Only an error that is not finite can come from elements that are not.
+  if (!std::isfinite(call.mse)) {
+    call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
+  }
+  context_.book->observe(entry_, call);
+}
+
+void QuantHook::note_overflow(const Rounded& rounded, const char* what) {
+  if (!rounded.overflowed || warned_) return;
+  warned_ = true;
+  if (context_.warn) context_.warn(site_.path + ": a format overflowed in " + what);
+}
+
+}  // namespace pi0::quant

@@ -1,0 +1,52 @@
+// Which sites are rounded to which formats: a pure function of a model's sites and of what was asked.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "model/matmul_site.h"
+#include "quant/format.h"
+
+namespace pi0::quant {
+
+// Names the file, the rule, what was found and what was expected.
+class RulesError : public std::runtime_error {
+  using runtime_error::runtime_error;
+};
+
+enum class AttentionScope {
+  none,    // no attention, as pi0-quant's serve_quant.py
+  vision,  // SigLIP's, which openpi runs as scaled_dot_product_attention
+  all
+};
+
+// What sites a rule is for: a glob over the path (* ? [abc], as in a shell, * crosses dots), or a
+// component. Formats: none leaves the site in full precision.
+struct Rule {
+  std::string match;
+  std::optional<model::Component> component;  // instead of match
+  std::optional<FormatPair> formats;
+};
+
+struct PlanRequest {
+  std::vector<Rule> rules;  // the first that matches a site decides; none: full precision
+  AttentionScope attention = AttentionScope::all;
+  std::set<model::Component> skip;  // left alone whole, attention included
+};
+
+// One entry per site, in the sites' order; none: no hook.
+using QuantPlan = std::vector<std::optional<FormatPair>>;
+
+std::vector<Rule> one_pair(FormatPair formats);  // the rule that matches every site
+std::vector<Rule> read_rules(const std::filesystem::path& file);  // throws RulesError
+
+// Throws RulesError when a rule is the first match of no site that could be hooked.
+QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request);
+
+model::Component parse_component(const std::string& name);  // throws std::invalid_argument, lists them
+
+}  // namespace pi0::quant

@@ -1,0 +1,60 @@
+#include "quant/rounding.h"
+
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <cmath>
+
+#include "quant/kernels/rounding_kernels.h"
+
+namespace pi0::quant {
+namespace {
+
+constexpr std::int64_t values_per_task = 1 << 15;
+
+// Whether rounding carries a magnitude past the largest value: from half a step above it on.
+bool overflows(float magnitude, Format format) {
+  const Grid grid = grid_of(format);
+  const float step = std::ldexp(1.0F, std::ilogb(grid.largest) - grid.mantissa_bits);
+  return std::isfinite(magnitude) && magnitude >= grid.largest + step / 2;
+}
+
+Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
+  const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
+  Rounded result{at::empty_like(source)};
+  const float* in = source.const_data_ptr<float>();
+  float* out = result.values.mutable_data_ptr<float>();
+  std::atomic<bool> overflowed = false;
+  at::parallel_for(0, source.numel(), values_per_task, [&](std::int64_t begin, std::int64_t end) {
+    const float largest = round_on_cpu(in + begin, out + begin, end - begin, format);
+    if (overflows(largest, format)) overflowed = true;
+  });
+  result.overflowed = overflowed;
+  return result;
+}
+
+}  // namespace
+
+Rounded round_to(const at::Tensor& values, Format format) {
+  TORCH_CHECK(values.scalar_type() == at::kFloat, "round_to: found ", values.scalar_type(),
+              ", expected float32");
+  if (format == Format::float32) return {values};
+  if (values.is_cpu()) return round_cpu_tensor(values, format);
+  const at::Tensor magnitudes = values.abs();
+  const at::Tensor finite = magnitudes.masked_select(magnitudes.isfinite());
+  const float largest = finite.numel() == 0 ? 0.0F : finite.max().item<float>();
+  return {round_by_casts(values, format), overflows(largest, format)};
+}
+
+at::Tensor to_codes(const at::Tensor& rounded, Format format) {
+  switch (format) {
+    case Format::float16: return rounded.to(at::kHalf);
+    case Format::bfloat16: return rounded.to(at::kBFloat16);
+    case Format::float8_e4m3: return rounded.to(at::kFloat8_e4m3fn);
+    case Format::float8_e5m2: return rounded.to(at::kFloat8_e5m2);
+    case Format::float32: break;
+  }
+  return rounded;
+}
+
+}  // namespace pi0::quant

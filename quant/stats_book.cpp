@@ -1,0 +1,69 @@
+#include "quant/stats_book.h"
+
+#include <algorithm>
+#include <ctime>
+
+namespace pi0::quant {
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  ::gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+StatsBook::StatsBook() : start_(utc_now()) {}
+
+std::size_t StatsBook::add_site(const SiteEntry& site) {
+  const std::lock_guard lock(mutex_);
+  const auto found =
+      std::ranges::find_if(sites_, [&](const SiteEntry& known) { return known.layer == site.layer; });
+  if (found != sites_.end()) return static_cast<std::size_t>(found - sites_.begin());
+  sites_.push_back(site);
+  return sites_.size() - 1;
+}
+
+void StatsBook::observe(std::size_t site, const CallError& call) { pending_.push_back({site, call}); }
+
+void StatsBook::finish_request(Measured measured) {
+  const std::lock_guard lock(mutex_);
+  for (const Observation& observation : pending_) {
+    sites_[observation.site].errors.add(observation.call);
+  }
+  pending_.clear();
+  ++requests_;
+  if (measured == Measured::yes) ++measured_;
+}
+
+void StatsBook::drop_request() { pending_.clear(); }
+
+StatsSnapshot StatsBook::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  return {sites_, requests_, measured_, start_};
+}
+
+void StatsBook::reset() {
+  const std::lock_guard lock(mutex_);
+  for (SiteEntry& site : sites_) site.errors = {};
+  requests_ = measured_ = 0;
+  start_ = utc_now();
+}
+
+void StatsBook::merge(const StatsBook& other) {
+  const StatsSnapshot theirs = other.snapshot();
+  for (const SiteEntry& site : theirs.sites) {
+    SiteEntry empty = site;
+    empty.errors = {};
+    const std::size_t index = add_site(empty);
+    const std::lock_guard lock(mutex_);
+    sites_[index].errors.merge(site.errors);
+  }
+  const std::lock_guard lock(mutex_);
+  requests_ += theirs.requests;
+  measured_ += theirs.measured;
+  start_ = std::min(start_, theirs.start);
+}
+
+}  // namespace pi0::quant

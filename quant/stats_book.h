@@ -1,0 +1,68 @@
+// The error statistics of one model: an entry per hooked site. The model's thread observes; a
+// request's observations count when it is finished, all at once. Any thread may read or reset.
+// No LibTorch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "quant/error_stats.h"
+
+namespace pi0::quant {
+
+struct SiteEntry {
+  std::string layer;      // the site's path
+  std::string component;
+  std::string kind;       // linear or attention
+  std::int64_t in_features = 0;
+  std::int64_t out_features = 0;
+  ErrorStats errors;
+};
+
+struct StatsSnapshot {
+  std::vector<SiteEntry> sites;  // in the order they were added
+  std::int64_t requests = 0;     // finished ones
+  std::int64_t measured = 0;     // those that were observed
+  std::string start;             // of the first moment counted, UTC, ISO 8601
+};
+
+class StatsBook {
+ public:
+  StatsBook();
+
+  // Before the first observation; the index is the site's for observe(). A layer that is there
+  // already keeps its entry.
+  std::size_t add_site(const SiteEntry& site);
+
+  // On the model's thread, between its calls of finish_request().
+  void observe(std::size_t site, const CallError& call);
+
+  // Counts a request and what was observed since the last one; drop_request() forgets it instead.
+  enum class Measured { no, yes };
+  void finish_request(Measured measured);
+  void drop_request();
+
+  StatsSnapshot snapshot() const;
+  void reset();                        // zero, from now on; a request under way counts when finished
+  void merge(const StatsBook& other);  // sites by layer; other's calls as if they came later
+
+ private:
+  struct Observation {
+    std::size_t site;
+    CallError call;
+  };
+  std::vector<Observation> pending_;  // of the model's thread alone
+
+  mutable std::mutex mutex_;
+  std::vector<SiteEntry> sites_;  // guarded by mutex_, as is the rest
+  std::int64_t requests_ = 0;
+  std::int64_t measured_ = 0;
+  std::string start_;
+};
+
+std::string utc_now();  // ISO 8601, seconds
+
+}  // namespace pi0::quant

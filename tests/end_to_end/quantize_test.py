@@ -1,0 +1,179 @@
+"""pi0-server and pi0 infer with formats: statistics as pi0-quant's, on every end, whole or not at all."""
+
+import http.client
+import json
+import signal
+import threading
+import time
+import unittest
+
+import numpy as np
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+from support import GOLDENS, POLICIES, TemporaryFolderTest, read, read_tensor, relative_rms, run, serve
+
+NAME = "pi05_droid_jointpos_polaris"
+FOLDER = POLICIES / NAME
+ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "reference"]
+E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
+
+
+def golden_request():
+    request = read(FOLDER / "request.msgpack")
+    return {**request, "noise": read_tensor(FOLDER / "noise.safetensors", "noise")}
+
+
+def fetch(port, method, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path)
+    reply = connection.getresponse()
+    return reply.status, reply.read()
+
+
+class QuantizeTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.stats = self.folder / "stats.json"
+
+    def report(self):
+        return json.loads(self.stats.read_text())
+
+    def test_served_policy_equals_the_original(self):
+        for pair in ("float8_e4m3__float16", "float8_e5m2__bfloat16"):
+            input_fmt, output_fmt = pair.split("__")
+            arguments = ["--input-fmt", input_fmt, "--output-fmt", output_fmt, "--quantize-attention", "none"]
+            with serve(*ARGUMENTS, *arguments, "--stats-output", self.stats) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                actions = client.infer(golden_request())["actions"]
+                self.assertEqual(server.stop(), 0)
+            self.assertLess(relative_rms(actions, read(FOLDER / f"response_{pair}.msgpack")["actions"]), 0.1)
+            found, expected = self.report(), json.loads((FOLDER / f"stats_{pair}.json").read_text())
+            self.assertEqual(found["meta"]["requests"], 1)
+            self.assertEqual([row["layer"] for row in found["layers"]], [row["layer"] for row in expected["layers"]])
+            far = 0
+            for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
+                for key in ("component", "in_features", "out_features", "n_calls"):
+                    self.assertEqual(mine[key], theirs[key])
+                if theirs["rmse"] is not None:
+                    difference = abs(mine["rmse"] / theirs["rmse"] - 1)
+                    self.assertLess(difference, 0.25, mine["layer"])
+                    far += difference > 0.04
+            self.assertLessEqual(far, len(found["layers"]) * 0.05)
+            for mine, theirs in zip(found["components"], expected["components"], strict=True):
+                self.assertLess(abs(mine["mean_rmse"] / theirs["mean_rmse"] - 1), 0.02)
+
+    def test_statistics_count_finished_requests(self):
+        with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 2) as server:
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            for _ in range(2):
+                client.infer(golden_request())
+            with self.assertRaises(RuntimeError):
+                WebsocketClientPolicy("127.0.0.1", server.port).infer({"prompt": "nothing else"})
+
+            status, body = fetch(server.port, "GET", "/stats")
+            self.assertEqual((status, json.loads(body)["meta"]["requests"]), (200, 2))
+            self.assertFalse(self.stats.exists())
+            server.process.send_signal(signal.SIGUSR1)
+            deadline = time.monotonic() + 30
+            while not self.stats.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertEqual(self.report()["meta"]["requests"], 2)
+
+            self.assertEqual(fetch(server.port, "POST", "/stats/reset")[0], 200)
+            self.assertEqual(json.loads(fetch(server.port, "GET", "/stats")[1])["meta"]["requests"], 0)
+            client.infer(golden_request())
+            self.assertEqual(server.stop(signal.SIGINT), 0)
+        report = self.report()
+        self.assertEqual(report["meta"]["requests"], 1)
+        self.assertEqual(report["meta"]["measured"], 1)
+        for row in report["components"]:
+            self.assertGreater(row["mean_rmse"], 0)
+        kinds = {row["kind"] for row in report["layers"]}
+        self.assertEqual(kinds, {"linear", "attention"})
+        self.assertTrue(report["components_attention"])
+
+    def test_every_nth_request_is_measured(self):
+        with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 2, "--stats-every", 3) as server:
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            answers = [client.infer(golden_request())["actions"] for _ in range(4)]
+            for answer in answers:
+                np.testing.assert_array_equal(answer, answers[0])
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual((self.report()["meta"]["requests"], self.report()["meta"]["measured"]), (4, 2))
+
+    def test_end_during_a_request(self):
+        with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 200) as server:
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            client.infer(golden_request())
+            waiting = [WebsocketClientPolicy("127.0.0.1", server.port) for _ in range(2)]
+            outcomes = []
+
+            def ask(one):
+                try:
+                    outcomes.append(one.infer(golden_request()))
+                except Exception as error:  # noqa: BLE001: the one that waited is closed
+                    outcomes.append(error)
+
+            threads = [threading.Thread(target=ask, args=(one,)) for one in waiting]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.2)
+            self.assertEqual(server.stop(), 0)
+            for thread in threads:
+                thread.join(timeout=60)
+        answered = sum(isinstance(outcome, dict) for outcome in outcomes)
+        self.assertEqual(answered, 1)
+        report = self.report()
+        self.assertEqual(report["meta"]["requests"], 1 + answered)
+        calls = {row["n_calls"] for row in report["layers"] if row["component"] == "action_head"}
+        self.assertEqual(calls, {(1 + answered) * 200})
+
+    def test_interval_survives_a_kill(self):
+        with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 1, "--stats-interval", 0.1) as server:
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            for _ in range(5):
+                client.infer(golden_request())
+            deadline = time.monotonic() + 30
+            while not self.stats.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            server.stop(signal.SIGKILL)
+        self.assertIn("layers", self.report())
+
+    def test_bad_places_and_settings(self):
+        def refuse(code, expected, *arguments):
+            done = run("pi0-server", *ARGUMENTS, "--dry-run", *arguments)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(expected, done.stderr)
+
+        refuse(1, "absent/stats.json", "--stats-output", self.folder / "absent/stats.json")
+        refuse(1, "is a folder", "--stats-output", self.folder)
+        refuse(2, "float8", "--input-fmt", "float8")
+        refuse(2, "wheels", "--skip-components", "wheels")
+        refuse(2, "some", "--quantize-attention", "some")
+        rules = self.folder / "rules.json"
+        refuse(1, "rules.json", "--rules", rules)
+        rules.write_text('{"rules": [{"match": "nothing.*", "off": true}]}')
+        refuse(1, "nothing.*", "--rules", rules)
+        rules.write_text('{"rules": [{"match": "*", "input_fmt": "float16", "output_fmt": "float16"}]}')
+        refuse(2, "--rules", "--rules", rules, "--input-fmt", "float16")
+        self.assertEqual(run("pi0-server", *ARGUMENTS, "--dry-run", "--rules", rules).returncode, 0)
+
+    def test_offline_full_precision(self):
+        folder = GOLDENS / "tiny_pi05"
+
+        def actions(*arguments):
+            output = self.folder / "actions.safetensors"
+            done = run(
+                "pi0", "infer", "--checkpoint-dir", folder, "--inputs", folder / "inputs.safetensors",
+                "--output", output, "--precision", "float32", *arguments,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return read_tensor(output, "actions")
+
+        np.testing.assert_array_equal(actions("--stats-output", self.stats), actions())
+        for row in self.report()["layers"]:
+            self.assertEqual(row["rmse"], None if row["n_calls"] == 0 else 0.0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,100 @@
+#include "quant/quant_plan.h"
+
+#include "model/pi0.h"
+#include "support/catch.h"
+#include "support/temporary_folder.h"
+
+namespace pi0 {
+namespace {
+
+using model::Component;
+using quant::AttentionScope;
+using quant::Format;
+using quant::FormatPair;
+
+const FormatPair pair{Format::float8_e4m3, Format::float16};
+
+// The sites of a tiny Pi0.5, without weights.
+struct Sites {
+  model::ShapeRecorder shapes;
+  model::Pi0 pi0{model::tiny_config(true), shapes, model::Precision::float32, at::kCPU};
+};
+
+std::size_t hooked(const quant::QuantPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(plan, [](const auto& p) { return p.has_value(); }));
+}
+
+TEST_CASE("one pair, scopes and skipped components choose the sites", "[quant][plan]") {
+  Sites sites;
+  const auto count = [&](AttentionScope scope, std::set<Component> skip) {
+    return hooked(quant::make_plan(sites.pi0.sites(), {quant::one_pair(pair), scope, std::move(skip)}));
+  };
+  CHECK(count(AttentionScope::none, {}) == 84);
+  CHECK(count(AttentionScope::vision, {}) == 84 + 2);
+  CHECK(count(AttentionScope::all, {}) == 84 + 2 + 4 + 4);
+  CHECK(count(AttentionScope::all, {Component::vision}) == 84 + 8 - 12);
+  CHECK(count(AttentionScope::none, {Component::action_head, Component::language}) == 84 - 4 - 30);
+}
+
+std::vector<quant::Rule> rules_of(const std::string& json) {
+  const test::TemporaryFolder folder;
+  test::write_all(folder.path() / "rules.json", json);
+  return quant::read_rules(folder.path() / "rules.json");
+}
+
+TEST_CASE("the first rule that matches a site decides", "[quant][plan]") {
+  Sites sites;
+  const auto rules = rules_of(R"({"rules": [
+      {"match": "*.layers.0.*", "off": true},
+      {"match": "*.mlp.*_proj", "input_fmt": "float8_e5m2", "output_fmt": "bfloat16"},
+      {"component": "language", "input_fmt": "float8_e4m3", "output_fmt": "float16"}]})");
+  const auto plan = quant::make_plan(sites.pi0.sites(), {rules, AttentionScope::all, {}});
+  std::size_t i = 0;
+  for (const model::MatmulSite& site : sites.pi0.sites().all()) {
+    INFO(site.path);
+    const auto& formats = plan[i++];
+    if (site.path.find(".layers.0.") != std::string::npos) {
+      CHECK_FALSE(formats);
+    } else if (site.path.find(".mlp.") != std::string::npos && site.path.ends_with("_proj")) {
+      CHECK(formats == FormatPair{Format::float8_e5m2, Format::bfloat16});
+    } else if (site.component == Component::language) {
+      CHECK(formats == pair);
+    } else {
+      CHECK_FALSE(formats);
+    }
+  }
+  CHECK_THROWS_WITH(
+      quant::make_plan(sites.pi0.sites(),
+                       {rules_of(R"({"rules":[{"match":"nowhere*","off":true}]})"), AttentionScope::all, {}}),
+      contains_text("rule 1") && contains_text("nowhere*"));
+  CHECK_THROWS_WITH(
+      quant::make_plan(sites.pi0.sites(),
+                       {rules_of(R"({"rules":[{"component":"vision","off":true}]})"),
+                        AttentionScope::all,
+                        {Component::vision}}),
+      contains_text("component 'vision'"));
+}
+
+TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]") {
+  const auto refuses = [](const std::string& json, const std::string& what) {
+    INFO(json);
+    CHECK_THROWS_WITH(rules_of(json), contains_text("rules.json") && contains_text(what));
+  };
+  refuses("{", "not JSON");
+  refuses("[]", "expected");
+  refuses(R"({"rules":[]})", "at least one");
+  refuses(R"({"rules":[{}], "more":1})", "expected");
+  refuses(R"({"rules":[{}]})", "rule 1");
+  refuses(R"({"rules":[7]})", "object");
+  refuses(R"({"rules":[{"match":"*","component":"vision","off":true}]})", "either");
+  refuses(R"({"rules":[{"match":7,"off":true}]})", "match");
+  refuses(R"({"rules":[{"component":"wheels","off":true}]})", "wheels");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"float16"}]})", "output_fmt");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"half"}]})", "half");
+  refuses(R"({"rules":[{"match":"*","off":true,"input_fmt":"float16","output_fmt":"float16"}]})", "off");
+  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "rule 2");
+  CHECK_THROWS_WITH(quant::read_rules("absent.json"), contains_text("cannot be opened"));
+}
+
+}  // namespace
+}  // namespace pi0

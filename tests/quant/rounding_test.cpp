@@ -1,0 +1,114 @@
+#include "quant/rounding.h"
+
+#include "quant/kernels/rounding_kernels.h"
+#include "support/catch.h"
+
+namespace pi0 {
+namespace {
+
+using quant::Format;
+
+// What libtorch 2.13 casts to on a CPU, written down apart from the code under test.
+at::Tensor by_libtorch(const at::Tensor& values, Format format) {
+  switch (format) {
+    case Format::float16: return values.to(at::kHalf).to(at::kFloat);
+    case Format::bfloat16: return values.to(at::kBFloat16).to(at::kFloat);
+    case Format::float8_e4m3: return values.to(at::kFloat8_e4m3fn).to(at::kFloat);
+    case Format::float8_e5m2: return values.to(at::kFloat8_e5m2).to(at::kFloat);
+    case Format::float32: break;
+  }
+  return values;
+}
+
+// Every bit, except which NaN it is.
+bool same(const at::Tensor& found, const at::Tensor& expected) {
+  const at::Tensor both_nan = found.isnan() & expected.isnan();
+  return (both_nan | (found.view(at::kInt) == expected.view(at::kInt))).all().item<bool>();
+}
+
+void check_all_formats(const at::Tensor& values) {
+  for (const Format format : quant::all_formats) {
+    INFO(quant::name_of(format));
+    const at::Tensor expected = by_libtorch(values, format);
+    CHECK(same(quant::round_to(values, format).values, expected));
+    CHECK(same(quant::round_by_casts(values, format), expected));
+    const at::Tensor codes = quant::to_codes(expected, format);
+    CHECK(same(quant::from_codes(codes), expected));
+    CHECK(codes.element_size() == (format == Format::float32   ? 4
+                                   : format == Format::float16 ? 2
+                                   : format == Format::bfloat16 ? 2
+                                                                : 1));
+  }
+}
+
+TEST_CASE("every float16 and bfloat16 pattern is rounded as libtorch casts", "[quant][rounding]") {
+  const at::Tensor patterns = at::arange(-32768, 32768, at::kInt).to(at::kShort);
+  check_all_formats(patterns.view(at::kHalf).to(at::kFloat));
+  check_all_formats(patterns.view(at::kBFloat16).to(at::kFloat));
+}
+
+TEST_CASE("ten million random float32 patterns are rounded as libtorch casts", "[quant][rounding]") {
+  check_all_formats(at::randint(-2147483648LL, 2147483648LL, {10'000'000}, at::kLong)
+                        .to(at::kInt)
+                        .view(at::kFloat));
+}
+
+TEST_CASE("ties, and their neighbours, are rounded as libtorch casts", "[quant][rounding]") {
+  for (const Format format : quant::all_formats) {
+    if (format == Format::float32) continue;
+    // Halfway between neighbours on the grid: every value of the format, plus half a step.
+    const at::Tensor grid = by_libtorch(
+        at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kHalf).to(at::kFloat), format);
+    const at::Tensor scale = at::pow(2.0, at::arange(-30, 31, at::kFloat)).unsqueeze(1);
+    const at::Tensor ties = (grid.unsqueeze(0) * scale * 1.5).flatten();
+    const at::Tensor sums = (grid + by_libtorch(grid * 1.0625, format)) / 2;
+    for (const at::Tensor& values : {ties, sums}) {
+      const at::Tensor bits = values.view(at::kInt);
+      check_all_formats(values);
+      check_all_formats((bits + 1).view(at::kFloat));
+      check_all_formats((bits - 1).view(at::kFloat));
+    }
+  }
+}
+
+TEST_CASE("e4m3 saturates, the others overflow to infinity, and both are noticed", "[quant][rounding]") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const auto one = [](float value, Format format) {
+    return quant::round_to(at::full({1}, value), format);
+  };
+  CHECK(one(1e6F, Format::float8_e4m3).values.item<float>() == 448.0F);
+  CHECK(one(-infinity, Format::float8_e4m3).values.item<float>() == -448.0F);
+  CHECK(one(1e6F, Format::float8_e5m2).values.item<float>() == infinity);
+  CHECK(one(65520.0F, Format::float16).values.item<float>() == infinity);
+  CHECK(one(65519.0F, Format::float16).values.item<float>() == 65504.0F);
+  CHECK(std::isnan(one(NAN, Format::float8_e4m3).values.item<float>()));
+
+  CHECK(one(464.0F, Format::float8_e4m3).overflowed);
+  CHECK_FALSE(one(463.0F, Format::float8_e4m3).overflowed);
+  CHECK(one(65520.0F, Format::float16).overflowed);
+  CHECK_FALSE(one(65519.0F, Format::float16).overflowed);
+  CHECK_FALSE(one(NAN, Format::float16).overflowed);
+  CHECK_FALSE(one(infinity, Format::float16).overflowed);
+}
+
+TEST_CASE("rounding ties to even by example", "[quant][rounding]") {
+  const at::Tensor values = at::tensor({17.0F, 19.0F});  // e4m3's grid step is 2 in [16, 32)
+  CHECK(at::equal(quant::round_to(values, Format::float8_e4m3).values, at::tensor({16.0F, 20.0F})));
+}
+
+TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]") {
+  const at::Tensor values = at::randn({6, 8, 10});
+  for (const at::Tensor& view : {values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3]}) {
+    CHECK(at::equal(quant::round_to(view, Format::float8_e5m2).values,
+                    by_libtorch(view, Format::float8_e5m2)));
+  }
+  CHECK_THROWS(quant::round_to(values.to(at::kDouble), Format::float16));
+}
+
+TEST_CASE("an unknown format is answered with the known ones", "[quant]") {
+  CHECK(quant::parse_format("float8_e4m3") == Format::float8_e4m3);
+  CHECK_THROWS_WITH(quant::parse_format("fp8"), contains_text("fp8") && contains_text("float8_e5m2"));
+}
+
+}  // namespace
+}  // namespace pi0

@@ -1,0 +1,102 @@
+#include "tools/quant_session.h"
+
+#include <map>
+#include <stdexcept>
+
+#include "tools/files.h"
+#include "tools/version.h"
+
+namespace pi0::tools {
+namespace {
+
+using quant::AttentionScope;
+
+const std::map<std::string, AttentionScope> attention_scopes = {
+    {"none", AttentionScope::none}, {"vision", AttentionScope::vision}, {"all", AttentionScope::all}};
+
+// One format given: the other is float32. None: statistics of full precision.
+quant::FormatPair formats_of(const QuantOptions& options) {
+  return {quant::parse_format(options.input_fmt.value_or("float32")),
+          quant::parse_format(options.output_fmt.value_or("float32"))};
+}
+
+}  // namespace
+
+void add_quant_options(CLI::App& app, QuantOptions& options) {
+  const std::string group = "Quantization";
+  std::vector<std::string> formats;
+  for (const quant::Format format : quant::all_formats) formats.emplace_back(name_of(format));
+  CLI::Option* input =
+      app.add_option("--input-fmt", options.input_fmt,
+                     "Format of matmul inputs and weights; float32 when only the other is given")
+          ->check(CLI::IsMember(formats))
+          ->group(group);
+  CLI::Option* output =
+      app.add_option("--output-fmt", options.output_fmt, "Format of matmul outputs, likewise")
+          ->check(CLI::IsMember(formats))
+          ->group(group);
+  app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of one pair")
+      ->excludes(input)
+      ->excludes(output)
+      ->group(group);
+  app.add_option("--quantize-attention", options.attention,
+                 "none (as pi0-quant's serve_quant.py), vision (SigLIP's) or all")
+      ->transform(CLI::CheckedTransformer(attention_scopes))
+      ->default_str("all")
+      ->group(group);
+  app.add_option("--skip-components", options.skip_components,
+                 "Left in full precision: vision, language, action_expert, action_head")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"vision", "language", "action_expert", "action_head"}))
+      ->group(group);
+  app.add_option("--stats-output", options.stats_output,
+                 "Write per-layer statistics to this file; without formats: of full precision")
+      ->group(group);
+}
+
+quant::PlanRequest plan_request(const QuantOptions& options) {
+  quant::PlanRequest request;
+  request.rules = options.rules.empty() ? quant::one_pair(formats_of(options))
+                                        : quant::read_rules(options.rules);
+  request.attention = options.attention;
+  for (const std::string& name : options.skip_components) {
+    request.skip.insert(quant::parse_component(name));
+  }
+  if (!options.stats_output.empty()) check_writable(options.stats_output);
+  return request;
+}
+
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
+                                   model::Precision precision, std::int64_t num_steps) {
+  return {{"version", version()},
+          {"config", config},
+          {"device", device.str()},
+          {"precision", precision == model::Precision::bfloat16 ? "bfloat16" : "float32"},
+          {"num_steps", num_steps}};
+}
+
+QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
+                           nlohmann::ordered_json meta,
+                           std::function<void(const std::string&)> warn)
+    : output_(options.stats_output), every_(options.stats_every), meta_(std::move(meta)) {
+  if (options.rules.empty()) {
+    meta_["input_fmt"] = name_of(formats_of(options).input);
+    meta_["output_fmt"] = name_of(formats_of(options).output);
+  } else {
+    meta_["rules"] = options.rules.string();
+  }
+  for (const auto& [name, scope] : attention_scopes) {
+    if (scope == options.attention) meta_["quantize_attention"] = name;
+  }
+  meta_["skip_components"] = options.skip_components;
+  meta_["stats_every"] = every_;
+  attachment_ = quant::attach(model.sites(), plan_request(options), &book_, std::move(warn));
+}
+
+std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }
+
+void QuantSession::write() const {
+  if (!output_.empty()) write_whole(output_, report());
+}
+
+}  // namespace pi0::tools

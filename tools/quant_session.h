@@ -1,0 +1,86 @@
+// Quantization as the command line asks for it: options, hooks on a model, statistics on disk.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/pi0.h"
+#include "quant/attach.h"
+#include "quant/report.h"
+#include "quant/stats_book.h"
+
+namespace pi0::tools {
+
+struct QuantOptions {
+  std::optional<std::string> input_fmt;
+  std::optional<std::string> output_fmt;
+  std::filesystem::path rules;
+  quant::AttentionScope attention = quant::AttentionScope::all;
+  std::vector<std::string> skip_components;
+  std::filesystem::path stats_output;
+  std::int64_t stats_every = 1;  // observe every so many requests
+
+  // Hooks are attached only when something asks for them.
+  bool asked() const {
+    return input_fmt || output_fmt || !rules.empty() || !stats_output.empty();
+  }
+};
+
+// `options` must outlive `app`.
+void add_quant_options(CLI::App& app, QuantOptions& options);
+
+// Formats, rules, skipped components and the place of the statistics, checked before any weight is
+// read. Throws std::invalid_argument, quant::RulesError and, for a place that cannot be written,
+// std::runtime_error.
+quant::PlanRequest plan_request(const QuantOptions& options);
+
+// Hooks on a model for as long as it lives, and their statistics.
+class QuantSession {
+ public:
+  // `meta` goes into every report, with the formats added. The model must outlive the session.
+  QuantSession(model::Pi0& model, const QuantOptions& options, nlohmann::ordered_json meta,
+               std::function<void(const std::string&)> warn);
+
+  // Runs one request on the model's thread and counts it if it ends well.
+  template <class Work>
+  auto count(Work&& work) {
+    const bool measured = begun_++ % every_ == 0;
+    attachment_->measure(measured);
+    try {
+      auto answer = work();
+      book_.finish_request(measured ? quant::StatsBook::Measured::yes
+                                    : quant::StatsBook::Measured::no);
+      return answer;
+    } catch (...) {
+      book_.drop_request();
+      throw;
+    }
+  }
+
+  std::size_t site_count() const { return attachment_->site_count(); }
+  std::string report() const;  // JSON, from any thread
+  std::string table() const { return quant::report_table(book_.snapshot()); }
+  void reset() { book_.reset(); }
+  void write() const;  // the report to --stats-output, whole; nothing without one
+
+ private:
+  std::filesystem::path output_;
+  std::int64_t every_;
+  std::int64_t begun_ = 0;
+  nlohmann::ordered_json meta_;
+  quant::StatsBook book_;
+  std::unique_ptr<quant::Attachment> attachment_;
+};
+
+// What is known before the model runs: version, config, device, precision, steps.
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
+                                   model::Precision precision, std::int64_t num_steps);
+
+}  // namespace pi0::tools
