@@ -1,6 +1,7 @@
 #include "quant/attach.h"
 
 #include <c10/core/InferenceMode.h>
+#include <malloc.h>
 
 #include <stdexcept>
 #include <utility>
@@ -31,6 +32,7 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
     sites_.push_back(&site);
   }
   for (std::size_t i = 0; i < hooks_.size(); ++i) sites_[i]->hook = hooks_[i].get();
+  ::malloc_trim(0);  // rounding in float32 slices leaves holes between the codes
 }
 
 Attachment::~Attachment() {

@@ -25,9 +25,9 @@ QuantHook::QuantHook(const model::MatmulSite& site, FormatPair formats, const Ho
     if (!parameter.defined() || holds_exactly(parameter.scalar_type(), formats_.input)) {
       return parameter;
     }
-    const Rounded rounded = round_to(parameter.to(at::kFloat), formats_.input);
-    note_overflow(rounded, what);
-    return to_codes(rounded.values, formats_.input);
+    const Rounded codes = round_to_codes(parameter, formats_.input);
+    note_overflow(codes, what);
+    return codes.values;
   };
   weight_codes_ = encode(site.weight, "its weight");
   bias_codes_ = encode(site.bias, "its bias");
@@ -45,10 +45,11 @@ Tensor QuantHook::linear(const model::LinearOperands& operands) {
     const bool same_operands = holds_exactly(operands.x.scalar_type(), formats_.input) &&
                                weight_codes_.is_same(operands.weight) &&
                                bias_codes_.is_same(operands.bias);
-    observe(same_operands ? sum
-                          : model::plain_linear(
-                                {exact.x, widened(operands.weight), widened(operands.bias)}),
-            y.values);
+    const Tensor reference =
+        same_operands ? sum
+                      : model::plain_linear(
+                            {exact.x, widened(operands.weight), widened(operands.bias)});
+    observe(reference, y.values);
   }
   return y.values.to(operands.x.scalar_type());
 }

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
@@ -46,15 +47,31 @@ Rounded round_to(const at::Tensor& values, Format format) {
   return {round_by_casts(values, format), overflows(largest, format)};
 }
 
-at::Tensor to_codes(const at::Tensor& rounded, Format format) {
+at::ScalarType code_dtype(Format format) {
   switch (format) {
-    case Format::float16: return rounded.to(at::kHalf);
-    case Format::bfloat16: return rounded.to(at::kBFloat16);
-    case Format::float8_e4m3: return rounded.to(at::kFloat8_e4m3fn);
-    case Format::float8_e5m2: return rounded.to(at::kFloat8_e5m2);
+    case Format::float16: return at::kHalf;
+    case Format::bfloat16: return at::kBFloat16;
+    case Format::float8_e4m3: return at::kFloat8_e4m3fn;
+    case Format::float8_e5m2: return at::kFloat8_e5m2;
     case Format::float32: break;
   }
-  return rounded;
+  return at::kFloat;
+}
+
+at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(code_dtype(format)); }
+
+Rounded round_to_codes(const at::Tensor& parameter, Format format) {
+  constexpr std::int64_t slice = 1 << 20;
+  Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(code_dtype(format)))};
+  const at::Tensor source = parameter.contiguous().view({-1});
+  const at::Tensor target = result.values.view({-1});
+  for (std::int64_t first = 0; first < source.numel(); first += slice) {
+    const std::int64_t length = std::min(slice, source.numel() - first);
+    const Rounded rounded = round_to(source.narrow(0, first, length).to(at::kFloat), format);
+    target.narrow(0, first, length).copy_(rounded.values);
+    result.overflowed |= rounded.overflowed;
+  }
+  return result;
 }
 
 }  // namespace pi0::quant

@@ -96,6 +96,18 @@ TEST_CASE("rounding ties to even by example", "[quant][rounding]") {
   CHECK(at::equal(quant::round_to(values, Format::float8_e4m3).values, at::tensor({16.0F, 20.0F})));
 }
 
+TEST_CASE("a parameter's codes are those of its rounded values, over slices' borders",
+          "[quant][rounding]") {
+  const at::Tensor parameter = (at::randn({1100, 1003}) * 30).to(at::kBFloat16);
+  const quant::Rounded codes = quant::round_to_codes(parameter, Format::float8_e4m3);
+  CHECK(codes.values.sizes() == parameter.sizes());
+  CHECK(codes.values.element_size() == 1);
+  CHECK_FALSE(codes.overflowed);
+  CHECK(at::equal(quant::from_codes(codes.values),
+                  by_libtorch(parameter.to(at::kFloat), Format::float8_e4m3)));
+  CHECK(quant::round_to_codes(parameter * 100, Format::float8_e4m3).overflowed);
+}
+
 TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]") {
   const at::Tensor values = at::randn({6, 8, 10});
   for (const at::Tensor& view : {values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3]}) {
