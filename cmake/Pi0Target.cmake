@@ -8,7 +8,9 @@ endif()
 
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
-set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)  # installed programs find LibTorch where it was
+# Installed programs find LibTorch where it was, also when that is inside the source tree (.venv).
+set(CMAKE_INSTALL_RPATH "${TORCH_INSTALL_PREFIX}/lib")
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
 
 # What every target of ours is compiled with. Fused multiply-adds would change the bits of the
 # normalisation against NumPy, so the compiler may not form them by itself.

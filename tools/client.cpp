@@ -49,15 +49,18 @@ protocol::Dict droid_request(const ClientOptions& options) {
   return request;
 }
 
-std::vector<double> first_row(const protocol::NdArray& actions) {
+void print_chunk(const protocol::NdArray& actions) {
   if (actions.dtype != protocol::DType{'f', 8} || actions.shape.size() != 2) {
     throw std::runtime_error("the answer's actions are " + type_name(actions) +
                              ", expected a float64 array of two axes");
   }
-  std::vector<double> row(
-      actions.shape[0] == 0 ? 0 : static_cast<std::size_t>(actions.shape[1]));
-  std::memcpy(row.data(), actions.data.data(), row.size() * sizeof(double));
-  return row;
+  fmt::print("actions: {}\n", type_name(actions));
+  std::vector<double> row(static_cast<std::size_t>(actions.shape[1]));
+  const std::size_t row_bytes = row.size() * sizeof(double);
+  for (std::int64_t i = 0; i < actions.shape[0]; ++i) {
+    std::memcpy(row.data(), actions.data.data() + static_cast<std::size_t>(i) * row_bytes, row_bytes);
+    fmt::print("{:4}: {:9.6f}\n", i, fmt::join(row, " "));
+  }
 }
 
 void run_client(const ClientOptions& options) {
@@ -77,9 +80,7 @@ void run_client(const ClientOptions& options) {
   if (actions == nullptr || !std::holds_alternative<protocol::NdArray>(*actions)) {
     throw std::runtime_error("the answer has no array 'actions'");
   }
-  const auto& chunk = std::get<protocol::NdArray>(*actions);
-  fmt::print("actions: {}\n", type_name(chunk));
-  fmt::print("first row: {:.6f}\n", fmt::join(first_row(chunk), " "));
+  print_chunk(std::get<protocol::NdArray>(*actions));
   std::sort(latencies_ms.begin(), latencies_ms.end());
   fmt::print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2],
              latencies_ms.size());
