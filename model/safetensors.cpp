@@ -238,7 +238,9 @@ const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) co
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const Entry& source = entry(name);
   at::Tensor result = at::empty(source.shape, source.dtype);
-  std::memcpy(result.data_ptr(), data_ + source.begin, source.end - source.begin);
+  if (source.end > source.begin) {
+    std::memcpy(result.data_ptr(), data_ + source.begin, source.end - source.begin);
+  }
   return result;
 }
 

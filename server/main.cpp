@@ -65,8 +65,8 @@ void serve_until_signal(pi0::server::Server& server, const QuantSession* session
     throw;
   }
   if (session == nullptr) return;
+  std::fputs(session->table().c_str(), stdout);  // before the file: what fails there is not lost
   session->write();
-  std::fputs(session->table().c_str(), stdout);
 }
 
 void serve(ProgramOptions& options) {

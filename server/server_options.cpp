@@ -44,6 +44,19 @@ void add_limit(CLI::App& app, const std::string& name, Number& value, const std:
       ->group("Limits");
 }
 
+void add_seconds(CLI::App& app, const std::string& name, std::chrono::milliseconds& value,
+                 const std::string& help) {
+  app.add_option_function<double>(
+         name,
+         [&value](double seconds) {
+           value = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+         },
+         help)
+      ->check(CLI::Range(0.001, 86400.0))
+      ->default_str(std::to_string(value.count() / 1000))
+      ->group("Limits");
+}
+
 }  // namespace
 
 void add_program_options(CLI::App& app, ProgramOptions& options) {
@@ -87,26 +100,10 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
 
   add_limit(app, "--max-message-bytes", options.server.max_message_bytes, "Of one request");
   add_limit(app, "--max-connections", options.server.max_connections, "At once");
-  app.add_option_function<double>(
-         "--handshake-timeout",
-         [&options](double seconds) {
-           options.server.handshake_timeout =
-               std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-         },
-         "Seconds a client may take to connect")
-      ->check(CLI::Range(0.001, 86400.0))
-      ->default_str("10")
-      ->group("Limits");
-  app.add_option_function<double>(
-         "--keepalive",
-         [&options](double seconds) {
-           options.server.keepalive_interval =
-               std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-         },
-         "Seconds between pings, and until a client that does not answer them is dropped")
-      ->check(CLI::Range(0.001, 86400.0))
-      ->default_str("20")
-      ->group("Limits");
+  add_seconds(app, "--handshake-timeout", options.server.handshake_timeout,
+              "Seconds a client may take to connect");
+  add_seconds(app, "--keepalive", options.server.keepalive_interval,
+              "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
   add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes,
             "Of one text");

@@ -82,6 +82,8 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->transform(CLI::CheckedTransformer(std::map<std::string, Kernels>{
           {"reference", Kernels::reference}, {"fast", Kernels::fast}}))
       ->default_str("fast");
+  app.add_flag_callback(
+      "--keep-masked", [] {}, "Compute masked cameras and padded tokens as openpi does (today always so)");
   app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

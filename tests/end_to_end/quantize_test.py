@@ -10,17 +10,12 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, read, read_tensor, relative_rms, run, serve
+from support import GOLDENS, POLICIES, TemporaryFolderTest, golden_request, read, read_tensor, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
 ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "reference"]
 E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
-
-
-def golden_request():
-    request = read(FOLDER / "request.msgpack")
-    return {**request, "noise": read_tensor(FOLDER / "noise.safetensors", "noise")}
 
 
 def fetch(port, method, path):
@@ -44,7 +39,7 @@ class QuantizeTest(TemporaryFolderTest):
             arguments = ["--input-fmt", input_fmt, "--output-fmt", output_fmt, "--quantize-attention", "none"]
             with serve(*ARGUMENTS, *arguments, "--stats-output", self.stats) as server:
                 client = WebsocketClientPolicy("127.0.0.1", server.port)
-                actions = client.infer(golden_request())["actions"]
+                actions = client.infer(golden_request(FOLDER))["actions"]
                 self.assertEqual(server.stop(), 0)
             self.assertLess(relative_rms(actions, read(FOLDER / f"response_{pair}.msgpack")["actions"]), 0.1)
             found, expected = self.report(), json.loads((FOLDER / f"stats_{pair}.json").read_text())
@@ -66,7 +61,7 @@ class QuantizeTest(TemporaryFolderTest):
         with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 2) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             for _ in range(2):
-                client.infer(golden_request())
+                client.infer(golden_request(FOLDER))
             with self.assertRaises(RuntimeError):
                 WebsocketClientPolicy("127.0.0.1", server.port).infer({"prompt": "nothing else"})
 
@@ -81,7 +76,7 @@ class QuantizeTest(TemporaryFolderTest):
 
             self.assertEqual(fetch(server.port, "POST", "/stats/reset")[0], 200)
             self.assertEqual(json.loads(fetch(server.port, "GET", "/stats")[1])["meta"]["requests"], 0)
-            client.infer(golden_request())
+            client.infer(golden_request(FOLDER))
             self.assertEqual(server.stop(signal.SIGINT), 0)
         report = self.report()
         self.assertEqual(report["meta"]["requests"], 1)
@@ -95,7 +90,7 @@ class QuantizeTest(TemporaryFolderTest):
     def test_every_nth_request_is_measured(self):
         with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 2, "--stats-every", 3) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
-            answers = [client.infer(golden_request())["actions"] for _ in range(4)]
+            answers = [client.infer(golden_request(FOLDER))["actions"] for _ in range(4)]
             for answer in answers:
                 np.testing.assert_array_equal(answer, answers[0])
             self.assertEqual(server.stop(), 0)
@@ -104,13 +99,13 @@ class QuantizeTest(TemporaryFolderTest):
     def test_end_during_a_request(self):
         with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 200) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
-            client.infer(golden_request())
+            client.infer(golden_request(FOLDER))
             waiting = [WebsocketClientPolicy("127.0.0.1", server.port) for _ in range(2)]
             outcomes = []
 
             def ask(one):
                 try:
-                    outcomes.append(one.infer(golden_request()))
+                    outcomes.append(one.infer(golden_request(FOLDER)))
                 except Exception as error:  # noqa: BLE001: the one that waited is closed
                     outcomes.append(error)
 
@@ -132,7 +127,7 @@ class QuantizeTest(TemporaryFolderTest):
         with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 1, "--stats-interval", 0.1) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             for _ in range(5):
-                client.infer(golden_request())
+                client.infer(golden_request(FOLDER))
             deadline = time.monotonic() + 30
             while not self.stats.exists() and time.monotonic() < deadline:
                 time.sleep(0.05)

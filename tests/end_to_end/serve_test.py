@@ -10,7 +10,7 @@ import numpy as np
 from openpi_client import image_tools, msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import PROGRAMS, POLICIES, TemporaryFolderTest, read, read_tensor, relative_rms, run, serve
+from support import PROGRAMS, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -18,17 +18,12 @@ ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "referen
 PICTURE = PROGRAMS.parent.parent / "tools/data/table.png"
 
 
-def golden_request():
-    request = read(FOLDER / "request.msgpack")
-    return {**request, "noise": read_tensor(FOLDER / "noise.safetensors", "noise")}
-
-
 class ServeTest(TemporaryFolderTest):
     def test_openpi_client(self):
         with serve(*ARGUMENTS) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             self.assertEqual(client.get_server_metadata(), {})
-            answers = [client.infer(golden_request()) for _ in range(3)]
+            answers = [client.infer(golden_request(FOLDER)) for _ in range(3)]
             client.reset()
             expected = read(FOLDER / "response.msgpack")
             for answer in answers:
@@ -60,15 +55,15 @@ class ServeTest(TemporaryFolderTest):
             ):
                 client = WebsocketClientPolicy("127.0.0.1", server.port)
                 with self.assertRaisesRegex(RuntimeError, expected):
-                    client.infer({**golden_request(), **change})
-            self.assertEqual(WebsocketClientPolicy("127.0.0.1", server.port).infer(golden_request())["actions"].shape, (15, 8))
+                    client.infer({**golden_request(FOLDER), **change})
+            self.assertEqual(WebsocketClientPolicy("127.0.0.1", server.port).infer(golden_request(FOLDER))["actions"].shape, (15, 8))
             self.assertEqual(server.stop(signal.SIGINT), 0)
 
     def test_request_in_hand_is_answered_before_the_end(self):
         with serve(*ARGUMENTS, "--num-steps", 300) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             answers = []
-            thread = threading.Thread(target=lambda: answers.append(client.infer(golden_request())))
+            thread = threading.Thread(target=lambda: answers.append(client.infer(golden_request(FOLDER))))
             thread.start()
             time.sleep(0.5)
             self.assertEqual(server.stop(), 0)
@@ -101,7 +96,7 @@ class ServeTest(TemporaryFolderTest):
             self.assertIn("[15, 8]", picture.stdout)
             self.assertIn("median of 3", picture.stdout)
             request, answer = self.folder / "request.msgpack", self.folder / "answer.msgpack"
-            request.write_bytes(msgpack_numpy.packb(golden_request()))
+            request.write_bytes(msgpack_numpy.packb(golden_request(FOLDER)))
             replay = run("pi0", "client", *address, "--request", request, "--output", answer)
             self.assertEqual(replay.returncode, 0, replay.stderr)
             self.assertEqual(read(answer)["actions"].shape, (15, 8))

@@ -39,6 +39,11 @@ def read_tensor(path, name):
     return np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"])
 
 
+def golden_request(folder):
+    """A policy's recorded request with its noise."""
+    return {**read(folder / "request.msgpack"), "noise": read_tensor(folder / "noise.safetensors", "noise")}
+
+
 def relative_rms(found, expected):
     return np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
 
