@@ -1,6 +1,5 @@
 #include "quant/error_stats.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace pi0::quant {

@@ -77,7 +77,8 @@ void serve(ProgramOptions& options) {
   spdlog::info("{}", pi0::tools::version());
   const auto warn = [](const std::string& line) { spdlog::warn("{}", line); };
   pi0::tools::PolicyParts parts = pi0::tools::load_parts(options.model);
-  pi0::tools::plan_request(options.quant);  // what is wrong with it should show before the loading
+  // What is wrong with the formats should show before the loading.
+  const pi0::quant::PlanRequest plan = pi0::tools::plan_request(options.quant);
   const auto meta = pi0::tools::report_meta(
       parts.config.name, pi0::tools::chosen_device(options.model.device), options.model.precision,
       pi0::tools::step_count(options.model, parts.sizes));
@@ -87,7 +88,7 @@ void serve(ProgramOptions& options) {
   spdlog::info("noise seed {}", *options.model.seed);
   std::unique_ptr<QuantSession> session;
   if (options.quant.asked()) {
-    session = std::make_unique<QuantSession>(*loaded.model, options.quant, meta, warn);
+    session = std::make_unique<QuantSession>(*loaded.model, options.quant, plan, meta, warn);
     spdlog::info("{} layers are quantized and measured", session->site_count());
   }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");

@@ -34,10 +34,10 @@ void warn(const std::string& line) { fmt::print(stderr, "{}\n", line); }
 
 // Runs `work` on the model with the hooks that were asked for, and writes their statistics.
 template <class Work>
-auto with_hooks(const InferOptions& options, model::Pi0& model, const std::string& config,
-                std::int64_t num_steps, Work&& work) {
+auto with_hooks(const InferOptions& options, const quant::PlanRequest& plan, model::Pi0& model,
+                const std::string& config, std::int64_t num_steps, Work&& work) {
   if (!options.quant.asked()) return work();
-  QuantSession session(model, options.quant,
+  QuantSession session(model, options.quant, plan,
                        report_meta(config, model.device(), options.model.precision, num_steps), warn);
   auto answer = session.count(work);
   session.write();
@@ -64,11 +64,12 @@ void infer_request(InferOptions& options) {
   protocol::Dict request = read_message(options.request);
   if (!options.noise.empty()) request.set(std::string(protocol::noise_key), read_noise(options.noise));
   PolicyParts parts = load_parts(options.model);
-  plan_request(options.quant);  // what is wrong with it should show before the loading
+  // What is wrong with the formats should show before the loading.
+  const quant::PlanRequest plan = plan_request(options.quant);
   const std::string config = parts.config.name;
   const std::int64_t steps = step_count(options.model, parts.sizes);
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
-  const protocol::Dict answer = with_hooks(options, *loaded.model, config, steps,
+  const protocol::Dict answer = with_hooks(options, plan, *loaded.model, config, steps,
                                            [&] { return loaded.policy->infer(request); });
   protocol::Dict untimed;
   for (const auto& [key, value] : answer.entries()) {
@@ -101,12 +102,12 @@ void infer_tensors(const InferOptions& options) {
   const model::ModelInputs inputs = read_inputs(file);
   const at::Tensor noise = file.tensor("noise");
   const model::ModelConfig sizes = chosen_sizes(options.model);
-  plan_request(options.quant);
+  const quant::PlanRequest plan = plan_request(options.quant);
   const std::int64_t steps = step_count(options.model, sizes);
   const auto model = load_model(options.model, sizes);
   model::Trace trace;
   const at::Tensor actions =
-      with_hooks(options, *model, options.model.config, steps,
+      with_hooks(options, plan, *model, options.model.config, steps,
                  [&] {
                    return model->sample_actions(inputs, noise, steps,
                                                 options.trace.empty() ? nullptr : &trace);

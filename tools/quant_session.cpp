@@ -76,7 +76,7 @@ nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
 }
 
 QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
-                           nlohmann::ordered_json meta,
+                           const quant::PlanRequest& plan, nlohmann::ordered_json meta,
                            std::function<void(const std::string&)> warn)
     : output_(options.stats_output), every_(options.stats_every), meta_(std::move(meta)) {
   if (options.rules.empty()) {
@@ -90,7 +90,7 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
   }
   meta_["skip_components"] = options.skip_components;
   meta_["stats_every"] = every_;
-  attachment_ = quant::attach(model.sites(), plan_request(options), &book_, std::move(warn));
+  attachment_ = quant::attach(model.sites(), plan, &book_, std::move(warn));
 }
 
 std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }

@@ -45,8 +45,9 @@ quant::PlanRequest plan_request(const QuantOptions& options);
 class QuantSession {
  public:
   // `meta` goes into every report, with the formats added. The model must outlive the session.
-  QuantSession(model::Pi0& model, const QuantOptions& options, nlohmann::ordered_json meta,
-               std::function<void(const std::string&)> warn);
+  // `plan` is plan_request(options).
+  QuantSession(model::Pi0& model, const QuantOptions& options, const quant::PlanRequest& plan,
+               nlohmann::ordered_json meta, std::function<void(const std::string&)> warn);
 
   // Runs one request on the model's thread and counts it if it ends well.
   template <class Work>

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "model/policy/image_resize.h"
+#include "protocol/openpi_messages.h"
 
 namespace pi0::policy {
 namespace {
@@ -56,9 +57,7 @@ protocol::Dict Policy::infer(const protocol::Dict& request) {
   const std::chrono::duration<double, std::milli> infer_ms =
       std::chrono::steady_clock::now() - start;
   protocol::Dict answer = finish(chunk, inputs.state);
-  protocol::Dict timing;
-  timing.set("infer_ms", infer_ms.count());
-  answer.set("policy_timing", std::move(timing));
+  protocol::add_policy_timing(answer, infer_ms.count());
   return answer;
 }
 
@@ -123,7 +122,7 @@ PromptTokens Policy::tokenize(const RobotObservation& seen,
 
 at::Tensor Policy::noise_for(const protocol::Dict& request) {
   const std::vector<std::int64_t> shape = {config_.action_horizon, config_.action_dim};
-  const protocol::Value* value = request.find("noise");
+  const protocol::Value* value = request.find(protocol::noise_key);
   if (value == nullptr) {
     return at::normal(0.0, 1.0, {1, shape[0], shape[1]}, generator_, at::kFloat);
   }
