@@ -1,68 +1,16 @@
 #include "model/model_config.h"
 
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <set>
 #include <stdexcept>
+
+#include "model/json_fields.h"
 
 namespace pi0::model {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-// Reads an object's fields by name and, at the end, refuses those nobody asked for.
-class FieldReader {
- public:
-  FieldReader(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object.is_object()) refuse("is " + object.dump() + ", expected an object");
-  }
-
-  std::int64_t size(const std::string& key) {
-    const Json& value = field(key);
-    constexpr std::int64_t max_size = 1 << 24;  // far above any real width, far below overflow
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < 1 ||
-        value.get<std::uint64_t>() > max_size) {
-      refuse("'" + key + "' is " + value.dump() + ", expected a positive integer");
-    }
-    return value.get<std::int64_t>();
-  }
-
-  bool flag(const std::string& key) {
-    const Json& value = field(key);
-    if (!value.is_boolean()) refuse("'" + key + "' is " + value.dump() + ", expected true or false");
-    return value.get<bool>();
-  }
-
-  bool has(const std::string& key) const { return object_.contains(key); }
-
-  FieldReader object(const std::string& key) { return {field(key), where_ + "." + key}; }
-
-  void finish() const {
-    for (const auto& [key, value] : object_.items()) {
-      if (!read_.contains(key)) refuse("has the unknown key '" + key + "'");
-    }
-  }
-
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw std::invalid_argument(where_ + ": " + what);
-  }
-
- private:
-  const Json& field(const std::string& key) {
-    if (!object_.contains(key)) refuse("'" + key + "' is missing");
-    read_.insert(key);
-    return object_[key];
-  }
-
-  const Json& object_;
-  std::string where_;
-  std::set<std::string> read_;
-};
-
-GemmaConfig read_gemma(FieldReader fields) {
-  GemmaConfig gemma{fields.size("width"),     fields.size("depth"),
-                    fields.size("mlp_dim"),   fields.size("num_heads"),
-                    fields.size("num_kv_heads"), fields.size("head_dim")};
+GemmaConfig read_gemma(JsonFields fields) {
+  GemmaConfig gemma{fields.count("width"),     fields.count("depth"),
+                    fields.count("mlp_dim"),   fields.count("num_heads"),
+                    fields.count("num_kv_heads"), fields.count("head_dim")};
   fields.finish();
   if (gemma.num_heads % gemma.num_kv_heads != 0) {
     fields.refuse("num_heads is not a multiple of num_kv_heads");
@@ -71,10 +19,10 @@ GemmaConfig read_gemma(FieldReader fields) {
   return gemma;
 }
 
-VisionConfig read_vision(FieldReader fields) {
-  VisionConfig vision{fields.size("width"),     fields.size("depth"),
-                      fields.size("mlp_dim"),   fields.size("num_heads"),
-                      fields.size("patch_size"), fields.size("image_size")};
+VisionConfig read_vision(JsonFields fields) {
+  VisionConfig vision{fields.count("width"),     fields.count("depth"),
+                      fields.count("mlp_dim"),   fields.count("num_heads"),
+                      fields.count("patch_size"), fields.count("image_size")};
   fields.finish();
   if (vision.width % vision.num_heads != 0) fields.refuse("width is not a multiple of num_heads");
   if (vision.image_size != 224) fields.refuse("image_size must be 224, the size openpi feeds");
@@ -111,25 +59,18 @@ ModelConfig tiny_config(bool pi05) {
 }
 
 ModelConfig read_architecture(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw std::invalid_argument(file.string() + ": cannot be opened");
-  Json json;
-  try {
-    json = Json::parse(stream);
-  } catch (const Json::exception& error) {
-    throw std::invalid_argument(file.string() + ": is not JSON: " + error.what());
-  }
-  FieldReader fields(json, file.string());
+  const Json json = read_json(file);
+  JsonFields fields(json, file.string());
   ModelConfig config;
   config.pi05 = fields.flag("pi05");
   config.paligemma = read_gemma(fields.object("paligemma"));
   config.action_expert = read_gemma(fields.object("action_expert"));
   config.vision = read_vision(fields.object("vision"));
-  config.vocab_size = fields.size("vocab_size");
-  config.action_dim = fields.size("action_dim");
-  config.action_horizon = fields.size("action_horizon");
-  config.max_token_len = fields.size("max_token_len");
-  if (fields.has("num_steps")) config.num_steps = fields.size("num_steps");
+  config.vocab_size = fields.count("vocab_size");
+  config.action_dim = fields.count("action_dim");
+  config.action_horizon = fields.count("action_horizon");
+  config.max_token_len = fields.count("max_token_len");
+  if (fields.has("num_steps")) config.num_steps = fields.count("num_steps");
   fields.finish();
   const GemmaConfig &vlm = config.paligemma, &expert = config.action_expert;
   if (vlm.depth != expert.depth || vlm.num_kv_heads != expert.num_kv_heads ||

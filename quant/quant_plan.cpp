@@ -4,14 +4,14 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
-#include <nlohmann/json.hpp>
+
+#include "model/json_fields.h"
 
 namespace pi0::quant {
 namespace {
 
-using Json = nlohmann::json;
 using model::Component;
+using model::JsonFields;
 using model::MatmulSite;
 using model::SiteKind;
 
@@ -34,40 +34,28 @@ std::string describe(const Rule& rule) {
                         : "match '" + rule.match + "'";
 }
 
-Rule read_rule(const Json& json) {
+Rule read_rule(JsonFields fields) {
   Rule rule;
-  const auto text = [&](const char* key) {
-    if (!json[key].is_string()) {
-      throw std::invalid_argument(std::string("'") + key + "' is " + json[key].dump() +
-                                  ", expected text");
-    }
-    return json[key].get<std::string>();
-  };
-  if (!json.is_object()) throw std::invalid_argument("is " + json.dump() + ", expected an object");
-  for (const auto& [key, value] : json.items()) {
-    constexpr std::array known = {"match", "component", "input_fmt", "output_fmt", "off"};
-    if (std::ranges::find(known, key) == known.end()) {
-      throw std::invalid_argument("has the unknown key '" + key + "'");
-    }
+  if (fields.has("match") == fields.has("component")) {
+    fields.refuse("needs either 'match' or 'component'");
   }
-  if (json.contains("match") == json.contains("component")) {
-    throw std::invalid_argument("needs either 'match' or 'component'");
-  }
-  if (json.contains("match")) {
-    rule.match = text("match");
+  if (fields.has("match")) {
+    rule.match = fields.text("match");
   } else {
-    rule.component = parse_component(text("component"));
+    rule.component = parse_component(fields.text("component"));
   }
-  const bool has_formats = json.contains("input_fmt") && json.contains("output_fmt");
-  const bool has_any_format = json.contains("input_fmt") || json.contains("output_fmt");
-  if (json.contains("off")) {
-    if (json["off"] != true || has_any_format) {
-      throw std::invalid_argument("'off' must be true and stand without formats");
+  const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
+  const bool off = fields.has("off");
+  fields.finish();
+  if (off) {
+    if (!fields.flag("off") || has_input || has_output) {
+      fields.refuse("'off' must be true and stand without formats");
     }
     return rule;
   }
-  if (!has_formats) throw std::invalid_argument("needs 'input_fmt' and 'output_fmt', or 'off'");
-  rule.formats = FormatPair{parse_format(text("input_fmt")), parse_format(text("output_fmt"))};
+  if (!has_input || !has_output) fields.refuse("needs 'input_fmt' and 'output_fmt', or 'off'");
+  rule.formats =
+      FormatPair{parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
   return rule;
 }
 
@@ -85,28 +73,24 @@ Component parse_component(const std::string& name) {
 std::vector<Rule> one_pair(FormatPair formats) { return {{"*", std::nullopt, formats}}; }
 
 std::vector<Rule> read_rules(const std::filesystem::path& file) {
-  std::ifstream stream(file);
-  if (!stream) throw RulesError(file.string() + ": cannot be opened");
-  Json json;
   try {
-    json = Json::parse(stream);
-  } catch (const Json::exception& error) {
-    throw RulesError(file.string() + ": is not JSON: " + error.what());
-  }
-  if (!json.is_object() || json.size() != 1 || !json.contains("rules") || !json["rules"].is_array() ||
-      json["rules"].empty()) {
-    throw RulesError(file.string() + R"(: expected {"rules": [...]} with at least one rule)");
-  }
-  std::vector<Rule> rules;
-  for (const Json& rule : json["rules"]) {
-    try {
-      rules.push_back(read_rule(rule));
-    } catch (const std::invalid_argument& error) {
-      throw RulesError(file.string() + ": rule " + std::to_string(rules.size() + 1) + ": " +
-                       error.what());
+    const model::Json json = model::read_json(file);
+    JsonFields fields(json, file.string());
+    std::vector<Rule> rules;
+    for (JsonFields& rule : fields.objects("rules")) {
+      try {
+        rules.push_back(read_rule(rule));
+      } catch (const model::JsonFileError&) {
+        throw;  // names its place
+      } catch (const std::invalid_argument& error) {
+        rule.refuse(error.what());
+      }
     }
+    fields.finish();
+    return rules;
+  } catch (const model::JsonFileError& error) {
+    throw RulesError(error.what());
   }
-  return rules;
 }
 
 QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request) {

@@ -29,11 +29,11 @@ void use_default_checkpoint(ProgramOptions& options) {
       policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
   throw std::runtime_error(
-      options.model.checkpoint_dir.string() + ": the default checkpoint for --env " + options.env +
-      " is not there; download gs://openpi-assets/checkpoints/" + standard.folder +
-      ", convert it with openpi's examples/convert_jax_model_to_pytorch.py and put it there, or "
-      "give "
-      "--config and --checkpoint-dir");
+      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env +
+      " is not there; " +
+      tools::how_to_get(std::string("gs://openpi-assets/checkpoints/") + standard.folder,
+                        standard.config) +
+      " and --config " + standard.config + ", or make that folder a link to it");
 }
 
 template <class Number>
@@ -118,7 +118,7 @@ void settle(ProgramOptions& options, const CLI::App& app) {
                      !options.model.checkpoint_dir.empty() || options.model.random_weights;
   if (options.policy == "policy:checkpoint" &&
       (options.model.config.empty() || options.model.checkpoint_dir.empty())) {
-    throw CLI::RequiredError("policy:checkpoint needs --policy.config and --policy.dir");
+    throw CLI::ValidationError("policy:checkpoint", "needs --policy.config and --policy.dir");
   }
   if (options.policy == "policy:default" && named) {
     throw CLI::ValidationError("policy:default", "cannot be given with a policy or checkpoint");

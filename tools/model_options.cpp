@@ -43,9 +43,19 @@ void require_checkpoint(const ModelOptions& options) {
   if (options.checkpoint_dir.empty() && !options.random_weights) {
     throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
   }
+  const std::string place = options.checkpoint_dir.string();
+  if (place.find(":/") == std::string::npos) return;
+  throw std::invalid_argument(place + ": is a bucket address, expected a folder; " +
+                              how_to_get(place, options.config.empty() ? "NAME" : options.config));
 }
 
 }  // namespace
+
+std::string how_to_get(const std::string& address, const std::string& config) {
+  return "download it with 'gsutil -m cp -r " + address + " JAX_DIR', convert it with openpi's "
+         "'examples/convert_jax_model_to_pytorch.py --checkpoint_dir JAX_DIR --config_name " +
+         config + " --output_path DIR', copy JAX_DIR/assets into DIR, and give --checkpoint-dir DIR";
+}
 
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
                                   const std::string& description) {

@@ -40,6 +40,9 @@ void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
                                   const std::string& description);
 
+// What to do to have the checkpoint that lies at a bucket's `address`.
+std::string how_to_get(const std::string& address, const std::string& config);
+
 // The policy that --config or --config-file names; none when neither is given.
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
 

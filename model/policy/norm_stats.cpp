@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
-#include "model/policy/text_file.h"
+#include "model/text_file.h"
 
 namespace pi0::policy {
 namespace {
@@ -29,7 +29,7 @@ Json parse(const std::filesystem::path& file) {
         "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
   }
   try {
-    return Json::parse(without_python_numbers(read_file(file)));
+    return Json::parse(without_python_numbers(model::read_file(file)));
   } catch (const Json::exception& error) {
     refuse(file.string(), std::string("is not valid JSON: ") + error.what());
   } catch (const std::runtime_error& error) {

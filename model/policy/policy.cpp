@@ -26,7 +26,7 @@ at::Tensor image_input(const Camera& camera) {
   try {
     fitted = resize_with_pad(*camera.image, image_size, image_size);
   } catch (const std::invalid_argument& error) {
-    throw RequestError(camera.name + ": " + error.what());
+    throw RequestError(camera.input + ": " + error.what());
   }
   return model::image_to_input(
       at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte));
@@ -42,8 +42,7 @@ std::span<const Number> values_of(const at::Tensor& contiguous) {
 Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
                SampleActions sample_actions, PolicyOptions options)
     : config_(std::move(config)),
-      robot_(make_robot(config_.robot)),
-      normalizer_(config_.normalization, norm_stats, robot_->state_size(), config_.action_dim),
+      normalizer_(config_.normalization, norm_stats, config_.robot.state_size(), config_.action_dim),
       tokenizer_(std::move(tokenizer)),
       sample_actions_(std::move(sample_actions)),
       options_(std::move(options)),
@@ -62,7 +61,7 @@ protocol::Dict Policy::infer(const protocol::Dict& request) {
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
-  const RobotObservation seen = robot_->read(request);
+  const RobotObservation seen = read_request(config_.robot, request);
   std::vector<double> state = normalizer_.normalize_state(seen.state);
   const PromptTokens prompt = tokenize(seen, state);
   state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);
@@ -91,12 +90,12 @@ protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) 
   for (std::size_t i = 0; i < actions.values.size(); ++i) {
     const std::size_t dim = i % static_cast<std::size_t>(config_.action_dim);
     if (dim < relative && config_.delta_action_mask[dim]) actions.values[i] += plain_state[dim];
-    if (dim < static_cast<std::size_t>(robot_->action_size()) &&
+    if (dim < static_cast<std::size_t>(config_.robot.action_size) &&
         !std::isfinite(actions.values[i])) {
       throw std::runtime_error("the model's actions are not finite; no answer is given");
     }
   }
-  return robot_->write(actions);
+  return write_answer(config_.robot, actions);
 }
 
 std::string Policy::prompt_of(const RobotObservation& seen) const {

@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -64,7 +63,6 @@ class Policy {
   at::Tensor noise_for(const protocol::Dict& request);
 
   PolicyConfig config_;
-  std::unique_ptr<const Robot> robot_;
   Normalizer normalizer_;
   PromptTokenizer tokenizer_;
   SampleActions sample_actions_;

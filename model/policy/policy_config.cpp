@@ -1,41 +1,17 @@
 #include "model/policy/policy_config.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
-#include "model/policy/builtin_policies.h"
-#include "model/policy/robot.h"
-#include "model/policy/text_file.h"
+#include "model/json_fields.h"
+#include "model/policy/builtin_configs.h"
 
 namespace pi0::policy {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using model::Json;
+using model::JsonFields;
 
 constexpr std::int64_t paligemma_vocab_size = 257152;
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
-const std::vector<std::string>& known_keys() {
-  static const std::vector<std::string> keys = {"pi05",
-                                                "paligemma_variant",
-                                                "action_expert_variant",
-                                                "action_dim",
-                                                "action_horizon",
-                                                "max_token_len",
-                                                "discrete_state_input",
-                                                "asset_id",
-                                                "normalization",
-                                                "robot",
-                                                "delta_action_mask",
-                                                "default_prompt",
-                                                "metadata"};
-  return keys;
-}
 
 protocol::Value as_value(const Json& json) {
   switch (json.type()) {
@@ -67,78 +43,14 @@ protocol::Value as_value(const Json& json) {
   }
 }
 
-// The fields of one file; `source` names it in messages.
-class Fields {
- public:
-  Fields(const Json& object, const std::string& source) : object_(object), source_(source) {
-    if (!object.is_object()) refuse("is " + object.dump() + ", expected an object");
-    for (const auto& [key, value] : object.items()) {
-      if (std::find(known_keys().begin(), known_keys().end(), key) == known_keys().end()) {
-        refuse("unknown key '" + key + "'; known: " + joined(known_keys()));
-      }
-    }
-  }
-
-  bool has(const std::string& key) const { return object_.contains(key); }
-
-  const Json& value(const std::string& key) const {
-    if (!has(key)) refuse("'" + key + "' is missing");
-    return object_[key];
-  }
-
-  bool flag(const std::string& key) const {
-    if (!value(key).is_boolean()) mistyped(key, "true or false");
-    return value(key).get<bool>();
-  }
-
-  std::int64_t count(const std::string& key) const {
-    constexpr std::int64_t limit = 1 << 20;  // far above any real size, far below overflow
-    if (!value(key).is_number_unsigned() || value(key) < 1 || value(key) > limit) {
-      mistyped(key, "a positive integer");
-    }
-    return value(key).get<std::int64_t>();
-  }
-
-  std::string text(const std::string& key) const {
-    if (!value(key).is_string() || value(key) == "") mistyped(key, "a text that is not empty");
-    return value(key).get<std::string>();
-  }
-
-  std::vector<bool> flags(const std::string& key) const {
-    const Json& list = value(key);
-    const auto is_flag = [](const Json& item) { return item.is_boolean(); };
-    if (!list.is_array() || list.empty() || !std::all_of(list.begin(), list.end(), is_flag)) {
-      mistyped(key, "a list of true and false");
-    }
-    return list.get<std::vector<bool>>();
-  }
-
-  protocol::Dict dict(const std::string& key) const {
-    if (!value(key).is_object()) mistyped(key, "an object");
-    return std::get<protocol::Dict>(as_value(value(key)));
-  }
-
-  [[noreturn]] void mistyped(const std::string& key, const std::string& expected) const {
-    refuse("'" + key + "' is " + value(key).dump() + ", expected " + expected);
-  }
-
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw PolicyConfigError(source_ + ": " + what);
-  }
-
- private:
-  const Json& object_;
-  const std::string& source_;
-};
-
-Normalization read_normalization(const Fields& fields) {
+Normalization read_normalization(JsonFields& fields) {
   const std::string form = fields.text("normalization");
   if (form == "quantile") return Normalization::quantile;
   if (form == "z_score") return Normalization::z_score;
   fields.mistyped("normalization", "\"quantile\" or \"z_score\"");
 }
 
-std::string read_variant(const Fields& fields, const std::string& key) {
+std::string read_variant(JsonFields& fields, const std::string& key) {
   std::string variant = fields.text(key);
   try {
     model::gemma_variant(variant);
@@ -148,24 +60,23 @@ std::string read_variant(const Fields& fields, const std::string& key) {
   return variant;
 }
 
-std::string read_robot(const Fields& fields) {
-  std::string robot = fields.text("robot");
+// A known robot's name, or a robot of one's own.
+RobotConfig read_robot_field(JsonFields& fields) {
+  if (fields.value("robot").is_object()) return read_robot(fields.object("robot"));
   try {
-    make_robot(robot);
-  } catch (const std::invalid_argument& error) {
+    return robot_config(fields.text("robot"));
+  } catch (const model::JsonFileError& error) {
     fields.refuse(std::string("'robot': ") + error.what());
   }
-  return robot;
 }
 
-PolicyConfig parse(const std::string& name, const std::string& text, const std::string& source) {
-  Json json;
-  try {
-    json = Json::parse(text);
-  } catch (const Json::exception& error) {
-    throw PolicyConfigError(source + ": is not valid JSON: " + error.what());
-  }
-  const Fields fields(json, source);
+protocol::Dict read_metadata(JsonFields& fields) {
+  if (!fields.value("metadata").is_object()) fields.mistyped("metadata", "an object");
+  return std::get<protocol::Dict>(as_value(fields.value("metadata")));
+}
+
+PolicyConfig read_policy(const std::string& name, const Json& json, const std::string& source) {
+  JsonFields fields(json, source);
   PolicyConfig policy;
   policy.name = name;
   policy.pi05 = fields.flag("pi05");
@@ -177,15 +88,17 @@ PolicyConfig parse(const std::string& name, const std::string& text, const std::
   policy.discrete_state_input = fields.flag("discrete_state_input");
   policy.asset_id = fields.text("asset_id");
   policy.normalization = read_normalization(fields);
-  policy.robot = read_robot(fields);
+  policy.robot = read_robot_field(fields);
   if (fields.has("delta_action_mask")) policy.delta_action_mask = fields.flags("delta_action_mask");
   if (fields.has("default_prompt")) policy.default_prompt = fields.text("default_prompt");
-  if (fields.has("metadata")) policy.metadata = fields.dict("metadata");
+  if (fields.has("metadata")) policy.metadata = read_metadata(fields);
+  fields.finish();
 
-  const auto robot = make_robot(policy.robot);
-  if (policy.action_dim < std::max(robot->state_size(), robot->action_size())) {
+  const RobotConfig& robot = policy.robot;
+  if (policy.action_dim < std::max(robot.state_size(), robot.action_size)) {
     fields.refuse("'action_dim' is " + std::to_string(policy.action_dim) +
-                  ", too small for the robot '" + policy.robot + "'");
+                  ", too small for the robot's state of " + std::to_string(robot.state_size()) +
+                  " numbers and action of " + std::to_string(robot.action_size));
   }
   if (policy.delta_action_mask.size() > static_cast<std::size_t>(policy.action_dim)) {
     fields.refuse("'delta_action_mask' is longer than 'action_dim'");
@@ -201,9 +114,12 @@ PolicyConfig parse(const std::string& name, const std::string& text, const std::
 PolicyConfig policy_config(const std::string& name) {
   const auto found = builtin_policies().find(name);
   if (found == builtin_policies().end()) {
-    throw PolicyConfigError("unknown config '" + name + "'; known: " + joined(policy_names()));
+    std::string known;
+    for (const std::string& policy : policy_names()) known += (known.empty() ? "" : ", ") + policy;
+    throw PolicyConfigError("unknown config '" + name + "'; known: " + known);
   }
-  return parse(name, found->second, "config " + name);
+  const std::string source = "config " + name;
+  return read_policy(name, model::parse_json(found->second, source), source);
 }
 
 std::vector<std::string> policy_names() {
@@ -213,13 +129,11 @@ std::vector<std::string> policy_names() {
 }
 
 PolicyConfig read_policy_config(const std::filesystem::path& file) {
-  std::string text;
   try {
-    text = read_file(file);
-  } catch (const std::runtime_error& error) {
+    return read_policy(file.stem().string(), model::read_json(file), file.string());
+  } catch (const model::JsonFileError& error) {
     throw PolicyConfigError(error.what());
   }
-  return parse(file.stem().string(), text, file.string());
 }
 
 model::ModelConfig model_config(const PolicyConfig& policy) {

@@ -11,6 +11,7 @@
 
 #include "model/model_config.h"
 #include "model/policy/normalizer.h"
+#include "model/policy/robot_config.h"
 #include "protocol/value.h"
 
 namespace pi0::policy {
@@ -31,7 +32,7 @@ struct PolicyConfig {
   bool discrete_state_input = false;  // the prompt holds the state in 256 bins
   std::string asset_id;               // folder of the statistics below assets/
   Normalization normalization = Normalization::quantile;
-  std::string robot;
+  RobotConfig robot;
   std::vector<bool> delta_action_mask;  // actions relative to the state; may be short, or empty
   std::optional<std::string> default_prompt;
   protocol::Dict metadata;  // sent to a client when it connects

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "model/policy/python_text.h"
-#include "model/policy/text_file.h"
+#include "model/text_file.h"
 
 namespace pi0::policy {
 namespace {
@@ -44,7 +44,7 @@ PromptTokenizer PromptTokenizer::from_file(const std::filesystem::path& file,
                                            std::int64_t vocab_size) {
   std::string model;
   try {
-    model = read_file(file);
+    model = model::read_file(file);
   } catch (const std::runtime_error& error) {
     throw TokenizerError(std::string("tokenizer ") + error.what());
   }

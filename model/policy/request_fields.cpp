@@ -9,6 +9,7 @@
 
 #include "model/policy/python_text.h"
 #include "protocol/msgpack_numpy.h"
+#include "protocol/openpi_messages.h"
 
 namespace pi0::policy {
 namespace {
@@ -69,25 +70,26 @@ std::optional<double> scalar(const Value& value) {
   return std::nullopt;
 }
 
-std::vector<double> vector_of(const Value& value, const std::string& key, std::int64_t count,
-                              const std::string& expected) {
-  std::optional<std::vector<double>> numbers;
-  if (const auto* array = std::get_if<NdArray>(&value)) {
-    if (array->shape == std::vector<std::int64_t>{count}) numbers = real_numbers(*array);
-  } else if (const auto* list = std::get_if<protocol::List>(&value)) {
-    numbers.emplace();
-    for (const Value& item : list->items) {
-      const std::optional<double> number = scalar(item);
-      if (!number) refuse(key, item, "only numbers in the list");
-      numbers->push_back(*number);
-    }
-    if (numbers->size() != static_cast<std::size_t>(count)) {
-      throw RequestError(key + ": found a list of " + std::to_string(numbers->size()) +
-                         ", expected " + expected);
-    }
+bool holds_floats(const Value& value) {
+  if (const auto* array = std::get_if<NdArray>(&value)) return array->dtype.kind == 'f';
+  const auto is_float = [](const Value& item) { return std::holds_alternative<double>(item); };
+  const auto* list = std::get_if<protocol::List>(&value);
+  return list != nullptr ? std::ranges::any_of(list->items, is_float) : is_float(value);
+}
+
+std::vector<double> list_of(const protocol::List& list, const std::string& key,
+                            const std::string& expected, std::int64_t count) {
+  if (list.items.size() != static_cast<std::size_t>(count)) {
+    throw RequestError(key + ": found a list of " + std::to_string(list.items.size()) +
+                       ", expected " + expected);
   }
-  if (!numbers) refuse(key, value, expected);
-  return *std::move(numbers);
+  std::vector<double> numbers;
+  for (const Value& item : list.items) {
+    const std::optional<double> number = scalar(item);
+    if (!number) refuse(key, item, "only numbers in the list");
+    numbers.push_back(*number);
+  }
+  return numbers;
 }
 
 void check_finite(const std::string& key, const std::vector<double>& values) {
@@ -137,49 +139,56 @@ std::vector<std::uint8_t> channels_last(const std::vector<std::uint8_t>& planes)
 
 }  // namespace
 
-Image image_field(const protocol::Dict& request, const std::string& key) {
-  const std::string expected =
-      "an RGB image [height, width, 3] or [3, height, width], uint8 or floats in [0, 1]";
-  const Value& value = field(request, key, expected);
-  const auto* array = std::get_if<NdArray>(&value);
-  if (array == nullptr || array->shape.size() != 3) refuse(key, value, expected);
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
+                  const std::string& map) {
+  const std::string name = map.empty() ? key : map + "/" + key;
+  const bool any_layout = layout == ImageLayout::any;
+  const std::string expected = std::string("an RGB image ") +
+                               (any_layout ? "[height, width, 3] or " : "") +
+                               "[3, height, width], uint8 or floats in [0, 1]";
+  const Value* value = fields.find(key);
+  if (value == nullptr) throw RequestError(name + ": missing; expected " + expected);
+  const auto* array = std::get_if<NdArray>(value);
+  if (array == nullptr || array->shape.size() != 3) refuse(name, *value, expected);
   const bool channels_first = array->shape[0] == 3;
-  if (!channels_first && array->shape[2] != 3) refuse(key, value, expected);
-  if (array->element_count() == 0) refuse(key, value, "an image that is not empty");
+  if (!channels_first && !(any_layout && array->shape[2] == 3)) refuse(name, *value, expected);
+  if (array->element_count() == 0) refuse(name, *value, "an image that is not empty");
   std::optional<std::vector<std::uint8_t>> pixels = pixels_of(*array);
-  if (!pixels) refuse(key, value, expected);
+  if (!pixels) refuse(name, *value, expected);
   if (channels_first) return {array->shape[1], array->shape[2], channels_last(*pixels)};
   return {array->shape[0], array->shape[1], *std::move(pixels)};
 }
 
-std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key,
-                                  std::int64_t count) {
-  const std::string expected = "an array of " + std::to_string(count) + " numbers";
-  std::vector<double> numbers = vector_of(field(request, key, expected), key, count, expected);
-  check_finite(key, numbers);
-  return numbers;
+const protocol::Dict& map_field(const protocol::Dict& request, const std::string& key) {
+  const std::string expected = "a map of images by camera";
+  const Value& value = field(request, key, expected);
+  const auto* map = std::get_if<protocol::Dict>(&value);
+  if (map == nullptr) refuse(key, value, expected);
+  return *map;
 }
 
-double number_field(const protocol::Dict& request, const std::string& key) {
-  const std::string expected = "a number or an array of 1 number";
+std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key,
+                                  std::int64_t count, Numbers kind) {
+  const std::string numbers_text = kind == Numbers::floats ? " floating-point number" : " number";
+  const std::string expected = count == 1 ? "a" + numbers_text + " or an array of 1" + numbers_text
+                                          : "an array of " + std::to_string(count) + numbers_text + "s";
   const Value& value = field(request, key, expected);
-  std::vector<double> numbers;
-  const auto* array = std::get_if<NdArray>(&value);
-  if (const std::optional<double> number = scalar(value)) {
+  std::optional<std::vector<double>> numbers;
+  if (const auto* array = std::get_if<NdArray>(&value)) {
+    const bool fits = array->shape == std::vector<std::int64_t>{count};
+    if (fits || (count == 1 && array->shape.empty())) numbers = real_numbers(*array);
+  } else if (const auto* list = std::get_if<protocol::List>(&value)) {
+    numbers = list_of(*list, key, expected, count);
+  } else if (const std::optional<double> number = scalar(value); number && count == 1) {
     numbers = {*number};
-  } else if (array != nullptr && array->shape.empty()) {
-    std::optional<std::vector<double>> converted = real_numbers(*array);
-    if (!converted) refuse(key, value, expected);
-    numbers = *std::move(converted);
-  } else {
-    numbers = vector_of(value, key, 1, expected);
   }
-  check_finite(key, numbers);
-  return numbers.front();
+  if (!numbers || (kind == Numbers::floats && !holds_floats(value))) refuse(key, value, expected);
+  check_finite(key, *numbers);
+  return *std::move(numbers);
 }
 
 std::optional<std::string> prompt_field(const protocol::Dict& request) {
-  const Value* value = request.find("prompt");
+  const Value* value = request.find(protocol::prompt_key);
   if (value == nullptr) return std::nullopt;
   if (std::holds_alternative<std::monostate>(*value)) {
     throw RequestError("Prompt is required; prompt: found nil, expected text");
@@ -200,20 +209,6 @@ std::optional<std::string> prompt_field(const protocol::Dict& request) {
   if (!protocol::is_utf8(*text))
     throw RequestError("prompt: found bytes that are not UTF-8, expected text");
   return text;
-}
-
-protocol::NdArray leading_actions(const ActionChunk& chunk, std::int64_t count) {
-  const auto horizon = static_cast<std::int64_t>(chunk.values.size()) / chunk.action_dim;
-  protocol::NdArray actions;
-  actions.dtype = DType{'f', 8};
-  actions.shape = {horizon, count};
-  actions.data.resize(static_cast<std::size_t>(horizon * count) * sizeof(double));
-  const std::size_t row_bytes = static_cast<std::size_t>(count) * sizeof(double);
-  for (std::int64_t step = 0; step < horizon; ++step) {
-    std::memcpy(actions.data.data() + static_cast<std::size_t>(step) * row_bytes,
-                chunk.values.data() + step * chunk.action_dim, row_bytes);
-  }
-  return actions;
 }
 
 }  // namespace pi0::policy

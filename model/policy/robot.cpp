@@ -1,34 +1,83 @@
 #include "model/policy/robot.h"
 
-#include <functional>
-#include <map>
+#include <algorithm>
+#include <cstring>
+#include <span>
 
-#include "model/policy/robot_droid.h"
+#include "model/policy/aloha_units.h"
+#include "model/policy/request_fields.h"
+#include "protocol/openpi_messages.h"
 
 namespace pi0::policy {
 namespace {
 
-const std::map<std::string, std::function<std::unique_ptr<const Robot>()>>& makers() {
-  static const std::map<std::string, std::function<std::unique_ptr<const Robot>()>> all = {
-      {"droid", make_droid_robot},
-  };
-  return all;
+void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
+  for (const auto& [field, value] : images.entries()) {
+    const auto is_field = [&](const RobotConfig::Camera& camera) { return camera.field == field; };
+    if (std::ranges::any_of(robot.cameras, is_field)) continue;
+    if (std::ranges::find(robot.unused_cameras, field) != robot.unused_cameras.end()) {
+      image_field(images, field, robot.image_layout, robot.camera_map);
+      continue;
+    }
+    std::string known;
+    for (const RobotConfig::Camera& camera : robot.cameras) {
+      if (!camera.field.empty()) known += camera.field + ", ";
+    }
+    for (const std::string& unused : robot.unused_cameras) known += unused + ", ";
+    known.resize(known.size() - 2);
+    throw RequestError(robot.camera_map + ": found the camera '" + field + "', expected only " +
+                       known);
+  }
+}
+
+std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request) {
+  const bool in_map = !robot.camera_map.empty();
+  const protocol::Dict& images = in_map ? map_field(request, robot.camera_map) : request;
+  if (in_map) check_camera_map(robot, images);
+  std::vector<Camera> cameras;
+  for (const RobotConfig::Camera& camera : robot.cameras) {
+    cameras.push_back({camera.input, std::nullopt});
+    const bool absent = camera.optional && images.find(camera.field) == nullptr;
+    if (camera.field.empty() || absent) continue;
+    cameras.back().image =
+        image_field(images, camera.field, robot.image_layout, robot.camera_map);
+  }
+  return cameras;
+}
+
+std::vector<double> read_state(const RobotConfig& robot, const protocol::Dict& request) {
+  // NumPy would keep the state whole when ALOHA's grippers are converted in place.
+  const Numbers numbers = robot.adapt_to_pi ? Numbers::floats : Numbers::any;
+  std::vector<double> state;
+  for (const RobotConfig::StateField& field : robot.state) {
+    const std::vector<double> values = numbers_field(request, field.field, field.size, numbers);
+    state.insert(state.end(), values.begin(), values.end());
+  }
+  if (robot.adapt_to_pi) aloha_state_to_pi(state);
+  return state;
 }
 
 }  // namespace
 
-std::vector<std::string> robot_names() {
-  std::vector<std::string> names;
-  for (const auto& [name, maker] : makers()) names.push_back(name);
-  return names;
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request) {
+  return {read_cameras(robot, request), read_state(robot, request), prompt_field(request)};
 }
 
-std::unique_ptr<const Robot> make_robot(const std::string& name) {
-  const auto maker = makers().find(name);
-  if (maker != makers().end()) return maker->second();
-  std::string known;
-  for (const std::string& robot : robot_names()) known += (known.empty() ? "" : ", ") + robot;
-  throw std::invalid_argument("unknown robot '" + name + "'; known: " + known);
+protocol::Dict write_answer(const RobotConfig& robot, const ActionChunk& chunk) {
+  const auto horizon = static_cast<std::int64_t>(chunk.values.size()) / chunk.action_dim;
+  const auto count = static_cast<std::size_t>(robot.action_size);
+  protocol::NdArray actions{{'f', 8}, {horizon, robot.action_size}, {}};
+  actions.data.resize(static_cast<std::size_t>(horizon) * count * sizeof(double));
+  std::vector<double> action(count);
+  for (std::int64_t step = 0; step < horizon; ++step) {
+    std::copy_n(chunk.values.begin() + step * chunk.action_dim, count, action.begin());
+    if (robot.adapt_to_pi) pi_action_to_aloha(action);
+    std::memcpy(actions.data.data() + static_cast<std::size_t>(step) * count * sizeof(double),
+                action.data(), count * sizeof(double));
+  }
+  protocol::Dict answer;
+  answer.set(std::string(protocol::actions_key), std::move(actions));
+  return answer;
 }
 
 }  // namespace pi0::policy

@@ -10,7 +10,7 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, golden_request, read, read_tensor, relative_rms, run, serve
+from support import GOLDENS, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, read, read_tensor, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -25,7 +25,7 @@ def fetch(port, method, path):
     return reply.status, reply.read()
 
 
-class QuantizeTest(TemporaryFolderTest):
+class QuantizeTest(StatisticsTest, TemporaryFolderTest):
     def setUp(self):
         super().setUp()
         self.stats = self.folder / "stats.json"
@@ -42,20 +42,7 @@ class QuantizeTest(TemporaryFolderTest):
                 actions = client.infer(golden_request(FOLDER))["actions"]
                 self.assertEqual(server.stop(), 0)
             self.assertLess(relative_rms(actions, read(FOLDER / f"response_{pair}.msgpack")["actions"]), 0.1)
-            found, expected = self.report(), json.loads((FOLDER / f"stats_{pair}.json").read_text())
-            self.assertEqual(found["meta"]["requests"], 1)
-            self.assertEqual([row["layer"] for row in found["layers"]], [row["layer"] for row in expected["layers"]])
-            far = 0
-            for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
-                for key in ("component", "in_features", "out_features", "n_calls"):
-                    self.assertEqual(mine[key], theirs[key])
-                if theirs["rmse"] is not None:
-                    difference = abs(mine["rmse"] / theirs["rmse"] - 1)
-                    self.assertLess(difference, 0.25, mine["layer"])
-                    far += difference > 0.04
-            self.assertLessEqual(far, len(found["layers"]) * 0.05)
-            for mine, theirs in zip(found["components"], expected["components"], strict=True):
-                self.assertLess(abs(mine["mean_rmse"] / theirs["mean_rmse"] - 1), 0.02)
+            self.compare_statistics(self.report(), json.loads((FOLDER / f"stats_{pair}.json").read_text()))
 
     def test_statistics_count_finished_requests(self):
         with serve(*ARGUMENTS, *E4M3, "--stats-output", self.stats, "--num-steps", 2) as server:

@@ -16,13 +16,13 @@ from openpi_client import msgpack_numpy
 PROGRAMS = pathlib.Path(sys.argv.pop(1))  # the build folder
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "goldens"
 POLICIES = GOLDENS / "policies"
+MORE_POLICIES = GOLDENS / "policies_more"
 
 
-def run(program, *arguments):
+def run(program, *arguments, environment=None):
     """The finished process; nothing here takes a minute."""
-    return subprocess.run(
-        [PROGRAMS / program, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [PROGRAMS / program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
 def read(path):
@@ -42,6 +42,27 @@ def read_tensor(path, name):
 def golden_request(folder):
     """A policy's recorded request with its noise."""
     return {**read(folder / "request.msgpack"), "noise": read_tensor(folder / "noise.safetensors", "noise")}
+
+
+def recorded_policies():
+    """Every folder with a request and openpi's answer to it."""
+    folders = sorted([*POLICIES.iterdir(), *MORE_POLICIES.iterdir()])
+    return [folder for folder in folders if (folder / "response.msgpack").exists()]
+
+
+def policy_case(folder):
+    return json.loads((folder / "case.json").read_text())
+
+
+def make_checkpoint(folder, place):
+    """A checkpoint at `place` for a recorded policy, whose weights may lie with another one's."""
+    weights = GOLDENS / policy_case(folder).get("checkpoint", folder.relative_to(GOLDENS))
+    place.mkdir(parents=True)
+    for name in ("architecture.json", "assets"):
+        (place / name).symlink_to(folder / name)
+    for name in ("model.safetensors", "paligemma_tokenizer.model"):
+        (place / name).symlink_to(weights / name)
+    return place
 
 
 def relative_rms(found, expected):
@@ -79,6 +100,25 @@ def serve(*arguments):
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+class StatisticsTest:
+    """What two runs of one quantized request may differ by on two CPUs."""
+
+    def compare_statistics(self, found, expected):
+        self.assertEqual(found["meta"]["requests"], 1)
+        self.assertEqual([row["layer"] for row in found["layers"]], [row["layer"] for row in expected["layers"]])
+        far = 0
+        for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
+            for key in ("component", "in_features", "out_features", "n_calls"):
+                self.assertEqual(mine[key], theirs[key])
+            if theirs["rmse"] is not None:
+                difference = abs(mine["rmse"] / theirs["rmse"] - 1)
+                self.assertLess(difference, 0.25, mine["layer"])
+                far += difference > 0.04
+        self.assertLessEqual(far, len(found["layers"]) * 0.05)
+        for mine, theirs in zip(found["components"], expected["components"], strict=True):
+            self.assertLess(abs(mine["mean_rmse"] / theirs["mean_rmse"] - 1), 0.02)
 
 
 class TemporaryFolderTest(unittest.TestCase):

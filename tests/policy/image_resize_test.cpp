@@ -42,14 +42,14 @@ TEST_CASE("resize_with_pad gives Pillow's bytes on openpi's pictures", "[policy]
     REQUIRE(resized.pixels == bytes_of(goldens.tensor("out_" + name.substr(3))));
     ++compared;
   }
-  REQUIRE(compared == 7);
+  REQUIRE(compared == 5);
 }
 
 TEST_CASE("resize_with_pad gives Pillow's bytes on extreme sizes", "[policy][resize]") {
   const model::SafetensorsFile goldens("goldens/resize_more.safetensors");
   int compared = 0;
   for (const auto& [height, width] :
-       {std::pair{1, 1}, {97, 311}, {2000, 30}, {224, 300}, {1080, 1920}}) {
+       {std::pair{1, 1}, {97, 311}, {2000, 30}, {224, 300}, {480, 640}, {720, 1280}, {1080, 1920}}) {
     const std::string name = "out_" + std::to_string(height) + "x" + std::to_string(width);
     INFO(name);
     const Image resized = resize_with_pad(pattern(height, width), 224, 224);

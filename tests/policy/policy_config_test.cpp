@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <set>
+
 #include "policy/policy_fixtures.h"
 #include "support/catch.h"
 
@@ -13,6 +15,21 @@ const nlohmann::json* transform_of(const nlohmann::json& list, const std::string
     if (item["transform"] == name) return &item;
   }
   return nullptr;
+}
+
+nlohmann::json metadata_json(const protocol::Value& value) {
+  if (const auto* dict = std::get_if<protocol::Dict>(&value)) {
+    nlohmann::json json = nlohmann::json::object();
+    for (const auto& [key, entry] : dict->entries()) json[key] = metadata_json(entry);
+    return json;
+  }
+  if (const auto* list = std::get_if<protocol::List>(&value)) {
+    nlohmann::json json = nlohmann::json::array();
+    for (const protocol::Value& item : list->items) json.push_back(metadata_json(item));
+    return json;
+  }
+  if (const auto* integer = std::get_if<std::int64_t>(&value)) return *integer;
+  return std::get<double>(value);
 }
 
 // pi0_droid's file with one key replaced, or removed when `value` is discarded.
@@ -49,33 +66,53 @@ TEST_CASE("every config equals openpi's own", "[policy][config]") {
     REQUIRE(config.discrete_state_input == golden["discrete_state_input"]);
     REQUIRE(config.asset_id == golden["asset_id"]);
     REQUIRE((config.normalization == Normalization::quantile) == golden["use_quantile_norm"]);
-    REQUIRE(golden["metadata"].is_null());
-    REQUIRE(config.metadata.entries().empty());
+    REQUIRE(metadata_json(config.metadata) ==
+            (golden["metadata"].is_null() ? nlohmann::json::object() : golden["metadata"]));
 
-    REQUIRE(config.robot == "droid");
-    REQUIRE(transform_of(golden["input_transforms"], "DroidInputs") != nullptr);
-    REQUIRE(transform_of(golden["output_transforms"], "DroidOutputs") != nullptr);
     const nlohmann::json* absolute = transform_of(golden["output_transforms"], "AbsoluteActions");
     REQUIRE(
         config.delta_action_mask ==
         (absolute != nullptr ? (*absolute)["mask"].get<std::vector<bool>>() : std::vector<bool>()));
 
     const auto& model_transforms = golden["model_transforms"];
-    REQUIRE((*transform_of(model_transforms, "InjectDefaultPrompt"))["prompt"].is_null());
-    REQUIRE_FALSE(config.default_prompt.has_value());
+    const nlohmann::json& prompt = (*transform_of(model_transforms, "InjectDefaultPrompt"))["prompt"];
+    REQUIRE(config.default_prompt ==
+            (prompt.is_null() ? std::nullopt : std::optional(prompt.get<std::string>())));
     const nlohmann::json& tokenize = *transform_of(model_transforms, "TokenizePrompt");
     REQUIRE(config.discrete_state_input == tokenize["discrete_state_input"]);
     REQUIRE(config.max_token_len == tokenize["max_len"]);
   }
 }
 
-TEST_CASE("every DROID policy of openpi is known", "[policy][config]") {
+TEST_CASE("every config's robot is openpi's", "[policy][config]") {
   const nlohmann::json openpi = golden_json("openpi_configs.json");
-  std::vector<std::string> droid;
-  for (const auto& [name, golden] : openpi.items()) {
-    if (transform_of(golden["input_transforms"], "DroidInputs") != nullptr) droid.push_back(name);
+  for (const std::string& name : policy_names()) {
+    INFO(name);
+    const nlohmann::json& golden = openpi.at(name);
+    const RobotConfig robot = policy_config(name).robot;
+    const nlohmann::json* aloha = transform_of(golden["input_transforms"], "AlohaInputs");
+    const bool droid = transform_of(golden["input_transforms"], "DroidInputs") != nullptr;
+    const bool libero = transform_of(golden["input_transforms"], "LiberoInputs") != nullptr;
+    REQUIRE((aloha != nullptr) + droid + libero == 1);
+    REQUIRE(robot.action_size == (aloha != nullptr ? 14 : droid ? 8 : 7));
+    REQUIRE(robot.state_size() == (aloha != nullptr ? 14 : 8));
+    REQUIRE(robot.adapt_to_pi == (aloha != nullptr && (*aloha)["adapt_to_pi"] == true));
+    if (aloha == nullptr) continue;
+    std::set<std::string> cameras(robot.unused_cameras.begin(), robot.unused_cameras.end());
+    for (const RobotConfig::Camera& camera : robot.cameras) cameras.insert(camera.field);
+    REQUIRE(cameras == (*aloha)["EXPECTED_CAMERAS"].get<std::set<std::string>>());
   }
-  REQUIRE(policy_names() == droid);
+}
+
+TEST_CASE("every flow-matching policy of openpi is known, but for the one that only trains",
+          "[policy][config]") {
+  std::vector<std::string> expected;
+  const nlohmann::json openpi = golden_json("openpi_configs.json");
+  for (const auto& [name, golden] : openpi.items()) {
+    if (name != "pi0_libero_low_mem_finetune") expected.push_back(name);
+  }
+  REQUIRE(expected.size() == 16);
+  REQUIRE(policy_names() == expected);
 }
 
 TEST_CASE("an unknown config name lists the known ones", "[policy][config]") {
@@ -106,7 +143,7 @@ TEST_CASE("read_policy_config names file and key of what it refuses", "[policy][
   REQUIRE_THAT(refusal("asset_id", "\"\""), contains_text("'asset_id' is \"\""));
   REQUIRE_THAT(refusal("normalization", "\"minmax\""),
                contains_text("\"quantile\" or \"z_score\""));
-  REQUIRE_THAT(refusal("robot", "\"spot\""), contains_text("unknown robot 'spot'; known: droid"));
+  REQUIRE_THAT(refusal("robot", "\"spot\""), contains_text("unknown robot 'spot'; known: aloha, droid, libero"));
   REQUIRE_THAT(refusal("paligemma_variant", "\"gemma_9b\""), contains_text("gemma_2b"));
   REQUIRE_THAT(refusal("delta_action_mask", "[true, 0]"),
                contains_text("a list of true and false"));
@@ -116,6 +153,40 @@ TEST_CASE("read_policy_config names file and key of what it refuses", "[policy][
   REQUIRE_THAT(refusal("pi05", "1"), contains_text(".json: "));
   REQUIRE_THAT(error_of<PolicyConfigError>([] { read_policy_config("goldens/absent.json"); }),
                contains_text("goldens/absent.json: cannot be opened"));
+}
+
+TEST_CASE("a robot of one's own is part of the policy's file", "[policy][config]") {
+  const auto robot = [](const std::string& key, const std::string& value) {
+    auto json = nlohmann::json::parse(std::ifstream("../configs/robots/libero.json"));
+    if (value.empty()) {
+      json.erase(key);
+    } else {
+      json[key] = nlohmann::json::parse(value);
+    }
+    return json.dump();
+  };
+  REQUIRE(refusal("robot", robot("action_size", "7")).empty());
+  REQUIRE(refusal("robot", robot("state", R"([{"field": "q", "size": 3}])")).empty());
+  const auto refused = [&](const std::string& key, const std::string& value,
+                           const std::string& text) {
+    const std::string error = refusal("robot", robot(key, value));
+    INFO(error);
+    REQUIRE_THAT(error, contains_text(".json.robot") && contains_text(text));
+  };
+  refused("action_size", "", "'action_size' is missing");
+  refused("wheels", "4", "unknown key 'wheels'");
+  refused("image_layout", "\"hwc\"", "expected \"any\" or \"channels_first\"");
+  refused("state", "[]", "expected a list of at least one object");
+  refused("state", R"([{"field": "q"}])", "'state' entry 1: 'size' is missing");
+  refused("state", R"([{"field": "q", "size": 3, "unit": "m"}])", "unknown key 'unit'");
+  refused("adapt_to_pi", "true", "14 joints, but the state has 8 numbers and the action 7");
+  refused("unused_cameras", R"(["low"])", "needs a 'camera_map'");
+  refused("cameras", R"([{"input": "base_0_rgb", "field": "a"}])", "'cameras' has 1 entries");
+  refused("cameras", R"([{"input": "front"}])", "expected \"base_0_rgb\"");
+  refused("cameras",
+          R"([{"input": "base_0_rgb"}, {"input": "left_wrist_0_rgb"}, {"input": "right_wrist_0_rgb"}])",
+          "base_0_rgb must be a field");
+  REQUIRE_THAT(refusal("robot", robot("action_size", "33")), contains_text("'action_dim' is 32"));
 }
 
 TEST_CASE("metadata keeps order and types", "[policy][config]") {

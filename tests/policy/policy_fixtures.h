@@ -60,6 +60,28 @@ inline protocol::Dict droid_request() {
   return request;
 }
 
+// An ALOHA request with grey pictures of 4 x 6 pixels from `cameras`, and no prompt.
+inline protocol::Dict aloha_request(const std::vector<std::string>& cameras) {
+  protocol::Dict images;
+  for (const std::string& camera : cameras) {
+    images.set(camera, array_of('u', {3, 4, 6}, std::vector<std::uint8_t>(4 * 6 * 3, 128)));
+  }
+  protocol::Dict request;
+  request.set("state", array_of('f', {14}, std::vector<double>(14, 0.5)));
+  request.set("images", images);
+  return request;
+}
+
+inline protocol::Dict libero_request() {
+  const auto grey = array_of('u', {4, 6, 3}, std::vector<std::uint8_t>(4 * 6 * 3, 128));
+  protocol::Dict request;
+  request.set("observation/state", array_of('f', {8}, std::vector<double>(8, 0.5)));
+  request.set("observation/image", grey);
+  request.set("observation/wrist_image", grey);
+  request.set("prompt", std::string("wave"));
+  return request;
+}
+
 inline protocol::Dict without(const protocol::Dict& request, const std::string& key) {
   protocol::Dict rest;
   for (const auto& [name, value] : request.entries()) {

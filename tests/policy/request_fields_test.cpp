@@ -23,29 +23,36 @@ std::string refusal(Value value, Call call) {
   return error_of<RequestError>([&] { call(with(std::move(value))); });
 }
 
+Image any_image(const protocol::Dict& request) {
+  return image_field(request, "field", ImageLayout::any, "");
+}
+
+std::vector<double> two_numbers(const protocol::Dict& request, Numbers numbers = Numbers::any) {
+  return numbers_field(request, "field", 2, numbers);
+}
+
 // Pixels of a [1, n / 3, 3] image of floats.
 template <class Real>
 std::vector<std::uint8_t> pixels(const std::vector<double>& values) {
   std::vector<Real> reals;
   for (const double value : values) reals.push_back(static_cast<Real>(static_cast<float>(value)));
   const auto places = static_cast<std::int64_t>(values.size() / 3);
-  return image_field(with(array_of('f', {1, places, 3}, reals)), "field").pixels;
+  return any_image(with(array_of('f', {1, places, 3}, reals))).pixels;
 }
 
 }  // namespace
 
 TEST_CASE("image_field takes channels last and channels first", "[policy][request]") {
   const std::vector<std::uint8_t> rgb = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};  // 2 x 2 pixels
-  const Image last = image_field(with(array_of('u', {2, 2, 3}, rgb)), "field");
+  const Image last = any_image(with(array_of('u', {2, 2, 3}, rgb)));
   REQUIRE(last.pixels == rgb);
   const std::vector<std::uint8_t> planes = {1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12};
-  const Image first = image_field(with(array_of('u', {3, 2, 2}, planes)), "field");
+  const Image first = any_image(with(array_of('u', {3, 2, 2}, planes)));
   REQUIRE(first.height == 2);
   REQUIRE(first.width == 2);
   REQUIRE(first.pixels == rgb);
   // openpi looks at the first size only: three rows are taken for three channels.
-  const Image rows =
-      image_field(with(array_of('u', {3, 2, 3}, std::vector<std::uint8_t>(18))), "field");
+  const Image rows = any_image(with(array_of('u', {3, 2, 3}, std::vector<std::uint8_t>(18))));
   REQUIRE(rows.height == 2);
   REQUIRE(rows.width == 3);
 }
@@ -66,7 +73,7 @@ TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]")
 }
 
 TEST_CASE("image_field names field, found and expected", "[policy][request]") {
-  const auto read = [](const protocol::Dict& request) { image_field(request, "field"); };
+  const auto read = [](const protocol::Dict& request) { any_image(request); };
   const auto bytes = [](std::int64_t count) {
     return std::vector<std::uint8_t>(static_cast<std::size_t>(count));
   };
@@ -79,12 +86,12 @@ TEST_CASE("image_field names field, found and expected", "[policy][request]") {
   REQUIRE_THAT(refusal(array_of('i', {2, 2, 3}, std::vector<std::int64_t>(12)), read),
                contains_text("field: found int64 array [2, 2, 3]"));
   REQUIRE_THAT(refusal(array_of('b', {2, 2, 3}, bytes(12)), read), contains_text("bool array"));
-  REQUIRE_THAT(error_of<RequestError>([] { image_field({}, "field"); }),
+  REQUIRE_THAT(error_of<RequestError>([] { any_image({}); }),
                contains_text("field: missing; expected an RGB image"));
 }
 
 TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]") {
-  const auto read = [](Value value) { return numbers_field(with(std::move(value)), "field", 2); };
+  const auto read = [](Value value) { return two_numbers(with(std::move(value))); };
   const std::vector<double> expected = {1, 2};
   REQUIRE(read(array_of<double>('f', {2}, {1, 2})) == expected);
   REQUIRE(read(array_of<float>('f', {2}, {1, 2})) == expected);
@@ -102,7 +109,7 @@ TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]")
 
 TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not finite",
           "[policy][request]") {
-  const auto read = [](const protocol::Dict& request) { numbers_field(request, "field", 2); };
+  const auto read = [](const protocol::Dict& request) { two_numbers(request); };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   REQUIRE_THAT(refusal(array_of<double>('f', {3}, {1, 2, 3}), read),
                contains_text("field: found float64 array [3], expected an array of 2 numbers"));
@@ -114,12 +121,14 @@ TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not fin
                contains_text("only numbers in the list"));
   REQUIRE_THAT(refusal(array_of<double>('f', {2}, {1, nan}), read),
                contains_text("field: value 1 is nan, expected finite numbers"));
-  REQUIRE_THAT(error_of<RequestError>([] { numbers_field({}, "field", 2); }),
+  REQUIRE_THAT(error_of<RequestError>([] { two_numbers({}); }),
                contains_text("field: missing; expected an array of 2 numbers"));
 }
 
-TEST_CASE("number_field takes scalars and arrays of one", "[policy][request]") {
-  const auto read = [](Value value) { return number_field(with(std::move(value)), "field"); };
+TEST_CASE("numbers_field takes one number without an axis", "[policy][request]") {
+  const auto read = [](Value value) {
+    return numbers_field(with(std::move(value)), "field", 1, Numbers::any).at(0);
+  };
   REQUIRE(read(0.5) == 0.5);
   REQUIRE(read(std::int64_t{1}) == 1.0);
   REQUIRE(read(array_of<float>('f', {}, {0.5f})) == 0.5);
@@ -129,6 +138,29 @@ TEST_CASE("number_field takes scalars and arrays of one", "[policy][request]") {
   REQUIRE_THROWS_AS(read(array_of<double>('f', {1, 1}, {0.5})), RequestError);
   REQUIRE_THROWS_AS(read(std::string("0.5")), RequestError);
   REQUIRE_THROWS_AS(read(std::numeric_limits<double>::infinity()), RequestError);
+}
+
+TEST_CASE("numbers_field refuses whole numbers where floats are needed", "[policy][request]") {
+  const auto read = [](const protocol::Dict& request) { two_numbers(request, Numbers::floats); };
+  const Value one = std::int64_t{1};
+  REQUIRE(refusal(array_of<float>('f', {2}, {1, 2}), read).empty());
+  REQUIRE(refusal(protocol::List{{one, Value(0.5)}}, read).empty());
+  REQUIRE_THAT(
+      refusal(array_of<std::int64_t>('i', {2}, {1, 2}), read),
+      contains_text("found int64 array [2], expected an array of 2 floating-point numbers"));
+  REQUIRE_THAT(refusal(protocol::List{{one, one}}, read), contains_text("floating-point"));
+}
+
+TEST_CASE("image_field knows robots that send channels first only", "[policy][request]") {
+  const auto read = [](std::vector<std::int64_t> shape) {
+    const auto image = array_of('u', std::move(shape), std::vector<std::uint8_t>(4 * 3 * 3));
+    return refusal(image, [](const protocol::Dict& request) {
+      image_field(request, "field", ImageLayout::channels_first, "images");
+    });
+  };
+  REQUIRE(read({3, 4, 3}).empty());
+  REQUIRE_THAT(read({4, 3, 3}), contains_text("images/field: found uint8 array [4, 3, 3], expected "
+                                              "an RGB image [3, height, width], uint8"));
 }
 
 TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]") {

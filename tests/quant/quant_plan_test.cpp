@@ -80,11 +80,11 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
     INFO(json);
     CHECK_THROWS_WITH(rules_of(json), contains_text("rules.json") && contains_text(what));
   };
-  refuses("{", "not JSON");
+  refuses("{", "not valid JSON");
   refuses("[]", "expected");
   refuses(R"({"rules":[]})", "at least one");
-  refuses(R"({"rules":[{}], "more":1})", "expected");
-  refuses(R"({"rules":[{}]})", "rule 1");
+  refuses(R"({"rules":[{"match":"*","off":true}], "more":1})", "unknown key 'more'");
+  refuses(R"({"rules":[{}]})", "'rules' entry 1");
   refuses(R"({"rules":[7]})", "object");
   refuses(R"({"rules":[{"match":"*","component":"vision","off":true}]})", "either");
   refuses(R"({"rules":[{"match":7,"off":true}]})", "match");
@@ -92,7 +92,7 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16"}]})", "output_fmt");
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"half"}]})", "half");
   refuses(R"({"rules":[{"match":"*","off":true,"input_fmt":"float16","output_fmt":"float16"}]})", "off");
-  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "rule 2");
+  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "'rules' entry 2");
   CHECK_THROWS_WITH(quant::read_rules("absent.json"), contains_text("cannot be opened"));
 }
 

@@ -1,0 +1,101 @@
+#include "model/json_fields.h"
+
+#include <algorithm>
+
+#include "model/text_file.h"
+
+namespace pi0::model {
+
+Json parse_json(const std::string& text, const std::string& source) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& error) {
+    throw JsonFileError(source + ": is not valid JSON: " + error.what());
+  }
+}
+
+Json read_json(const std::filesystem::path& file) {
+  std::string text;
+  try {
+    text = read_file(file);
+  } catch (const std::runtime_error& error) {
+    throw JsonFileError(error.what());
+  }
+  return parse_json(text, file.string());
+}
+
+JsonFields::JsonFields(const Json& object, std::string where)
+    : object_(object), where_(std::move(where)) {
+  if (!object.is_object()) refuse("is " + object.dump() + ", expected an object");
+}
+
+bool JsonFields::has(const std::string& key) {
+  asked_.insert(key);
+  return object_.contains(key);
+}
+
+const Json& JsonFields::value(const std::string& key) {
+  if (!has(key)) refuse("'" + key + "' is missing");
+  return object_[key];
+}
+
+bool JsonFields::flag(const std::string& key) {
+  if (!value(key).is_boolean()) mistyped(key, "true or false");
+  return value(key).get<bool>();
+}
+
+std::int64_t JsonFields::count(const std::string& key) {
+  constexpr std::int64_t limit = 1 << 24;  // far above any real size, far below overflow
+  if (!value(key).is_number_unsigned() || value(key) < 1 || value(key) > limit) {
+    mistyped(key, "a positive integer");
+  }
+  return value(key).get<std::int64_t>();
+}
+
+std::string JsonFields::text(const std::string& key) {
+  if (!value(key).is_string() || value(key) == "") mistyped(key, "a text that is not empty");
+  return value(key).get<std::string>();
+}
+
+const Json& JsonFields::list(const std::string& key, const std::string& expected) {
+  if (!value(key).is_array() || value(key).empty()) mistyped(key, expected);
+  return value(key);
+}
+
+std::vector<bool> JsonFields::flags(const std::string& key) {
+  const Json& items = list(key, "a list of true and false");
+  if (!std::ranges::all_of(items, &Json::is_boolean)) mistyped(key, "a list of true and false");
+  return items.get<std::vector<bool>>();
+}
+
+std::vector<std::string> JsonFields::texts(const std::string& key) {
+  const Json& items = list(key, "a list of texts");
+  if (!std::ranges::all_of(items, &Json::is_string)) mistyped(key, "a list of texts");
+  return items.get<std::vector<std::string>>();
+}
+
+JsonFields JsonFields::object(const std::string& key) { return {value(key), where_ + "." + key}; }
+
+std::vector<JsonFields> JsonFields::objects(const std::string& key) {
+  std::vector<JsonFields> items;
+  for (const Json& item : list(key, "a list of at least one object")) {
+    items.emplace_back(item, where_ + ": '" + key + "' entry " + std::to_string(items.size() + 1));
+  }
+  return items;
+}
+
+void JsonFields::finish() const {
+  std::string known;
+  for (const std::string& key : asked_) known += (known.empty() ? "" : ", ") + key;
+  for (const auto& [key, value] : object_.items()) {
+    if (!asked_.contains(key)) refuse("unknown key '" + key + "'; known: " + known);
+  }
+}
+
+void JsonFields::mistyped(const std::string& key, const std::string& expected) {
+  refuse("'" + key + "' is " + value(key).dump() + ", expected " + expected);
+}
+
+void JsonFields::refuse(const std::string& what) const { throw JsonFileError(where_ + ": " + what); }
+
+}  // namespace pi0::model

@@ -1,0 +1,54 @@
+// Reads configuration files strictly: every key is known, there and of its type, or the error names
+// the place, what was found and what was expected.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace pi0::model {
+
+using Json = nlohmann::ordered_json;
+
+class JsonFileError : public std::invalid_argument {
+  using invalid_argument::invalid_argument;
+};
+
+// `source` names the text in messages. Both throw JsonFileError.
+Json parse_json(const std::string& text, const std::string& source);
+Json read_json(const std::filesystem::path& file);
+
+// The fields of one object, which must outlive it. Every function throws JsonFileError.
+class JsonFields {
+ public:
+  JsonFields(const Json& object, std::string where);
+
+  bool has(const std::string& key);
+  bool flag(const std::string& key);
+  std::int64_t count(const std::string& key);  // 1 to 2^24
+  std::string text(const std::string& key);    // not empty
+  std::vector<bool> flags(const std::string& key);
+  std::vector<std::string> texts(const std::string& key);
+  JsonFields object(const std::string& key);
+  std::vector<JsonFields> objects(const std::string& key);  // of a list that is not empty
+  const Json& value(const std::string& key);
+
+  // To be called last: refuses keys that nobody asked for.
+  void finish() const;
+
+  [[noreturn]] void mistyped(const std::string& key, const std::string& expected);
+  [[noreturn]] void refuse(const std::string& what) const;
+
+ private:
+  const Json& list(const std::string& key, const std::string& expected);
+
+  const Json& object_;
+  std::string where_;
+  std::set<std::string> asked_;
+};
+
+}  // namespace pi0::model
