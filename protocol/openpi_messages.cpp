@@ -24,4 +24,12 @@ void add_server_timing(Dict& answer, double infer_ms, std::optional<double> prev
   answer.set(std::string(server_timing_key), std::move(dict));
 }
 
+Dict without_timing(const Dict& answer) {
+  Dict untimed;
+  for (const auto& [key, value] : answer.entries()) {
+    if (key != policy_timing_key && key != server_timing_key) untimed.set(key, value);
+  }
+  return untimed;
+}
+
 }  // namespace pi0::protocol

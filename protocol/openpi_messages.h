@@ -22,4 +22,7 @@ void add_policy_timing(Dict& answer, double infer_ms);
 // connection on, of the previous request from waiting for it to its answer's last byte.
 void add_server_timing(Dict& answer, double infer_ms, std::optional<double> prev_total_ms);
 
+// The answer without both: what depends on request, noise and model alone.
+Dict without_timing(const Dict& answer);
+
 }  // namespace pi0::protocol

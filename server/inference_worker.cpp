@@ -42,7 +42,7 @@ void InferenceWorker::work() {
     Outcome outcome;
     const auto start = std::chrono::steady_clock::now();
     try {
-      outcome.answer = infer_(job.request);
+      outcome.answer = infer_(std::move(job.request));
     } catch (const std::exception&) {
       outcome.error = std::current_exception();
     }

@@ -15,8 +15,8 @@
 namespace pi0::server {
 
 // Called on one thread, never twice at a time. May throw std::exception: its what() is what the
-// client reads.
-using InferFunction = std::function<protocol::Dict(const protocol::Dict&)>;
+// client reads. Owns the request, so that it can be kept without a copy of its pictures.
+using InferFunction = std::function<protocol::Dict(protocol::Dict request)>;
 
 class InferenceWorker {
  public:

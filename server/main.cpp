@@ -16,8 +16,10 @@
 namespace {
 
 using pi0::protocol::Dict;
+using pi0::protocol::NdArray;
 using pi0::server::HttpResponse;
 using pi0::server::ProgramOptions;
+using pi0::server::Recorder;
 using pi0::tools::QuantSession;
 
 void start_logging(const ProgramOptions& options) {
@@ -40,6 +42,14 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
   spdlog::info("kernels {}, {} threads, {}",
                model.kernels == pi0::tools::Kernels::reference ? "reference" : "fast",
                model.threads > 0 ? model.threads : at::get_num_threads(), meta.dump());
+}
+
+// Null without --record, and for a dry run.
+std::unique_ptr<Recorder> start_recording(const ProgramOptions& options) {
+  if (options.record.folder.empty()) return nullptr;
+  if (!options.dry_run) return std::make_unique<Recorder>(options.record);
+  pi0::server::check_recording_folder(options.record.folder);
+  return nullptr;
 }
 
 void add_statistics(pi0::server::Server& server, QuantSession& session, double interval_seconds) {
@@ -83,6 +93,7 @@ void serve(ProgramOptions& options) {
       parts.config.name, pi0::tools::chosen_device(options.model.device), options.model.precision,
       pi0::tools::step_count(options.model, parts.sizes));
   log_configuration(options, parts.config.name, meta);
+  const std::unique_ptr<Recorder> recorder = start_recording(options);
   const pi0::tools::LoadedPolicy loaded =
       pi0::tools::load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", *options.model.seed);
@@ -93,9 +104,12 @@ void serve(ProgramOptions& options) {
   }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
-  const auto infer = [&](const Dict& request) {
-    const auto answer = [&] { return loaded.policy->infer(request); };
-    return session ? session->count(answer) : answer();
+  const auto infer = [&](Dict request) {
+    NdArray noise;
+    const auto ask = [&] { return loaded.policy->infer(request, &noise); };
+    Dict answer = session ? session->count(ask) : ask();
+    if (recorder) recorder->record(std::move(request), std::move(noise), answer);
+    return answer;
   };
   pi0::server::Server server(options.server, loaded.policy->metadata(), infer);
   if (session) add_statistics(server, *session, options.stats_interval);

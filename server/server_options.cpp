@@ -2,7 +2,9 @@
 
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <stdexcept>
+#include <utility>
 
 namespace pi0::server {
 namespace {
@@ -21,6 +23,9 @@ const std::map<std::string, DefaultCheckpoint> default_checkpoints = {
     {"droid", {"pi05_droid", "pi05_droid"}},
     {"libero", {"pi05_libero", "pi05_libero"}},
 };
+
+const std::string default_record_folder = "policy_records";
+const std::set<std::string> policy_words = {"policy:checkpoint", "policy:default"};
 
 void use_default_checkpoint(ProgramOptions& options) {
   const DefaultCheckpoint& standard = default_checkpoints.at(options.env);
@@ -57,6 +62,28 @@ void add_seconds(CLI::App& app, const std::string& name, std::chrono::millisecon
       ->group("Limits");
 }
 
+void add_record_options(CLI::App& app, RecorderOptions& record) {
+  CLI::Option* folder =
+      app.add_option(
+             "--record", record.folder,
+             "Write every answered request, with its noise, and its answer into this folder (" +
+                 default_record_folder + " if none is named), for pi0 infer --request")
+          ->expected(0, 1)
+          ->default_str(default_record_folder)
+          ->option_text("[DIR]")
+          ->group("Recording");
+  app.add_option_function<double>(
+         "--record-limit-gib",
+         [&record](double limit) {
+           record.max_folder_bytes = static_cast<std::uint64_t>(limit * (1 << 30));
+         },
+         "Recording ends before the folder's recordings, older ones too, take more than this")
+      ->check(CLI::Range(1e-6, 1e6))
+      ->default_str(std::to_string(record.max_folder_bytes >> 30))
+      ->needs(folder)
+      ->group(folder->get_group());
+}
+
 }  // namespace
 
 void add_program_options(CLI::App& app, ProgramOptions& options) {
@@ -67,7 +94,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->excludes(app.get_option("--checkpoint-dir"));
   app.add_option("policy", options.policy,
                  "policy:checkpoint or policy:default, as openpi has them")
-      ->check(CLI::IsMember({"policy:checkpoint", "policy:default"}));
+      ->check(CLI::IsMember(policy_words));
   app.add_option("--env", options.env, "Environment whose default checkpoint is served")
       ->check(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}))
       ->capture_default_str();
@@ -96,6 +123,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
   app.add_option("--log-file", options.log_file, "Also log to this file");
+  add_record_options(app, options.record);
   app.add_option("--openpi-dir", options.openpi_dir, "Accepted and not needed");
 
   add_limit(app, "--max-message-bytes", options.server.max_message_bytes, "Of one request");
@@ -113,6 +141,12 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
 void settle(ProgramOptions& options, const CLI::App& app) {
   if (app.count("--gpu") > 0) {
     options.model.device = options.gpu < 0 ? "cpu" : "cuda:" + std::to_string(options.gpu);
+  }
+  if (app.count("--record") > 0 && options.record.folder.empty()) {
+    throw CLI::ValidationError("--record", "the folder has no name");
+  }
+  if (policy_words.contains(options.record.folder.string())) {  // --record is a flag in openpi
+    options.policy = std::exchange(options.record.folder, default_record_folder).string();
   }
   const bool named = !options.model.config.empty() || !options.model.config_file.empty() ||
                      !options.model.checkpoint_dir.empty() || options.model.random_weights;

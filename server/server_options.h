@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "server/recorder.h"
 #include "server/server.h"
 #include "tools/model_options.h"
 #include "tools/quant_session.h"
@@ -18,6 +19,7 @@ struct ProgramOptions {
   tools::QuantOptions quant;
   double stats_interval = 0;  // seconds between writes of the statistics; 0: only at the end
   ServerOptions server;
+  RecorderOptions record;
   std::string env = "aloha_sim";  // openpi's default environment
   std::string policy;             // "policy:checkpoint", "policy:default" or nothing
   int gpu = 0;                    // set only with --gpu
@@ -31,9 +33,10 @@ struct ProgramOptions {
 // `options` must outlive `app`.
 void add_program_options(CLI::App& app, ProgramOptions& options);
 
-// Brings the families together after parsing: --gpu to a device, policy:default to the
-// environment's policy and checkpoint in openpi's cache. Throws CLI::ParseError for contradictions
-// and std::runtime_error when the default checkpoint is not on this machine.
+// Brings the families together after parsing: --gpu to a device, openpi's `--record policy:...` to
+// both, policy:default to the environment's policy and checkpoint in openpi's cache. Throws
+// CLI::ParseError for contradictions and std::runtime_error when the default checkpoint is not on
+// this machine.
 void settle(ProgramOptions& options, const CLI::App& app);
 
 }  // namespace pi0::server

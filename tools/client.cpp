@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "protocol/files.h"
 #include "tools/commands.h"
-#include "tools/files.h"
 #include "tools/picture.h"
 #include "tools/policy_client.h"
 
@@ -65,7 +65,7 @@ void print_chunk(const protocol::NdArray& actions) {
 
 void run_client(const ClientOptions& options) {
   protocol::Dict request =
-      options.request.empty() ? droid_request(options) : read_message(options.request);
+      options.request.empty() ? droid_request(options) : protocol::read_message(options.request);
   if (!options.prompt.empty()) request.set("prompt", options.prompt);
   PolicyClient client(options.host, options.port);
   std::vector<double> latencies_ms;
@@ -84,7 +84,7 @@ void run_client(const ClientOptions& options) {
   std::sort(latencies_ms.begin(), latencies_ms.end());
   fmt::print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2],
              latencies_ms.size());
-  if (!options.output.empty()) write_message(options.output, answer);
+  if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
 
 }  // namespace

@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
 
 #include "model/safetensors.h"
+#include "protocol/files.h"
 #include "protocol/openpi_messages.h"
 #include "tools/commands.h"
-#include "tools/files.h"
 #include "tools/model_options.h"
 #include "tools/quant_session.h"
 
@@ -54,14 +53,11 @@ protocol::NdArray read_noise(const fs::path& path) {
                                          noise.sizes(),
                                          ", expected float32 [action_horizon, action_dim]"));
   }
-  protocol::NdArray array{{'f', 4}, noise.sizes().vec(), {}};
-  array.data.resize(noise.nbytes());
-  std::memcpy(array.data.data(), noise.contiguous().data_ptr(), noise.nbytes());
-  return array;
+  return policy::noise_field(noise);
 }
 
 void infer_request(InferOptions& options) {
-  protocol::Dict request = read_message(options.request);
+  protocol::Dict request = protocol::read_message(options.request);
   if (!options.noise.empty()) request.set(std::string(protocol::noise_key), read_noise(options.noise));
   PolicyParts parts = load_parts(options.model);
   // What is wrong with the formats should show before the loading.
@@ -71,11 +67,7 @@ void infer_request(InferOptions& options) {
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
   const protocol::Dict answer = with_hooks(options, plan, *loaded.model, config, steps,
                                            [&] { return loaded.policy->infer(request); });
-  protocol::Dict untimed;
-  for (const auto& [key, value] : answer.entries()) {
-    if (key != protocol::policy_timing_key) untimed.set(key, value);
-  }
-  write_message(options.output, untimed);
+  protocol::write_message(options.output, protocol::without_timing(answer));
 }
 
 model::ModelInputs read_inputs(const model::SafetensorsFile& file) {

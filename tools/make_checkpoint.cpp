@@ -12,8 +12,8 @@
 
 #include "model/safetensors.h"
 #include "model/weight_source.h"
+#include "protocol/files.h"
 #include "tools/commands.h"
-#include "tools/files.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
@@ -94,10 +94,10 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
   }
   const fs::path assets = options.output / "assets" / policy.asset_id;
   fs::create_directories(assets);
-  write_whole(assets / "norm_stats.json", random_norm_stats(config.action_dim, options.seed));
-  write_whole(options.output / "paligemma_tokenizer.model", tiny_tokenizer());
+  protocol::write_whole(assets / "norm_stats.json", random_norm_stats(config.action_dim, options.seed));
+  protocol::write_whole(options.output / "paligemma_tokenizer.model", tiny_tokenizer());
   if (options.size == Size::tiny) {
-    write_whole(options.output / "architecture.json", model::architecture_json(config));
+    protocol::write_whole(options.output / "architecture.json", model::architecture_json(config));
   }
   write_weights(options.output / "model.safetensors", config, options);
   fmt::print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);

@@ -3,7 +3,7 @@
 #include <map>
 #include <stdexcept>
 
-#include "tools/files.h"
+#include "protocol/files.h"
 #include "tools/version.h"
 
 namespace pi0::tools {
@@ -62,7 +62,7 @@ quant::PlanRequest plan_request(const QuantOptions& options) {
   for (const std::string& name : options.skip_components) {
     request.skip.insert(quant::parse_component(name));
   }
-  if (!options.stats_output.empty()) check_writable(options.stats_output);
+  if (!options.stats_output.empty()) protocol::check_writable(options.stats_output);
   return request;
 }
 
@@ -96,7 +96,7 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
 std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }
 
 void QuantSession::write() const {
-  if (!output_.empty()) write_whole(output_, report());
+  if (!output_.empty()) protocol::write_whole(output_, report());
 }
 
 }  // namespace pi0::tools

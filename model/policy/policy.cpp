@@ -39,6 +39,13 @@ std::span<const Number> values_of(const at::Tensor& contiguous) {
 
 }  // namespace
 
+protocol::NdArray noise_field(const at::Tensor& noise) {
+  protocol::NdArray field{{'f', 4}, noise.sizes().vec(), {}};
+  field.data.resize(noise.nbytes());
+  std::memcpy(field.data.data(), noise.contiguous().const_data_ptr(), noise.nbytes());
+  return field;
+}
+
 Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
                SampleActions sample_actions, PolicyOptions options)
     : config_(std::move(config)),
@@ -48,9 +55,10 @@ Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokeni
       options_(std::move(options)),
       generator_(at::detail::createCPUGenerator(options_.seed)) {}
 
-protocol::Dict Policy::infer(const protocol::Dict& request) {
+protocol::Dict Policy::infer(const protocol::Dict& request, protocol::NdArray* noise_used) {
   const model::ModelInputs inputs = prepare(request);
   const at::Tensor noise = noise_for(request);
+  if (noise_used != nullptr) *noise_used = noise_field(noise[0]);
   const auto start = std::chrono::steady_clock::now();
   const at::Tensor chunk = sample_actions_(inputs, noise, options_.num_steps);
   const std::chrono::duration<double, std::milli> infer_ms =

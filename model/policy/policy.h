@@ -33,6 +33,9 @@ struct PolicyOptions {
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
 };
 
+// A request's field "noise". `noise` is [A, N] float32 on the CPU.
+protocol::NdArray noise_field(const at::Tensor& noise);
+
 // Calls of infer() must not overlap: requests without noise draw from one generator.
 class Policy {
  public:
@@ -45,8 +48,9 @@ class Policy {
   // An optional field "noise", float32 [A, N], makes the answer reproducible; otherwise noise comes
   // from torch's CPU generator, so a seed gives the draws of torch.normal.
   // Throws RequestError for a request at fault, and std::runtime_error when the model's actions are
-  // not finite: no robot should move on them.
-  protocol::Dict infer(const protocol::Dict& request);
+  // not finite: no robot should move on them. `noise_used`, when given, becomes the field "noise"
+  // with which this request has this answer.
+  protocol::Dict infer(const protocol::Dict& request, protocol::NdArray* noise_used = nullptr);
 
   // What the model sees of a request: one batch, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;

@@ -10,12 +10,12 @@ import numpy as np
 from openpi_client import image_tools, msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import PROGRAMS, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
+from support import GOLDENS, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
 ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "reference"]
-PICTURE = PROGRAMS.parent.parent / "tools/data/table.png"
+PICTURE = GOLDENS.parent.parent / "tools/data/table.png"
 
 
 class ServeTest(TemporaryFolderTest):

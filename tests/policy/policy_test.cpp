@@ -6,6 +6,7 @@
 
 #include "model/safetensors.h"
 #include "policy/policy_fixtures.h"
+#include "protocol/openpi_messages.h"
 #include "support/catch.h"
 
 namespace pi0::policy {
@@ -209,6 +210,38 @@ TEST_CASE("infer draws torch's noise for a seed, anew for every request", "[poli
       at::tensor({-0.8201345205307007, 0.39563116431236267, 0.8989084959030151}, at::kFloat);
   REQUIRE(at::equal(drawn[0].flatten().slice(0, 0, 3), first));
   REQUIRE_FALSE(at::equal(drawn[0], drawn[1]));
+}
+
+TEST_CASE("the noise that infer hands out gives the answer again", "[policy]") {
+  const auto answer_with_noise = [](const model::ModelInputs&, const at::Tensor& noise,
+                                    std::int64_t) { return noise; };
+  Policy policy = polaris_policy(answer_with_noise, {.seed = 7});
+  protocol::NdArray used;
+  const protocol::Dict answer = policy.infer(droid_request(), &used);
+  REQUIRE(used.dtype == protocol::DType{'f', 4});
+  REQUIRE(used.shape == std::vector<std::int64_t>{15, 32});
+
+  protocol::Dict again = droid_request();
+  again.set("noise", used);
+  protocol::NdArray its_own;
+  const protocol::Dict same = policy.infer(again, &its_own);
+  REQUIRE(its_own.data == used.data);
+  REQUIRE(protocol::encode(protocol::without_timing(same)) ==
+          protocol::encode(protocol::without_timing(answer)));
+}
+
+TEST_CASE("a refused request draws no noise", "[policy]") {
+  const auto second_draw = [](bool refused_between) {
+    Policy policy = polaris_policy(constant_chunk, {.seed = 7});
+    policy.infer(droid_request());
+    if (refused_between) {
+      REQUIRE_THROWS_AS(policy.infer(without(droid_request(), "prompt")), RequestError);
+    }
+    protocol::NdArray used;
+    policy.infer(droid_request(), &used);
+    return used.data;
+  };
+  REQUIRE(second_draw(true) == second_draw(false));
 }
 
 TEST_CASE("infer refuses noise of another shape, dtype or value", "[policy]") {

@@ -20,3 +20,15 @@ TEST_CASE("server_timing comes last and has prev_total_ms only when there is one
   CHECK(std::get<double>(*timing.find("infer_ms")) == 3.5);
   CHECK(std::get<double>(*timing.find("prev_total_ms")) == 9.0);
 }
+
+TEST_CASE("an answer without timing keeps the rest in its order", "[messages]") {
+  Dict answer;
+  answer.set("actions", 1.0);
+  add_policy_timing(answer, 2.5);
+  answer.set("more", 2.0);
+  add_server_timing(answer, 3.5, 9.0);
+  const Dict untimed = without_timing(answer);
+  REQUIRE(untimed.entries().size() == 2);
+  CHECK(untimed.entries()[0].first == "actions");
+  CHECK(untimed.entries()[1].first == "more");
+}
