@@ -1,5 +1,7 @@
 #include "model/attention.h"
 
+#include "model/kernels/fast_attention.h"
+
 namespace pi0::model {
 namespace {
 
@@ -34,11 +36,25 @@ Tensor plain_attention(const AttentionOperands& in) {
                                           /*dropout_p=*/0.0, /*is_causal=*/false, in.scale);
 }
 
+Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands) {
+  return gemm != nullptr && operands.form == AttentionForm::eager ? fast_attention(*gemm, operands)
+                                                                  : plain_attention(operands);
+}
+
 Attention::Attention(BuildContext& context, const std::string& path, std::int64_t head_dim)
-    : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)) {}
+    : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)) {
+  site_->gemm = context.gemm;
+}
+
+std::int64_t attention_flop(const AttentionOperands& in) {
+  const std::int64_t keys = in.key.size(2) + (in.prefix_key.defined() ? in.prefix_key.size(2) : 0);
+  return 2 * 2 * in.query.numel() * keys;
+}
 
 Tensor Attention::operator()(const AttentionOperands& operands) const {
-  return site_->hook != nullptr ? site_->hook->attention(operands) : plain_attention(operands);
+  site_->flop += attention_flop(operands);
+  return site_->hook != nullptr ? site_->hook->attention(operands)
+                               : run_attention(site_->gemm, operands);
 }
 
 }  // namespace pi0::model

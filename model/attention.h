@@ -11,14 +11,21 @@ namespace pi0::model {
 // Scores have the operands' dtype; mask and softmax are float32. [B, H, L, D].
 Tensor plain_attention(const AttentionOperands& operands);
 
+// The same with fast kernels, or without them where `gemm` is null or has none for the form.
+Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands);
+
+// Multiplications and additions of both its products.
+std::int64_t attention_flop(const AttentionOperands& operands);
+
 class Attention {
  public:
   // `path` is the self_attn module's; its site is entered as `path`.sdpa.
   Attention(BuildContext& context, const std::string& path, std::int64_t head_dim);
   Tensor operator()(const AttentionOperands& operands) const;  // [B, H, L, D]
+  bool is_observed() const { return site_->is_observed(); }
 
  private:
-  const MatmulSite* site_;
+  MatmulSite* site_;
 };
 
 }  // namespace pi0::model

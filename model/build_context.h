@@ -16,6 +16,7 @@ struct BuildContext {
   SiteList& sites;
   Precision precision;
   at::Device device;
+  const GemmKernels* gemm = nullptr;  // null: the reference's operations
 
   Tensor parameter(const std::string& name, at::IntArrayRef shape) {
     const Tensor loaded = weights.load(name, shape, storage_of(name, precision));

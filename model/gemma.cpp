@@ -1,5 +1,6 @@
 #include "model/gemma.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace pi0::model {
@@ -28,12 +29,12 @@ GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const Gem
       input_norm_(context, path + ".input_layernorm", config.width, norms),
       post_attention_norm_(context, path + ".post_attention_layernorm", config.width, norms) {}
 
+Tensor GemmaLayer::heads(const Tensor& projected) const {
+  return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim}).transpose(1, 2);
+}
+
 Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
                           LayerKv* own) const {
-  const std::int64_t batch = x.size(0), length = x.size(1);
-  const auto heads = [&](const Tensor& projected) {
-    return projected.view({batch, length, -1, config_.head_dim}).transpose(1, 2);
-  };
   const Tensor query = rotate(heads(query_(x)), pass.angles);
   const Tensor key = rotate(heads(key_(x)), pass.angles);
   const Tensor value = heads(value_(x));
@@ -47,16 +48,32 @@ Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv*
                   .value = value,
                   .mask = pass.mask,
                   .scale = std::pow(static_cast<double>(config_.head_dim), -0.5)});
-  return out_(attended.transpose(1, 2).contiguous().view({batch, length, -1}));
+  return out_(attended.transpose(1, 2).contiguous().view({x.size(0), x.size(1), -1}));
 }
 
-Tensor GemmaLayer::operator()(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
+Tensor GemmaLayer::operator()(const Tensor& x, const GemmaPass& pass,
+                              const LayerModulation& modulation, const LayerKv* prefix,
                               LayerKv* own) const {
-  const RmsNorm::Output before = input_norm_(x, pass.condition);
+  const RmsNorm::Output before = input_norm_(x, modulation.input);
   const Tensor attended = add_residual(x, attend(before.x, pass, prefix, own), before.gate);
-  const RmsNorm::Output between = post_attention_norm_(attended, pass.condition);
+  const RmsNorm::Output between = post_attention_norm_(attended, modulation.post_attention);
   const Tensor fed = down_(at::gelu(gate_(between.x), "tanh") * up_(between.x));
   return add_residual(attended, fed, between.gate);
+}
+
+LayerKv GemmaLayer::keys_and_values(const Tensor& x, const GemmaPass& pass,
+                                    const LayerModulation& modulation) const {
+  const Tensor normed = input_norm_(x, modulation.input).x;
+  return {rotate(heads(key_(normed)), pass.angles), heads(value_(normed))};
+}
+
+LayerModulation GemmaLayer::modulation(const Tensor& condition) const {
+  return {input_norm_.modulation(condition), post_attention_norm_.modulation(condition)};
+}
+
+bool GemmaLayer::is_observed_beyond_keys() const {
+  return query_.is_observed() || out_.is_observed() || gate_.is_observed() || up_.is_observed() ||
+         down_.is_observed() || attention_.is_observed();
 }
 
 Gemma::Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config,
@@ -69,26 +86,47 @@ Gemma::Gemma(BuildContext& context, const std::string& path, const GemmaConfig& 
         return layers;
       }()),
       norm_(context, path + ".norm", config.width, norms),
-      rotary_(config.head_dim, context.precision, context.device) {}
+      rotary_(config.head_dim, context.precision, context.device),
+      keep_tail_(context.gemm == nullptr) {}
 
-GemmaPass Gemma::begin(const Tensor& mask, const Tensor& positions, const Tensor& condition) const {
-  return {rotary_.angles(positions, layers_.front().dtype()), mask, condition};
+GemmaPass Gemma::begin(const Tensor& mask, const Tensor& positions) const {
+  return {rotary_.angles(positions, layers_.front().dtype()), mask};
+}
+
+Modulation Gemma::modulation(const Tensor& condition) const {
+  Modulation modulation;
+  for (const GemmaLayer& layer : layers_) modulation.layers.push_back(layer.modulation(condition));
+  modulation.last = norm_.modulation(condition);
+  return modulation;
+}
+
+bool Gemma::modulation_is_observed() const {
+  return norm_.is_observed() || std::ranges::any_of(layers_, &GemmaLayer::modulation_is_observed);
 }
 
 KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& positions) const {
-  const GemmaPass pass = begin(mask, positions, {});
+  const GemmaPass pass = begin(mask, positions);
   KvCache cache(layers_.size());
   Tensor x = tokens.to(layers_.front().dtype());
-  for (std::size_t i = 0; i < layers_.size(); ++i) x = layers_[i](x, pass, nullptr, &cache[i]);
-  return cache;  // the final norm is not computed: nothing reads the prefix's output
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    // Of the last layer nothing else is read, nor is the final norm.
+    if (i + 1 == layers_.size() && !keep_tail_ && !layers_[i].is_observed_beyond_keys()) {
+      cache[i] = layers_[i].keys_and_values(x, pass, {});
+    } else {
+      x = layers_[i](x, pass, {}, nullptr, &cache[i]);
+    }
+  }
+  return cache;
 }
 
 Tensor Gemma::decode(const Tensor& tokens, const Tensor& mask, const Tensor& positions,
-                     const Tensor& condition, const KvCache& prefix) const {
-  const GemmaPass pass = begin(mask, positions, condition);
+                     const Modulation& modulation, const KvCache& prefix) const {
+  const GemmaPass pass = begin(mask, positions);
   Tensor x = tokens.to(layers_.front().dtype());
-  for (std::size_t i = 0; i < layers_.size(); ++i) x = layers_[i](x, pass, &prefix[i], nullptr);
-  return norm_(x, condition).x;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    x = layers_[i](x, pass, modulation.layers[i], &prefix[i], nullptr);
+  }
+  return norm_(x, modulation.last).x;
 }
 
 }  // namespace pi0::model

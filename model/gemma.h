@@ -18,8 +18,17 @@ namespace pi0::model {
 // What every layer of a pass shares.
 struct GemmaPass {
   RotaryAngles angles;
-  Tensor mask;       // [B, 1, L, P + L] float32
-  Tensor condition;  // [B, W] float32 for adaptive norms, else undefined
+  Tensor mask;  // [B, 1, L, P + L] float32
+};
+
+// What a condition makes of one layer's norms; undefined where they are not adaptive.
+struct LayerModulation {
+  Tensor input;           // [B, 3W]
+  Tensor post_attention;  // [B, 3W]
+};
+struct Modulation {
+  std::vector<LayerModulation> layers;
+  Tensor last;  // [B, 3W]
 };
 
 class GemmaLayer {
@@ -29,11 +38,26 @@ class GemmaLayer {
 
   // x [B, L, W]; attends to `prefix` (null: none) and to itself. The layer's own keys and values are
   // put into `own` unless it is null.
-  Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
-                    LayerKv* own) const;
+  Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerModulation& modulation,
+                    const LayerKv* prefix, LayerKv* own) const;
+
+  // Its keys and values alone.
+  LayerKv keys_and_values(const Tensor& x, const GemmaPass& pass,
+                          const LayerModulation& modulation) const;
+
+  LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
+
+  bool modulation_is_observed() const {
+    return input_norm_.is_observed() || post_attention_norm_.is_observed();
+  }
+
+  // Whether a hook observes what the layer computes beyond its keys and values.
+  bool is_observed_beyond_keys() const;
+
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
+  Tensor heads(const Tensor& projected) const;  // [B, L, H·D] to [B, H, L, D]
   Tensor attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
   GemmaConfig config_;
@@ -53,16 +77,20 @@ class Gemma {
   KvCache prefill(const Tensor& x, const Tensor& mask, const Tensor& positions) const;
 
   // Runs the suffix x [B, L, W] against a cached prefix of P tokens; normed output [B, L, W].
-  // mask [B, 1, L, P + L]; positions [B, L]; condition [B, W] or undefined.
+  // mask [B, 1, L, P + L]; positions [B, L].
   Tensor decode(const Tensor& x, const Tensor& mask, const Tensor& positions,
-                const Tensor& condition, const KvCache& prefix) const;
+                const Modulation& modulation, const KvCache& prefix) const;
+
+  Modulation modulation(const Tensor& condition) const;  // of [B, W], or undefined
+  bool modulation_is_observed() const;
 
  private:
-  GemmaPass begin(const Tensor& mask, const Tensor& positions, const Tensor& condition) const;
+  GemmaPass begin(const Tensor& mask, const Tensor& positions) const;
 
   std::vector<GemmaLayer> layers_;
   RmsNorm norm_;
   RotaryEmbedding rotary_;
+  bool keep_tail_;  // compute what nothing reads, as the reference does
 };
 
 }  // namespace pi0::model

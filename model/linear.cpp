@@ -9,14 +9,23 @@ Tensor plain_linear(const LinearOperands& operands) {
 Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out,
                Bias bias) {
   MatmulSite& site = context.sites.add(path, SiteKind::linear, in, out);
-  site.weight = context.parameter(path + ".weight", {out, in});
+  const Tensor weight = context.parameter(path + ".weight", {out, in});
+  dtype_ = weight.scalar_type();
+  site.gemm = context.gemm;
+  if (site.gemm != nullptr) {
+    site.packed = pack_weight(weight);
+  } else {
+    site.weight = weight;
+  }
   if (bias == Bias::present) site.bias = context.parameter(path + ".bias", {out});
   site_ = &site;
 }
 
 Tensor Linear::operator()(const Tensor& x) const {
-  const LinearOperands operands{x, site_->weight, site_->bias};
-  return site_->hook != nullptr ? site_->hook->linear(operands) : plain_linear(operands);
+  site_->flop += 2 * x.numel() * site_->out_features;
+  if (site_->hook != nullptr) return site_->hook->linear(x);
+  if (site_->gemm != nullptr) return fast_linear(*site_->gemm, x, site_->packed, site_->bias);
+  return plain_linear({x, site_->weight, site_->bias});
 }
 
 }  // namespace pi0::model

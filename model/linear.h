@@ -17,10 +17,12 @@ class Linear {
          Bias bias = Bias::none);
 
   Tensor operator()(const Tensor& x) const;  // [..., In] to [..., Out]
-  at::ScalarType dtype() const { return site_->weight.scalar_type(); }
+  bool is_observed() const { return site_->is_observed(); }
+  at::ScalarType dtype() const { return dtype_; }  // of its inputs and outputs
 
  private:
-  const MatmulSite* site_;  // owned by the model's SiteList
+  MatmulSite* site_;  // owned by the model's SiteList
+  at::ScalarType dtype_;
 };
 
 }  // namespace pi0::model

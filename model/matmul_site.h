@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "model/kernels/gemm.h"
+
 namespace pi0::model {
 
 using at::Tensor;
@@ -40,8 +42,12 @@ struct AttentionOperands {
 class MatmulHook {
  public:
   virtual ~MatmulHook() = default;
-  virtual Tensor linear(const LinearOperands& operands) = 0;        // [..., Out], dtype of x
+  virtual Tensor linear(const Tensor& x) = 0;                       // [..., Out], dtype of x
   virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of query
+
+  // Whether calls from now on have effects beyond their results, as statistics are; where not, the
+  // model may leave out what it does not need and keep results that cannot change.
+  virtual bool observes() const = 0;
 };
 
 enum class SiteKind { linear, attention };
@@ -61,8 +67,13 @@ struct MatmulSite {
   std::int64_t in_features;   // head size for attention
   std::int64_t out_features;  // head size for attention
   Tensor weight = {};          // [Out, In]; undefined for attention and for layers never called
+  PackedWeight packed = {};    // the weight instead, where the model runs fast kernels
   Tensor bias = {};            // [Out]; undefined without one
-  MatmulHook* hook = nullptr;  // not owned
+  const GemmKernels* gemm = nullptr;  // null: the reference's operations
+  MatmulHook* hook = nullptr;         // not owned
+  std::int64_t flop = 0;              // multiplications and additions done here, for whoever counts
+
+  bool is_observed() const { return hook != nullptr && hook->observes(); }
 };
 
 // The sites of one model in the order of its modules. Addresses stay valid while the list lives.
@@ -72,8 +83,13 @@ class SiteList {
   const std::deque<MatmulSite>& all() const { return sites_; }
   std::deque<MatmulSite>& all() { return sites_; }
 
+  // Whoever sets or removes hooks says so: what the model kept of results under others is void.
+  void hooks_changed() { ++hook_changes_; }
+  std::int64_t hook_changes() const { return hook_changes_; }
+
  private:
   std::deque<MatmulSite> sites_;
+  std::int64_t hook_changes_ = 0;
 };
 
 }  // namespace pi0::model

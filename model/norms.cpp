@@ -7,18 +7,22 @@ constexpr double epsilon = 1e-6;  // of both models
 
 RmsNorm::RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form) {
   if (form == Form::adaptive) {
-    modulation_.emplace(context, path + ".dense", width, 3 * width, Bias::present);
+    dense_.emplace(context, path + ".dense", width, 3 * width, Bias::present);
   } else {
     weight_ = context.parameter(path + ".weight", {width});
   }
 }
 
-RmsNorm::Output RmsNorm::operator()(const Tensor& x, const Tensor& condition) const {
+Tensor RmsNorm::modulation(const Tensor& condition) const {
+  return dense_ ? (*dense_)(condition) : Tensor{};
+}
+
+RmsNorm::Output RmsNorm::operator()(const Tensor& x, const Tensor& modulation) const {
   const Tensor variance = at::square(x.to(at::kFloat)).mean(-1, /*keepdim=*/true);
   const Tensor normed = x * at::rsqrt(variance + epsilon);  // float32
-  if (!modulation_) return {(normed * (1.0 + weight_.to(at::kFloat))).to(x.scalar_type()), {}};
+  if (!dense_) return {(normed * (1.0 + weight_.to(at::kFloat))).to(x.scalar_type()), {}};
 
-  const auto parts = (*modulation_)(condition).unsqueeze(1).chunk(3, -1);
+  const auto parts = modulation.unsqueeze(1).chunk(3, -1);
   const Tensor scale = parts[0].to(at::kFloat), shift = parts[1].to(at::kFloat);
   return {(normed * (1 + scale) + shift).to(x.scalar_type()), parts[2].to(x.scalar_type())};
 }

@@ -19,11 +19,15 @@ class RmsNorm {
   enum class Form { plain, adaptive };
 
   RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form);
-  Output operator()(const Tensor& x, const Tensor& condition) const;  // [B, L, W] and [B, W]
+
+  // Scale, shift and gate [B, 3W] of a condition [B, W]; undefined unless adaptive.
+  Tensor modulation(const Tensor& condition) const;
+  Output operator()(const Tensor& x, const Tensor& modulation) const;  // x [B, L, W]
+  bool is_observed() const { return dense_ && dense_->is_observed(); }
 
  private:
-  Tensor weight_;                    // [W], plain only
-  std::optional<Linear> modulation_;  // W to 3W, adaptive only; "dense" in the checkpoint
+  Tensor weight_;                // [W], plain only
+  std::optional<Linear> dense_;  // W to 3W, adaptive only
 };
 
 class LayerNorm {

@@ -39,10 +39,31 @@ Tensor image_to_input(const Tensor& pixels);
 // adarms_cond_step0 (Pi0.5), expert_output_step0, velocity [steps, B, A, N].
 using Trace = std::map<std::string, Tensor>;
 
+// Cameras that are masked out and prompt places that are padding change nothing but rounding.
+enum class MaskedInputs {
+  keep,  // computed and then ignored, as openpi does
+  skip   // left out where no sample of the batch has them
+};
+
+// Seconds of one call by stage.
+struct StageSeconds {
+  double vision = 0;            // cameras to tokens
+  double prefix = 0;            // language model
+  std::vector<double> denoise;  // per step
+};
+
+struct SampleOptions {
+  MaskedInputs masked = MaskedInputs::keep;
+  Trace* trace = nullptr;           // filled, with masked inputs kept
+  StageSeconds* seconds = nullptr;  // filled
+};
+
 class Pi0 {
  public:
-  // Asks `weights` for every parameter. Throws what it throws.
-  Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, at::Device device);
+  // Asks `weights` for every parameter. Throws what it throws. Without `gemm` the model runs openpi's
+  // operations one by one; with it, on a CPU, the matmuls of these kernels.
+  Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, at::Device device,
+      const GemmKernels* gemm = nullptr);
   Pi0(const Pi0&) = delete;
   Pi0& operator=(const Pi0&) = delete;
 
@@ -50,7 +71,7 @@ class Pi0 {
   // noise and result: [B, A, N] float32; the result is on the model's device. Throws
   // std::invalid_argument when an input has another shape or dtype or a token is out of range.
   Tensor sample_actions(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
-                        Trace* trace = nullptr) const;
+                        const SampleOptions& options = {}) const;
 
   const ModelConfig& config() const { return config_; }
   at::Device device() const { return device_; }
@@ -68,16 +89,22 @@ class Pi0 {
     Tensor pad_mask;  // [B, L] bool, true for real tokens
     KvCache cache;
   };
-  struct Suffix {
-    Tensor tokens;     // [B, S, W] float32: actions, after the state token in Pi0
-    Tensor condition;  // [B, W] float32, Pi0.5 only
+  // What the flow time of every step makes of the expert's norms. Batch 1: it is the same for all.
+  struct Schedule {
+    std::int64_t num_steps = 0;
+    std::int64_t hook_changes = 0;
+    std::vector<Modulation> steps;
   };
   Pi0(const ModelConfig& config, BuildContext context);
   ModelInputs checked(const ModelInputs& inputs, const Tensor& noise) const;
-  Prefix embed_prefix(const ModelInputs& inputs, Trace* trace) const;
-  Suffix embed_suffix(const Tensor& state, const Tensor& noisy_actions, const Tensor& time) const;
+  Prefix embed_prefix(const ModelInputs& inputs, const SampleOptions& options) const;
+  Tensor embed_suffix(const Tensor& state, const Tensor& noisy_actions, const Tensor& time) const;
+  Tensor time_condition(const Tensor& time) const;  // [B, W] float32, Pi0.5 only
   Tensor denoise_step(const Tensor& state, const Prefix& prefix, const Tensor& noisy_actions,
-                      float time, Trace* trace) const;  // velocity [B, A, N]
+                      const Tensor& time, const Modulation* scheduled,
+                      Trace* trace) const;  // velocity [B, A, N]
+  const Schedule* schedule(std::int64_t num_steps, Trace* trace) const;
+  bool modulation_is_observed() const;
 
   ModelConfig config_;
   at::Device device_;
@@ -92,6 +119,8 @@ class Pi0 {
   Linear action_in_, action_out_;
   std::optional<Linear> state_;        // Pi0
   Linear time_mlp_in_, time_mlp_out_;  // action_time_mlp_* in Pi0
+  bool keep_schedule_;                 // false: compute it anew in every call, as the reference does
+  mutable Schedule schedule_;          // of the last call; calls must not overlap
 };
 
 }  // namespace pi0::model

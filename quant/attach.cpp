@@ -10,7 +10,7 @@ namespace pi0::quant {
 
 Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
                        std::function<void(const std::string&)> warn)
-    : context_{book, true, std::move(warn)} {
+    : list_(sites), context_{book, true, false, std::move(warn), &clock_} {
   const c10::InferenceMode inference;
   if (plan.size() != sites.all().size()) {
     throw std::logic_error("attach: the plan is for another model");
@@ -28,15 +28,22 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
                               std::string(name_of(site.kind)), site.in_features, site.out_features,
                               {}});
     }
-    hooks_.push_back(std::make_unique<QuantHook>(site, *formats, context_, entry));
+    if (site.gemm != nullptr && site.kind == model::SiteKind::linear) {
+      hooks_.push_back(std::make_unique<FastLinearHook>(
+          site, *formats, context_, entry, rounding_kernels(site.gemm->set), inputs_));
+    } else {
+      hooks_.push_back(std::make_unique<QuantHook>(site, *formats, context_, entry));
+    }
     sites_.push_back(&site);
   }
   for (std::size_t i = 0; i < hooks_.size(); ++i) sites_[i]->hook = hooks_[i].get();
+  list_.hooks_changed();
   ::malloc_trim(0);  // rounding in float32 slices leaves holes between the codes
 }
 
 Attachment::~Attachment() {
   for (model::MatmulSite* site : sites_) site->hook = nullptr;
+  list_.hooks_changed();
 }
 
 std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/matmul_site.h"
+#include "quant/fast_hook.h"
 #include "quant/quant_hook.h"
 #include "quant/quant_plan.h"
 #include "quant/stats_book.h"
@@ -31,10 +32,19 @@ class Attachment {
   // Whether requests from now on are observed; an unobserved one costs one matmul per site, not two.
   void measure(bool measured) { context_.measure = measured; }
 
+  // Whether from now on each sample of a batch is an observation of its own, as if requests had come
+  // one by one; otherwise a whole batch is one, as in pi0-quant.
+  void observe_samples_apart(bool apart) { context_.samples_apart = apart; }
+
+  const HookClock& clock() const { return clock_; }
+
  private:
+  model::SiteList& list_;
+  HookClock clock_;
   HookContext context_;
   std::vector<model::MatmulSite*> sites_;  // those with our hooks
-  std::vector<std::unique_ptr<QuantHook>> hooks_;
+  PackedInputs inputs_;
+  std::vector<std::unique_ptr<model::MatmulHook>> hooks_;
 };
 
 // Makes an attachment for `request` on `sites`; what callers outside the server use.

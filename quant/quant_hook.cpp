@@ -14,50 +14,62 @@ bool holds_exactly(at::ScalarType dtype, Format format) {
   return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
 }
 
+CallError error_of(const Tensor& reference, const Tensor& result) {
+  CallError call;
+  call.mse = (reference - result).pow(2).mean().item<float>();
+  call.reference_power = reference.pow(2).mean().item<float>();
+  // Only an error that is not finite can come from elements that are not.
+  if (!std::isfinite(call.mse)) {
+    call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
+  }
+  return call;
+}
+
 Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tensor) : tensor; }
 
 }  // namespace
 
-QuantHook::QuantHook(const model::MatmulSite& site, FormatPair formats, const HookContext& context,
+QuantHook::QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
                      std::size_t entry)
-    : site_(site), formats_(formats), context_(context), entry_(entry) {
+    : site_(site), formats_(formats), context_(context), entry_(entry), overflow_(site, context) {
   const auto encode = [&](const Tensor& parameter, const char* what) {
     if (!parameter.defined() || holds_exactly(parameter.scalar_type(), formats_.input)) {
       return parameter;
     }
     const Rounded codes = round_to_codes(parameter, formats_.input);
-    note_overflow(codes, what);
+    overflow_.note(codes.overflowed, what);
     return codes.values;
   };
   weight_codes_ = encode(site.weight, "its weight");
   bias_codes_ = encode(site.bias, "its bias");
 }
 
-Tensor QuantHook::linear(const model::LinearOperands& operands) {
-  const model::LinearOperands exact{operands.x.to(at::kFloat), operands.weight, operands.bias};
+Tensor QuantHook::linear(const Tensor& operand) {
+  const model::LinearOperands exact{operand.to(at::kFloat), site_.weight, site_.bias};
   const Rounded x = round_to(exact.x, formats_.input);
-  note_overflow(x, "its input");
+  overflow_.note(x.overflowed, "its input");
   const Tensor sum =
       model::plain_linear({x.values, widened(weight_codes_), widened(bias_codes_)});  // float32
   const Rounded y = round_to(sum, formats_.output);
-  note_overflow(y, "its output");
-  if (is_measured()) {
-    const bool same_operands = holds_exactly(operands.x.scalar_type(), formats_.input) &&
-                               weight_codes_.is_same(operands.weight) &&
-                               bias_codes_.is_same(operands.bias);
-    const Tensor reference =
-        same_operands ? sum
-                      : model::plain_linear(
-                            {exact.x, widened(operands.weight), widened(operands.bias)});
+  overflow_.note(y.overflowed, "its output");
+  if (context_.measured()) {
+    const bool same_operands = holds_exactly(operand.scalar_type(), formats_.input) &&
+                               weight_codes_.is_same(site_.weight) &&
+                               bias_codes_.is_same(site_.bias);
+    Tensor reference = sum;
+    if (!same_operands) {
+      site_.flop += 2 * operand.numel() * site_.out_features;
+      reference = model::plain_linear({exact.x, widened(site_.weight), widened(site_.bias)});
+    }
     observe(reference, y.values);
   }
-  return y.values.to(operands.x.scalar_type());
+  return y.values.to(operand.scalar_type());
 }
 
 Tensor QuantHook::round_operand(const Tensor& operand) {
   if (!operand.defined()) return operand;
   const Rounded rounded = round_to(operand.to(at::kFloat), formats_.input);
-  note_overflow(rounded, "its input");
+  overflow_.note(rounded.overflowed, "its input");
   return rounded.values.to(operand.scalar_type());
 }
 
@@ -67,31 +79,34 @@ Tensor QuantHook::attention(const model::AttentionOperands& exact) {
                           &operands.key, &operands.value}) {
     *operand = round_operand(*operand);
   }
-  const Tensor attended = model::plain_attention(operands);
+  const Tensor attended = model::run_attention(site_.gemm, operands);
   const Rounded y = round_to(attended.to(at::kFloat), formats_.output);
-  note_overflow(y, "its output");
+  overflow_.note(y.overflowed, "its output");
   const Tensor result = y.values.to(attended.scalar_type());
-  if (is_measured()) {
+  if (context_.measured()) {
     const bool same_operands = holds_exactly(exact.query.scalar_type(), formats_.input);
-    const Tensor reference = same_operands ? attended : model::plain_attention(exact);
+    Tensor reference = attended;
+    if (!same_operands) {
+      site_.flop += model::attention_flop(exact);
+      reference = model::run_attention(site_.gemm, exact);
+    }
     observe(reference.to(at::kFloat), result.to(at::kFloat));
   }
   return result;
 }
 
 void QuantHook::observe(const Tensor& reference, const Tensor& result) {
-  CallError call;
-  call.mse = (reference - result).pow(2).mean().item<float>();
-  call.reference_power = reference.pow(2).mean().item<float>();
-  // Only an error that is not finite can come from elements that are not.
-  if (!std::isfinite(call.mse)) {
-    call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
+  if (!context_.samples_apart) {
+    context_.book->observe(entry_, error_of(reference, result));
+    return;
   }
-  context_.book->observe(entry_, call);
+  for (std::int64_t i = 0; i < result.size(0); ++i) {
+    context_.book->observe(entry_, error_of(reference[i], result[i]));
+  }
 }
 
-void QuantHook::note_overflow(const Rounded& rounded, const char* what) {
-  if (!rounded.overflowed || warned_) return;
+void OverflowNote::note(bool overflowed, const char* what) {
+  if (!overflowed || warned_) return;
   warned_ = true;
   if (context_.warn) context_.warn(site_.path + ": a format overflowed in " + what);
 }

@@ -6,28 +6,20 @@
 #include <atomic>
 #include <cmath>
 
-#include "quant/kernels/rounding_kernels.h"
-
 namespace pi0::quant {
 namespace {
 
 constexpr std::int64_t values_per_task = 1 << 15;
-
-// Whether rounding carries a magnitude past the largest value: from half a step above it on.
-bool overflows(float magnitude, Format format) {
-  const Grid grid = grid_of(format);
-  const float step = std::ldexp(1.0F, std::ilogb(grid.largest) - grid.mantissa_bits);
-  return std::isfinite(magnitude) && magnitude >= grid.largest + step / 2;
-}
 
 Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
   const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
   Rounded result{at::empty_like(source)};
   const float* in = source.const_data_ptr<float>();
   float* out = result.values.mutable_data_ptr<float>();
+  const RoundingKernels& kernels = best_rounding_kernels();
   std::atomic<bool> overflowed = false;
   at::parallel_for(0, source.numel(), values_per_task, [&](std::int64_t begin, std::int64_t end) {
-    const float largest = round_on_cpu(in + begin, out + begin, end - begin, format);
+    const float largest = kernels.round(in + begin, out + begin, end - begin, format);
     if (overflows(largest, format)) overflowed = true;
   });
   result.overflowed = overflowed;
@@ -35,6 +27,28 @@ Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
 }
 
 }  // namespace
+
+const RoundingKernels& rounding_kernels(model::InstructionSet set) {
+  switch (set) {
+#ifdef __x86_64__
+    case model::InstructionSet::avx2: return avx2_rounding();
+    case model::InstructionSet::avx512:
+    case model::InstructionSet::avx512_bf16: return avx512_rounding();
+#endif
+    default: return portable_rounding();
+  }
+}
+
+const RoundingKernels& best_rounding_kernels() {
+  static const model::InstructionSet best = model::instruction_sets().back();
+  return rounding_kernels(best);
+}
+
+bool overflows(float magnitude, Format format) {
+  const Grid grid = grid_of(format);
+  const float step = std::ldexp(1.0F, std::ilogb(grid.largest) - grid.mantissa_bits);
+  return std::isfinite(magnitude) && magnitude >= grid.largest + step / 2;
+}
 
 Rounded round_to(const at::Tensor& values, Format format) {
   TORCH_CHECK(values.scalar_type() == at::kFloat, "round_to: found ", values.scalar_type(),
@@ -71,6 +85,27 @@ Rounded round_to_codes(const at::Tensor& parameter, Format format) {
     target.narrow(0, first, length).copy_(rounded.values);
     result.overflowed |= rounded.overflowed;
   }
+  return result;
+}
+
+RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight,
+                             Format format) {
+  const at::Tensor& from = weight.panels;
+  RoundedWeight result{{at::empty(from.sizes(), from.options().dtype(code_dtype(format))), weight.out,
+                        weight.in}};
+  const bool is_bfloat16 = from.scalar_type() == at::kBFloat16;
+  TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ",
+              from.scalar_type(), ", expected float32 or bfloat16");
+  const auto* in = static_cast<const std::uint8_t*>(from.const_data_ptr());
+  auto* out = static_cast<std::uint8_t*>(result.weight.panels.mutable_data_ptr());
+  const std::int64_t in_bytes = from.element_size(), out_bytes = result.weight.panels.element_size();
+  std::atomic<bool> overflowed = false;
+  at::parallel_for(0, from.numel(), values_per_task, [&](std::int64_t begin, std::int64_t end) {
+    const float largest =
+        kernels.encode(in + begin * in_bytes, is_bfloat16, out + begin * out_bytes, end - begin, format);
+    if (overflows(largest, format)) overflowed = true;
+  });
+  result.overflowed = overflowed;
   return result;
 }
 

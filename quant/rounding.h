@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include "model/kernels/gemm.h"
 #include "quant/format.h"
+#include "quant/kernels/rounding_kernels.h"
 
 namespace pi0::quant {
 
@@ -11,6 +13,16 @@ struct Rounded {
   at::Tensor values;         // on the format's grid
   bool overflowed = false;   // a finite value was beyond the format's largest
 };
+
+// The loops that go with an instruction set, and those of the best one that this CPU has.
+const RoundingKernels& rounding_kernels(model::InstructionSet set);
+const RoundingKernels& best_rounding_kernels();
+
+// The same by libtorch's casts, for any device: the slow oracle that the loops must equal.
+at::Tensor round_by_casts(const at::Tensor& values, Format format);
+
+// Whether rounding carries a magnitude past the format's largest value: from half a step above it on.
+bool overflows(float magnitude, Format format);
 
 // [...] float32 to the same. float32 gives its argument back. Throws c10::Error for another dtype.
 Rounded round_to(const at::Tensor& values, Format format);
@@ -23,5 +35,13 @@ inline at::Tensor from_codes(const at::Tensor& codes) { return codes.to(at::kFlo
 // A parameter of any floating dtype rounded and held as codes, a slice at a time, so that a large one
 // needs no float32 copy. Result: codes of the parameter's shape.
 Rounded round_to_codes(const at::Tensor& parameter, Format format);
+
+// The same for a packed weight, whose codes stay where they are.
+struct RoundedWeight {
+  model::PackedWeight weight;
+  bool overflowed = false;
+};
+RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight,
+                             Format format);
 
 }  // namespace pi0::quant

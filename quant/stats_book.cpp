@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <ctime>
+#include <stdexcept>
+#include <utility>
 
 namespace pi0::quant {
 
@@ -27,17 +29,25 @@ std::size_t StatsBook::add_site(const SiteEntry& site) {
 
 void StatsBook::observe(std::size_t site, const CallError& call) { pending_.push_back({site, call}); }
 
-void StatsBook::finish_request(Measured measured) {
-  const std::lock_guard lock(mutex_);
-  for (const Observation& observation : pending_) {
-    sites_[observation.site].errors.add(observation.call);
-  }
-  pending_.clear();
-  ++requests_;
-  if (measured == Measured::yes) ++measured_;
-}
+void StatsBook::finish_request(Measured measured) { finish_batch({true}, measured); }
 
 void StatsBook::drop_request() { pending_.clear(); }
+
+void StatsBook::finish_batch(const std::vector<bool>& answered, Measured measured) {
+  const std::vector<Observation> seen = std::exchange(pending_, {});
+  const std::lock_guard lock(mutex_);
+  for (std::size_t request = 0; request < answered.size(); ++request) {
+    if (!answered[request]) continue;
+    if (seen.size() % answered.size() != 0) {
+      throw std::logic_error("StatsBook: the samples of a batch were not observed in turns");
+    }
+    for (std::size_t i = request; i < seen.size(); i += answered.size()) {
+      sites_[seen[i].site].errors.add(seen[i].call);
+    }
+    ++requests_;
+    if (measured == Measured::yes) ++measured_;
+  }
+}
 
 StatsSnapshot StatsBook::snapshot() const {
   const std::lock_guard lock(mutex_);

@@ -45,6 +45,10 @@ class StatsBook {
   void finish_request(Measured measured);
   void drop_request();
 
+  // The same for requests that were the samples of one batch and were observed apart, so that their
+  // observations came in turns. Those that were answered count, as if they had come one by one.
+  void finish_batch(const std::vector<bool>& answered, Measured measured);
+
   StatsSnapshot snapshot() const;
   void reset();                        // zero, from now on; a request under way counts when finished
   void merge(const StatsBook& other);  // sites by layer; other's calls as if they came later

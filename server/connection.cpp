@@ -356,13 +356,13 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   }
 
   // Waits for this request's turn and its inference. Nothing when it was taken back before that.
-  asio::awaitable<std::optional<InferenceWorker::Outcome>> infer(protocol::Dict request) {
-    std::optional<InferenceWorker::Outcome> outcome;
+  asio::awaitable<std::optional<Outcome>> infer(protocol::Dict request) {
+    std::optional<Outcome> outcome;
     // Done runs on the worker's thread and moves the connection out of itself, so that the last
     // owner lets go on the network thread.
     ticket_ = service_.worker.submit(
         std::move(request),
-        [self = shared_from_this(), &outcome](InferenceWorker::Outcome result) mutable {
+        [self = shared_from_this(), &outcome](Outcome result) mutable {
           const auto executor = self->ws_.get_executor();
           asio::post(executor,
                      [self = std::move(self), &outcome, result = std::move(result)]() mutable {

@@ -2,12 +2,27 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stdexcept>
 #include <utility>
 
 namespace pi0::server {
 
-InferenceWorker::InferenceWorker(InferFunction infer)
-    : infer_(std::move(infer)), thread_([this] { work(); }) {}
+BatchInferFunction one_by_one(InferFunction infer) {
+  return [infer = std::move(infer)](std::vector<protocol::Dict> requests) {
+    std::vector<Outcome> outcomes(requests.size());
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      try {
+        outcomes[i].answer = infer(std::move(requests[i]));
+      } catch (const std::exception&) {
+        outcomes[i].error = std::current_exception();
+      }
+    }
+    return outcomes;
+  };
+}
+
+InferenceWorker::InferenceWorker(BatchInferFunction infer, std::size_t max_batch)
+    : infer_(std::move(infer)), max_batch_(max_batch), thread_([this] { work(); }) {}
 
 InferenceWorker::~InferenceWorker() {
   {
@@ -35,22 +50,35 @@ void InferenceWorker::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
     if (stopping_) return;
-    Job job = std::move(waiting_.front());
-    waiting_.pop_front();
+    std::vector<protocol::Dict> requests;
+    std::vector<Done> done;
+    while (requests.size() < max_batch_ && !waiting_.empty()) {
+      requests.push_back(std::move(waiting_.front().request));
+      done.push_back(std::move(waiting_.front().done));
+      waiting_.pop_front();
+    }
     lock.unlock();
 
-    Outcome outcome;
-    const auto start = std::chrono::steady_clock::now();
-    try {
-      outcome.answer = infer_(std::move(job.request));
-    } catch (const std::exception&) {
-      outcome.error = std::current_exception();
-    }
-    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
-    outcome.infer_ms = took.count();
-    job.done(std::move(outcome));
+    std::vector<Outcome> outcomes = outcomes_of(std::move(requests));
+    for (std::size_t i = 0; i < done.size(); ++i) done[i](std::move(outcomes[i]));
+    done.clear();  // before the wait for the next requests: a Done may own its connection
     lock.lock();
   }
+}
+
+std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<protocol::Dict> requests) const {
+  const std::size_t count = requests.size();
+  std::vector<Outcome> outcomes;
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    outcomes = infer_(std::move(requests));
+    if (outcomes.size() != count) throw std::logic_error("the policy did not answer each request");
+  } catch (const std::exception&) {
+    outcomes.assign(count, Outcome{{}, std::current_exception()});
+  }
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+  for (Outcome& outcome : outcomes) outcome.infer_ms = took.count();
+  return outcomes;
 }
 
 }  // namespace pi0::server

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <vector>
 
 #include "server/server_options.h"
 #include "tools/command_line.h"
@@ -15,9 +16,11 @@
 
 namespace {
 
+using pi0::policy::CallWatch;
+using pi0::policy::Reply;
 using pi0::protocol::Dict;
-using pi0::protocol::NdArray;
 using pi0::server::HttpResponse;
+using pi0::server::Outcome;
 using pi0::server::ProgramOptions;
 using pi0::server::Recorder;
 using pi0::tools::QuantSession;
@@ -104,14 +107,23 @@ void serve(ProgramOptions& options) {
   }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
-  const auto infer = [&](Dict request) {
-    NdArray noise;
-    const auto ask = [&] { return loaded.policy->infer(request, &noise); };
-    Dict answer = session ? session->count(ask) : ask();
-    if (recorder) recorder->record(std::move(request), std::move(noise), answer);
-    return answer;
+  const auto infer = [&](std::vector<Dict> requests) {
+    CallWatch watch;
+    if (session) {
+      watch.kinds = session->begin(requests.size());
+      watch.around = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
+    }
+    std::vector<Outcome> outcomes;
+    for (Reply& reply : loaded.policy->infer_together(requests, watch)) {
+      Dict& request = requests[outcomes.size()];
+      if (recorder && !reply.error) {
+        recorder->record(std::move(request), std::move(reply.noise), reply.answer);
+      }
+      outcomes.push_back({std::move(reply.answer), std::move(reply.error)});
+    }
+    return outcomes;
   };
-  pi0::server::Server server(options.server, loaded.policy->metadata(), infer);
+  pi0::server::Server server(options.server, loaded.policy->metadata(), infer, options.max_batch);
   if (session) add_statistics(server, *session, options.stats_interval);
   serve_until_signal(server, session.get());
 }

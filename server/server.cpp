@@ -19,8 +19,9 @@ namespace asio = boost::asio;
 
 class Server::Impl {
  public:
-  Impl(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
-      : worker_(std::move(infer)),
+  Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
+       std::size_t max_batch)
+      : worker_(std::move(infer), max_batch),
         service_{std::move(options), protocol::encode(metadata), {}, worker_},
         listener_(io_, service_) {
     add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }});
@@ -105,7 +106,10 @@ class Server::Impl {
 };
 
 Server::Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
-    : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer))) {}
+    : Server(std::move(options), metadata, one_by_one(std::move(infer)), /*max_batch=*/1) {}
+Server::Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
+               std::size_t max_batch)
+    : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer), max_batch)) {}
 Server::~Server() = default;
 std::uint16_t Server::port() const { return impl_->port(); }
 void Server::add_route(Route route) { impl_->add_route(std::move(route)); }

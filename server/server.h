@@ -31,6 +31,10 @@ class Server {
   // Opens the port; clients that connect before run() wait. Throws std::runtime_error when the
   // address is taken or not ours.
   Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer);
+
+  // The same with a function that answers up to `max_batch` requests that wait together.
+  Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
+         std::size_t max_batch);
   ~Server();
 
   std::uint16_t port() const;
@@ -40,8 +44,8 @@ class Server {
   void on_signal(int signal, std::function<void()> work);
   void every(std::chrono::milliseconds interval, std::function<void()> work);
 
-  // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted, a
-  // request whose inference runs is answered, all others are dropped, and every connection is
+  // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted,
+  // requests whose inference runs are answered, all others are dropped, and every connection is
   // closed with 1001. A second signal has its default action and ends the process.
   void run();
 

@@ -116,6 +116,11 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   app.add_option("--host", options.server.host, "Address to listen on")->capture_default_str();
   app.add_option("--port", options.server.port, "Port to listen on; 0 picks a free one")
       ->capture_default_str();
+  app.add_option("--max-batch", options.max_batch,
+                 "Answer up to so many requests that wait with one call of the model; the last bits "
+                 "of an answer may then depend on its company")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_flag("--list-layers", options.list_layers, "List linears and attentions, then exit");
   app.add_flag("--dry-run", options.dry_run,
                "Check checkpoint, statistics, tokenizer and options, then exit");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -19,6 +20,7 @@ struct ProgramOptions {
   tools::QuantOptions quant;
   double stats_interval = 0;  // seconds between writes of the statistics; 0: only at the end
   ServerOptions server;
+  std::size_t max_batch = 1;  // requests that share a call of the model
   RecorderOptions record;
   std::string env = "aloha_sim";  // openpi's default environment
   std::string policy;             // "policy:checkpoint", "policy:default" or nothing

@@ -10,5 +10,6 @@ void add_list_layers(CLI::App& app);
 void add_infer(CLI::App& app);
 void add_client(CLI::App& app);
 void add_make_checkpoint(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace pi0::tools

@@ -101,8 +101,10 @@ void infer_tensors(const InferOptions& options) {
   const at::Tensor actions =
       with_hooks(options, plan, *model, options.model.config, steps,
                  [&] {
-                   return model->sample_actions(inputs, noise, steps,
-                                                options.trace.empty() ? nullptr : &trace);
+                   return model->sample_actions(
+                       inputs, noise, steps,
+                       {.masked = options.trace.empty() ? options.model.masked : model::MaskedInputs::keep,
+                        .trace = options.trace.empty() ? nullptr : &trace});
                  })
           .cpu();
   model::write_safetensors(options.output, {{"actions", actions}});

@@ -13,5 +13,6 @@ int main(int argc, char** argv) {
   pi0::tools::add_infer(app);
   pi0::tools::add_client(app);
   pi0::tools::add_make_checkpoint(app);
+  pi0::tools::add_bench(app);
   return pi0::tools::run_program(app, argc, argv);
 }

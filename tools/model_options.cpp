@@ -39,6 +39,13 @@ policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t
       vocab_size);
 }
 
+// Null: the reference's operations, which a GPU runs in any case.
+const model::GemmKernels* chosen_gemm(const ModelOptions& options, at::Device device) {
+  if (options.kernels == Kernels::reference || !device.is_cpu()) return nullptr;
+  return &model::gemm_kernels(options.instructions ? *options.instructions
+                                                   : model::fastest_instruction_set());
+}
+
 void require_checkpoint(const ModelOptions& options) {
   if (options.checkpoint_dir.empty() && !options.random_weights) {
     throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
@@ -87,13 +94,24 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
   app.add_option("--kernels", options.kernels,
-                 "reference: openpi's operations one by one; fast: may sum in another order "
-                 "(today both are the same)")
+                 "fast: our own matmuls, which sum in another order; reference: openpi's operations one "
+                 "by one")
       ->transform(CLI::CheckedTransformer(std::map<std::string, Kernels>{
           {"reference", Kernels::reference}, {"fast", Kernels::fast}}))
       ->default_str("fast");
+  std::map<std::string, model::InstructionSet> sets;
+  for (const model::InstructionSet set : model::instruction_sets()) sets[std::string(name_of(set))] = set;
+  app.add_option("--instructions", options.instructions,
+                 "Instruction set of the fast kernels; default: the one measured fastest at start")
+      ->transform(CLI::CheckedTransformer(sets));
+  CLI::Option* keep = app.add_flag_callback(
+      "--keep-masked", [&options] { options.masked = model::MaskedInputs::keep; },
+      "Compute masked cameras and padded tokens and then ignore them, as openpi does and pi0-quant's "
+      "statistics count them (default)");
   app.add_flag_callback(
-      "--keep-masked", [] {}, "Compute masked cameras and padded tokens as openpi does (today always so)");
+         "--skip-masked", [&options] { options.masked = model::MaskedInputs::skip; },
+         "Leave them out: the same actions up to rounding, with about half the work for two cameras")
+      ->excludes(keep);
   app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -152,15 +170,16 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
   require_checkpoint(options);
   const at::Device device = chosen_device(options.device);
   if (options.threads > 0) at::set_num_threads(options.threads);
+  const model::GemmKernels* const gemm = chosen_gemm(options, device);
   if (options.random_weights) {
     model::RandomWeights weights(options.seed.value_or(0));
-    return std::make_shared<model::Pi0>(config, weights, options.precision, device);
+    return std::make_shared<model::Pi0>(config, weights, options.precision, device, gemm);
   }
   Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
   model::Checkpoint checkpoint(options.checkpoint_dir, [&](std::uint64_t done, std::uint64_t total) {
     progress.update(done, total);
   });
-  auto model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, device);
+  auto model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, device, gemm);
   checkpoint.finish();
   return model;
 }
@@ -179,14 +198,15 @@ LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
   if (!options.seed) options.seed = std::random_device{}();
   const std::shared_ptr<model::Pi0> model = load_model(options, parts.sizes);
   const int threads = options.threads;
+  const model::SampleOptions sampling{.masked = options.masked};
   auto policy = std::make_unique<policy::Policy>(
       std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer),
-      [model, threads](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
+      [model, threads, sampling](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
         if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
-        return model->sample_actions(inputs, noise, steps);
+        return model->sample_actions(inputs, noise, steps, sampling);
       },
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed,
-                            std::move(warn)});
+                            std::move(warn), options.masked});
   return {model, std::move(policy)};
 }
 

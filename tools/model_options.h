@@ -29,6 +29,8 @@ struct ModelOptions {
   std::string device = "auto";
   model::Precision precision = model::Precision::bfloat16;
   Kernels kernels = Kernels::fast;
+  std::optional<model::InstructionSet> instructions;  // of the fast kernels; none: the fastest here
+  model::MaskedInputs masked = model::MaskedInputs::keep;
   int threads = 0;                        // 0: libtorch's default
   std::optional<std::int64_t> num_steps;  // none: the checkpoint's
   std::optional<std::uint64_t> seed;      // none: a random one

@@ -93,6 +93,19 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
   attachment_ = quant::attach(model.sites(), plan, &book_, std::move(warn));
 }
 
+std::vector<bool> QuantSession::begin(std::size_t count) {
+  std::vector<bool> measured(count);
+  for (std::size_t i = 0; i < count; ++i) measured[i] = begun_++ % every_ == 0;
+  return measured;
+}
+
+void QuantSession::count_batch(bool measured, const std::function<std::vector<bool>()>& call) {
+  using Measured = quant::StatsBook::Measured;
+  attachment_->measure(measured);
+  attachment_->observe_samples_apart(true);
+  book_.finish_batch(call(), measured ? Measured::yes : Measured::no);
+}
+
 std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }
 
 void QuantSession::write() const {

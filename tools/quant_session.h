@@ -49,21 +49,24 @@ class QuantSession {
   QuantSession(model::Pi0& model, const QuantOptions& options, const quant::PlanRequest& plan,
                nlohmann::ordered_json meta, std::function<void(const std::string&)> warn);
 
-  // Runs one request on the model's thread and counts it if it ends well.
+  // Runs one request on the model's thread and counts it if it ends well; a batch of tensors is one
+  // observation, as in pi0-quant.
   template <class Work>
   auto count(Work&& work) {
-    const bool measured = begun_++ % every_ == 0;
-    attachment_->measure(measured);
     try {
       auto answer = work();
-      book_.finish_request(measured ? quant::StatsBook::Measured::yes
-                                    : quant::StatsBook::Measured::no);
+      book_.finish_request(quant::StatsBook::Measured::yes);
       return answer;
     } catch (...) {
       book_.drop_request();
       throw;
     }
   }
+
+  // For requests that share calls of the model: first which of the next `count` are measured, then
+  // each call, of requests that all are or all are not. `call` says which of them were answered.
+  std::vector<bool> begin(std::size_t count);
+  void count_batch(bool measured, const std::function<std::vector<bool>()>& call);
 
   std::size_t site_count() const { return attachment_->site_count(); }
   std::string report() const;  // JSON, from any thread

@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -56,16 +57,95 @@ Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokeni
       generator_(at::detail::createCPUGenerator(options_.seed)) {}
 
 protocol::Dict Policy::infer(const protocol::Dict& request, protocol::NdArray* noise_used) {
-  const model::ModelInputs inputs = prepare(request);
-  const at::Tensor noise = noise_for(request);
-  if (noise_used != nullptr) *noise_used = noise_field(noise[0]);
-  const auto start = std::chrono::steady_clock::now();
-  const at::Tensor chunk = sample_actions_(inputs, noise, options_.num_steps);
-  const std::chrono::duration<double, std::milli> infer_ms =
-      std::chrono::steady_clock::now() - start;
-  protocol::Dict answer = finish(chunk, inputs.state);
-  protocol::add_policy_timing(answer, infer_ms.count());
-  return answer;
+  Reply reply = std::move(infer_together({&request, 1}).front());
+  if (reply.error) std::rethrow_exception(reply.error);
+  if (noise_used != nullptr) *noise_used = std::move(reply.noise);
+  return std::move(reply.answer);
+}
+
+std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests,
+                                          const CallWatch& watch) {
+  std::vector<Reply> replies(requests.size());
+  std::vector<Sample> waiting;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    try {
+      const bool kind = !watch.kinds.empty() && watch.kinds[i];
+      waiting.push_back({i, kind, prepare(requests[i]), noise_for(requests[i])});
+      replies[i].noise = noise_field(waiting.back().noise[0]);
+    } catch (const std::exception&) {
+      replies[i].error = std::current_exception();
+    }
+  }
+  while (!waiting.empty()) {
+    const Sample first = waiting.front();
+    const auto rest = std::stable_partition(
+        waiting.begin(), waiting.end(),
+        [&](const Sample& sample) { return share_a_call(first, sample); });
+    watch.around(first.kind, [&] { return answer({waiting.begin(), rest}, replies); });
+    waiting.erase(waiting.begin(), rest);
+  }
+  return replies;
+}
+
+// Where the model leaves masked inputs out, it must leave out the same of both.
+bool Policy::share_a_call(const Sample& a, const Sample& b) const {
+  if (a.kind != b.kind) return false;
+  return options_.masked == model::MaskedInputs::keep ||
+         (at::equal(a.inputs.token_mask, b.inputs.token_mask) &&
+          std::ranges::equal(a.inputs.image_masks, b.inputs.image_masks, at::equal));
+}
+
+// The samples as one batch; a single one as it is.
+Policy::Sample Policy::joined(std::span<const Sample> samples) {
+  Sample batch = samples.front();
+  if (samples.size() == 1) return batch;
+  const auto join = [&](auto part) {
+    std::vector<at::Tensor> parts;
+    for (const Sample& sample : samples) parts.push_back(part(sample));
+    return at::cat(parts);
+  };
+  for (std::size_t camera = 0; camera < batch.inputs.images.size(); ++camera) {
+    batch.inputs.images[camera] = join([&](const Sample& s) { return s.inputs.images[camera]; });
+    batch.inputs.image_masks[camera] =
+        join([&](const Sample& s) { return s.inputs.image_masks[camera]; });
+  }
+  batch.inputs.tokens = join([](const Sample& s) { return s.inputs.tokens; });
+  batch.inputs.token_mask = join([](const Sample& s) { return s.inputs.token_mask; });
+  batch.inputs.state = join([](const Sample& s) { return s.inputs.state; });
+  batch.noise = join([](const Sample& s) { return s.noise; });
+  return batch;
+}
+
+// One call of the model. Says which samples have an answer.
+std::vector<bool> Policy::answer(std::span<const Sample> samples,
+                                 std::vector<Reply>& replies) const {
+  std::vector<bool> answered(samples.size());
+  at::Tensor chunks;
+  std::chrono::duration<double, std::milli> infer_ms{};
+  try {
+    const Sample batch = joined(samples);
+    const auto start = std::chrono::steady_clock::now();
+    chunks = sample_actions_(batch.inputs, batch.noise, options_.num_steps);
+    infer_ms = std::chrono::steady_clock::now() - start;
+    if (chunks.size(0) != static_cast<std::int64_t>(samples.size())) {
+      throw std::runtime_error("the model's actions are not of as many samples as it was given");
+    }
+  } catch (const std::exception&) {
+    for (const Sample& sample : samples) replies[sample.request].error = std::current_exception();
+    return answered;
+  }
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    Reply& reply = replies[samples[i].request];
+    try {
+      reply.answer =
+          finish(chunks.narrow(0, static_cast<std::int64_t>(i), 1), samples[i].inputs.state);
+      protocol::add_policy_timing(reply.answer, infer_ms.count());
+      answered[i] = true;
+    } catch (const std::exception&) {
+      reply.error = std::current_exception();
+    }
+  }
+  return answered;
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {

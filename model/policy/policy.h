@@ -2,15 +2,19 @@
 // Reference: Policy.infer of openpi's src/openpi/policies/policy.py and the transforms that
 // create_trained_policy gives it. Knows no sockets, formats or weights.
 //
-// Shape letters: A action horizon, N action size of the model, T prompt places.
+// Shape letters: B requests in one call of the model, A action horizon, N action size of the model,
+// T prompt places.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "model/pi0.h"
 #include "model/policy/norm_stats.h"
@@ -22,7 +26,7 @@
 
 namespace pi0::policy {
 
-// Pi0::sample_actions: noise and result [1, A, N] float32.
+// Pi0::sample_actions: noise and result [B, A, N] float32.
 using SampleActions = std::function<at::Tensor(const model::ModelInputs& inputs, at::Tensor noise,
                                                std::int64_t num_steps)>;
 
@@ -31,12 +35,29 @@ struct PolicyOptions {
   std::int64_t num_steps = 10;                     // denoise steps
   std::uint64_t seed = 0;                          // of the noise of requests that bring none
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
+  model::MaskedInputs masked = model::MaskedInputs::keep;  // what sample_actions does with them
+};
+
+// What became of one of several requests.
+struct Reply {
+  protocol::Dict answer;
+  std::exception_ptr error = nullptr;  // null when there is an answer
+  protocol::NdArray noise = {};        // the field "noise" with which this request has this answer
+};
+
+// For whoever has a part in the calls of the model, as statistics have.
+struct CallWatch {
+  // Of each request; only requests of one kind share a call. Empty: all are of kind false.
+  std::vector<bool> kinds = {};
+  // Runs `call` once, which calls the model and says which of its requests were answered.
+  std::function<void(bool kind, const std::function<std::vector<bool>()>& call)> around =
+      [](bool, const std::function<std::vector<bool>()>& call) { call(); };
 };
 
 // A request's field "noise". `noise` is [A, N] float32 on the CPU.
 protocol::NdArray noise_field(const at::Tensor& noise);
 
-// Calls of infer() must not overlap: requests without noise draw from one generator.
+// Calls that infer must not overlap: requests without noise draw from one generator.
 class Policy {
  public:
   // Throws PolicyConfigError or NormStatsError when the parts do not fit each other.
@@ -52,7 +73,13 @@ class Policy {
   // with which this request has this answer.
   protocol::Dict infer(const protocol::Dict& request, protocol::NdArray* noise_used = nullptr);
 
-  // What the model sees of a request: one batch, state float64 [1, N], tokens int64 [1, T].
+  // The same for requests that came one after the other, with as few calls of the model as there can
+  // be. Noise is drawn in their order. Each has its own error; an error of the model is that of all
+  // requests of the call.
+  std::vector<Reply> infer_together(std::span<const protocol::Dict> requests,
+                                    const CallWatch& watch = {});
+
+  // What the model sees of a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;
 
   // The answer without timing. `chunk` is [1, A, N] float32, `state` as in prepare()'s result.
@@ -62,6 +89,16 @@ class Policy {
   const PolicyConfig& config() const { return config_; }
 
  private:
+  struct Sample {
+    std::size_t request;  // its index
+    bool kind;
+    model::ModelInputs inputs;
+    at::Tensor noise;
+  };
+
+  bool share_a_call(const Sample& a, const Sample& b) const;
+  static Sample joined(std::span<const Sample> samples);
+  std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;
   PromptTokens tokenize(const RobotObservation& seen, const std::vector<double>& state) const;
   at::Tensor noise_for(const protocol::Dict& request);

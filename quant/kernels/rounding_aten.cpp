@@ -1,4 +1,3 @@
-#include "quant/kernels/rounding_kernels.h"
 #include "quant/rounding.h"
 
 namespace pi0::quant {

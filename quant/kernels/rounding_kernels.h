@@ -1,7 +1,5 @@
-// Rounding loops over plain memory. The ATen version is the slow oracle that the others must equal.
+// Rounding and error sums over plain memory, a table per instruction set. No threads.
 #pragma once
-
-#include <ATen/ATen.h>
 
 #include <cstdint>
 
@@ -9,12 +7,24 @@
 
 namespace pi0::quant {
 
-// Rounds `count` values to the nearest of the format's grid, ties to even, and returns the largest
-// magnitude among them before rounding (NaN left out). `in` and `out` may not overlap. Runs on the
-// calling thread. Throws std::logic_error for float32, which rounds nothing.
-float round_on_cpu(const float* in, float* out, std::int64_t count, Format format);
+struct ErrorSums {
+  double squares = 0;  // sum of (reference - result)²
+  double power = 0;    // sum of reference²
+};
 
-// The same by libtorch's casts, for any device: [...] float32 to [...] float32.
-at::Tensor round_by_casts(const at::Tensor& values, Format format);
+struct RoundingKernels {
+  // Rounds `count` values to the nearest of the format's grid, ties to even, and returns the largest
+  // magnitude among them before rounding (NaN left out; 0 for float32, which copies). `out` may be `in`.
+  float (*round)(const float* in, float* out, std::int64_t count, Format format);
+
+  // The same from float32 or bfloat16 to codes of the format, which is not float32.
+  float (*encode)(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format);
+
+  ErrorSums (*add_errors)(const float* reference, const float* result, std::int64_t count);
+};
+
+const RoundingKernels& portable_rounding();
+const RoundingKernels& avx2_rounding();
+const RoundingKernels& avx512_rounding();
 
 }  // namespace pi0::quant

@@ -40,7 +40,7 @@ TEST_CASE("a wrong architecture.json is refused by file and key", "[model]") {
   CHECK_THAT(refusal("\"depth\": 4", "\"depth\": 3"), contains_text("differ in depth"));
   CHECK_THAT(refusal("\"num_heads\": 3", "\"num_heads\": 5"), contains_text("vision"));
   CHECK_THAT(refusal("\"num_steps\": 10", "\"num_steps\": 1001"), contains_text("num_steps"));
-  CHECK_THAT(refusal("{", "["), contains_text("not JSON"));
+  CHECK_THAT(refusal("{", "["), contains_text("not valid JSON"));
   CHECK_THROWS_WITH(model::read_architecture(folder.path() / "absent.json"), contains_text("cannot be opened"));
 }
 

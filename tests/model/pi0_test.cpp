@@ -22,7 +22,7 @@ void compare_trace(const std::string& name, Precision precision) {
   const auto pi0 = test::load_case(golden, precision);
   model::Trace trace;
   trace["actions"] =
-      pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, &trace);
+      pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, {.trace = &trace});
   const model::SafetensorsFile expected(
       golden.folder / (precision == Precision::float32 ? "expected_float32.safetensors"
                                                        : "expected_bfloat16.safetensors"));
@@ -47,8 +47,8 @@ TEST_CASE("every traced tensor of Pi0.5 and Pi0 is openpi's", "[model][golden]")
 TEST_CASE("bfloat16 really rounds: its early stages differ from float32's", "[model]") {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
   model::Trace rounded, exact;
-  test::load_case(golden, Precision::bfloat16)->sample_actions(golden.inputs, golden.noise, 1, &rounded);
-  test::load_case(golden, Precision::float32)->sample_actions(golden.inputs, golden.noise, 1, &exact);
+  test::load_case(golden, Precision::bfloat16)->sample_actions(golden.inputs, golden.noise, 1, {.trace = &rounded});
+  test::load_case(golden, Precision::float32)->sample_actions(golden.inputs, golden.noise, 1, {.trace = &exact});
   CHECK(test::relative_rms(rounded["image_features"], exact["image_features"]) > 1.8e-3);
 }
 
@@ -56,7 +56,7 @@ TEST_CASE("a trace changes no bit of the actions", "[model]") {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
   const auto pi0 = test::load_case(golden, Precision::bfloat16);
   model::Trace trace;
-  const at::Tensor traced = pi0->sample_actions(golden.inputs, golden.noise, 3, &trace);
+  const at::Tensor traced = pi0->sample_actions(golden.inputs, golden.noise, 3, {.trace = &trace});
   CHECK(at::equal(traced, pi0->sample_actions(golden.inputs, golden.noise, 3)));
 }
 
@@ -115,16 +115,65 @@ TEST_CASE("inputs of another shape, dtype or vocabulary are refused by name", "[
              contains_text("512") && contains_text("511"));
 }
 
+TEST_CASE("fast kernels give the reference's actions, and so does leaving out masked inputs",
+          "[model][fast]") {
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    const test::GoldenCase golden = test::read_case(name);
+    test::GoldenCase one_camera = golden;
+    one_camera.inputs.image_masks[1] = one_camera.inputs.image_masks[2] = at::zeros({1}, at::kBool);
+    const auto reference = test::load_case(golden, Precision::float32);
+    for (const model::InstructionSet set : model::instruction_sets()) {
+      INFO(name << " " << model::name_of(set));
+      const auto fast = test::load_case(golden, Precision::float32, &model::gemm_kernels(set));
+      for (const test::GoldenCase* each : {&golden, &std::as_const(one_camera)}) {
+        const at::Tensor expected = reference->sample_actions(each->inputs, each->noise, 10);
+        for (const auto masked : {model::MaskedInputs::keep, model::MaskedInputs::skip}) {
+          const at::Tensor found = fast->sample_actions(each->inputs, each->noise, 10, {.masked = masked});
+          CHECK(test::relative_rms(found, expected) <= 1e-5);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("what fast kernels leave out is what nobody reads or observes", "[model][fast]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const auto pi0 = test::load_case(golden, Precision::float32,
+                                   &model::gemm_kernels(model::InstructionSet::portable));
+  const auto flop_of = [&](const std::string& path) {
+    for (const model::MatmulSite& site : pi0->sites().all()) {
+      if (site.path == path) return site.flop;
+    }
+    throw std::logic_error(path + " is no site");
+  };
+  const std::string language = "paligemma_with_expert.paligemma.model.language_model.layers.3.";
+  const std::string expert = "paligemma_with_expert.gemma_expert.model.layers.3.";
+  const auto run = [&](std::int64_t num_steps) {
+    for (model::MatmulSite& site : pi0->sites().all()) site.flop = 0;
+    return pi0->sample_actions(golden.inputs, golden.noise, num_steps);
+  };
+  const at::Tensor first = run(4);
+  CHECK(flop_of(language + "mlp.up_proj") == 0);
+  CHECK(flop_of(language + "self_attn.k_proj") > 0);
+  CHECK(flop_of(expert + "input_layernorm.dense") == 4 * 2 * 48 * 3 * 48);
+  CHECK(at::equal(run(4), first));
+  CHECK(flop_of(expert + "input_layernorm.dense") == 0);  // the schedule was kept
+  run(5);
+  CHECK(flop_of(expert + "input_layernorm.dense") == 5 * 2 * 48 * 3 * 48);
+}
+
 class CountingHook : public model::MatmulHook {
  public:
-  at::Tensor linear(const model::LinearOperands& operands) override {
+  at::Tensor linear(const at::Tensor& x) override {
     ++calls;
-    return model::plain_linear(operands);
+    return model::plain_linear({x, site->weight, site->bias});
   }
   at::Tensor attention(const model::AttentionOperands& operands) override {
     ++calls;
     return model::plain_attention(operands);
   }
+  bool observes() const override { return true; }
+  const model::MatmulSite* site = nullptr;
   int calls = 0;
 };
 
@@ -135,7 +184,10 @@ TEST_CASE("every site of the model runs through its hook, and a plain hook chang
     const auto pi0 = test::load_case(golden, Precision::bfloat16);
     const at::Tensor unhooked = pi0->sample_actions(golden.inputs, golden.noise, 2);
     std::map<std::string, CountingHook> hooks;
-    for (model::MatmulSite& site : pi0->sites().all()) site.hook = &hooks[site.path];
+    for (model::MatmulSite& site : pi0->sites().all()) {
+      hooks[site.path].site = &site;
+      site.hook = &hooks[site.path];
+    }
     CHECK(at::equal(pi0->sample_actions(golden.inputs, golden.noise, 2), unhooked));
     for (const auto& [path, hook] : hooks) {
       INFO(path);

@@ -244,6 +244,171 @@ TEST_CASE("a refused request draws no noise", "[policy]") {
   REQUIRE(second_draw(true) == second_draw(false));
 }
 
+// A model whose actions tell of every input of their own sample, and of no other.
+at::Tensor telling_chunk(const model::ModelInputs& in, const at::Tensor& noise, std::int64_t) {
+  at::Tensor sum = (in.tokens * in.token_mask).sum(1) + in.image_masks[2] * 1000;  // [B]
+  for (const at::Tensor& image : in.images) sum = sum + image.select(1, 2).select(1, 100).select(1, 7);
+  return noise + (sum.to(at::kFloat) / 1000).view({-1, 1, 1}) + in.state.to(at::kFloat).unsqueeze(1);
+}
+
+// DROID requests that differ in everything: their pictures, state, prompt; the last brings noise.
+std::vector<protocol::Dict> different_requests() {
+  std::vector<protocol::Dict> requests;
+  for (const std::string prompt : {"wave", "put the banana in the green bin", "stop", "wave"}) {
+    const auto i = static_cast<std::uint8_t>(requests.size());
+    protocol::Dict request = droid_request();
+    request.set("prompt", prompt);
+    request.set("observation/wrist_image_left",
+                array_of('u', {224, 224, 3}, std::vector<std::uint8_t>(224 * 224 * 3, 40 * i)));
+    request.set("observation/gripper_position", array_of<double>('f', {1}, {0.1 * i}));
+    requests.push_back(request);
+  }
+  requests.back().set("noise", array_of('f', {15, 32}, std::vector<float>(15 * 32, 0.25F)));
+  return requests;
+}
+
+std::vector<std::uint8_t> bytes_of(const protocol::Dict& answer) {
+  return protocol::encode(protocol::without_timing(answer));
+}
+
+std::string error_of_reply(const Reply& reply) {
+  return error_of<std::exception>([&] { std::rethrow_exception(reply.error); });
+}
+
+TEST_CASE("requests together have the noise and the answers that they have one by one", "[policy]") {
+  std::vector<protocol::Dict> requests = different_requests();
+  requests.insert(requests.begin() + 1, without(droid_request(), "prompt"));  // draws no noise
+  requests.insert(requests.begin() + 3, droid_request());
+  requests[3].set("noise", std::string("x"));
+
+  Policy alone = polaris_policy(telling_chunk, {.seed = 7});
+  std::vector<std::int64_t> calls;  // their batch sizes
+  Policy policy = polaris_policy(
+      [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
+        calls.push_back(noise.size(0));
+        return telling_chunk(inputs, noise, steps);
+      },
+      {.seed = 7});
+  const std::vector<Reply> replies = policy.infer_together(requests);
+  REQUIRE(calls == std::vector<std::int64_t>{4});
+  REQUIRE(replies.size() == 6);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    INFO(i);
+    protocol::NdArray noise;
+    protocol::Dict answer;
+    const std::string error =
+        error_of<std::exception>([&] { answer = alone.infer(requests[i], &noise); });
+    REQUIRE(error.empty() == !replies[i].error);
+    if (replies[i].error) {
+      REQUIRE(error_of_reply(replies[i]) == error);
+      continue;
+    }
+    REQUIRE(replies[i].noise.shape == std::vector<std::int64_t>{15, 32});
+    REQUIRE(replies[i].noise.data == noise.data);
+    REQUIRE(bytes_of(replies[i].answer) == bytes_of(answer));
+    const auto& timing = std::get<protocol::Dict>(*replies[i].answer.find("policy_timing"));
+    REQUIRE(std::get<double>(*timing.find("infer_ms")) >= 0.0);
+  }
+  REQUIRE(bytes_of(replies[0].answer) != bytes_of(replies[2].answer));
+  REQUIRE(policy.infer_together({}).empty());
+}
+
+TEST_CASE("requests share a call of the model where what it skips is the same", "[policy]") {
+  std::vector<std::vector<std::string>> calls;  // the prompts' lengths and third masks of each
+  const auto model = [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
+    std::vector<std::string>& call = calls.emplace_back();
+    for (std::int64_t i = 0; i < noise.size(0); ++i) {
+      call.push_back(std::to_string(inputs.token_mask[i].sum().item<std::int64_t>()) +
+                     (inputs.image_masks[2][i].item<bool>() ? " seen" : " masked"));
+    }
+    return telling_chunk(inputs, noise, steps);
+  };
+  const auto aloha = [&](model::MaskedInputs masked) {
+    const PolicyConfig config = policy_config("pi0_aloha_sim");
+    const FieldStats field{std::vector<double>(32, 0.1), std::vector<double>(32, 2.0),
+                           std::vector<double>(32, -1.0), std::vector<double>(32, 1.0)};
+    return Policy(config, {field, field, "test"},
+                  PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512), model,
+                  {.seed = 7, .masked = masked});
+  };
+  std::vector<protocol::Dict> requests;
+  for (const std::string prompt : {"wave", "put it down", "wave", "wave"}) {
+    requests.push_back(requests.size() == 3 ? aloha_request({"cam_high", "cam_right_wrist"})
+                                            : aloha_request({"cam_high"}));
+    requests.back().set("prompt", prompt);
+  }
+  std::vector<std::vector<Reply>> replies;
+  for (const auto masked : {model::MaskedInputs::keep, model::MaskedInputs::skip}) {
+    Policy policy = aloha(masked);
+    replies.push_back(policy.infer_together(requests));
+  }
+  REQUIRE(calls.size() == 4);
+  REQUIRE(calls[0].size() == 4);
+  REQUIRE(calls[1] == std::vector<std::string>{calls[0][0], calls[0][2]});
+  REQUIRE(calls[2] == std::vector<std::string>{calls[0][1]});
+  REQUIRE(calls[3] == std::vector<std::string>{calls[0][3]});
+  REQUIRE_THAT(calls[0][2], contains_text("masked"));
+  REQUIRE_THAT(calls[0][3], contains_text("seen"));
+  for (std::size_t i = 0; i < 4; ++i) {
+    REQUIRE(bytes_of(replies[0][i].answer) == bytes_of(replies[1][i].answer));
+  }
+}
+
+TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answered", "[policy]") {
+  std::vector<protocol::Dict> requests = different_requests();
+  requests.push_back(droid_request());
+  requests.insert(requests.begin(), protocol::Dict{});
+  std::vector<float> huge(15 * 32, 0.0F);
+  huge[7] = 1000;
+  requests[3].set("noise", array_of('f', {15, 32}, huge));
+  const bool model_fails = GENERATE(false, true);
+  Policy policy =
+      polaris_policy([&](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
+        if (model_fails && noise.size(0) == 3) throw std::runtime_error("the model failed");
+        return at::where(noise > 100, std::numeric_limits<float>::infinity(), noise);
+      });
+  std::vector<std::pair<bool, std::vector<bool>>> seen;  // of each call its kind and who was answered
+  CallWatch watch;
+  watch.kinds = {true, false, true, false, false, true};
+  watch.around = [&](bool kind, const auto& call) { seen.emplace_back(kind, call()); };
+  const std::vector<Reply> replies = policy.infer_together(requests, watch);
+
+  REQUIRE(seen.size() == 2);
+  REQUIRE_FALSE(seen[0].first);
+  REQUIRE(seen[0].second == (model_fails ? std::vector<bool>{false, false, false}
+                                         : std::vector<bool>{true, false, true}));
+  REQUIRE(seen[1].first);
+  REQUIRE(seen[1].second == std::vector<bool>{true, true});
+  REQUIRE_THAT(error_of_reply(replies[0]), contains_text("missing"));
+  REQUIRE_THAT(error_of_reply(replies[3]),
+               contains_text(model_fails ? "the model failed" : "not finite"));
+  for (const std::size_t i : {1, 4}) {
+    REQUIRE((replies[i].error != nullptr) == model_fails);
+  }
+  for (const std::size_t i : {2, 5}) REQUIRE_FALSE(replies[i].error);
+}
+
+TEST_CASE("a model that answers another number of samples answers none", "[policy]") {
+  Policy policy = polaris_policy([](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
+    return noise.slice(0, 0, 1);
+  });
+  for (const Reply& reply : policy.infer_together(different_requests())) {
+    REQUIRE_THAT(error_of_reply(reply), contains_text("as many samples"));
+  }
+}
+
+TEST_CASE("joined pictures keep the memory order that decides the model's convolution", "[policy]") {
+  std::vector<at::MemoryFormat> formats;
+  Policy policy = polaris_policy(
+      [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
+        formats.push_back(inputs.images[0].suggest_memory_format());
+        return noise;
+      });
+  policy.infer(droid_request());
+  policy.infer_together(different_requests());
+  REQUIRE(formats == std::vector<at::MemoryFormat>(2, at::MemoryFormat::ChannelsLast));
+}
+
 TEST_CASE("infer refuses noise of another shape, dtype or value", "[policy]") {
   Policy policy = polaris_policy(constant_chunk);
   const auto refusal = [&](protocol::Value noise) {

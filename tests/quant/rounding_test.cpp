@@ -1,6 +1,5 @@
 #include "quant/rounding.h"
 
-#include "quant/kernels/rounding_kernels.h"
 #include "support/catch.h"
 
 namespace pi0 {

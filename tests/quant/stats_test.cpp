@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <stdexcept>
 #include <thread>
 
 namespace pi0 {
@@ -57,6 +59,52 @@ TEST_CASE("merged statistics are those of all calls", "[quant][stats]") {
     CHECK(first.rel_rmse().value() == Approx(all.rel_rmse().value()));
     CHECK(first.nonfinite() == all.nonfinite());
   }
+}
+
+TEST_CASE("requests of a batch count as if they had come one by one", "[quant][stats]") {
+  const auto book_with_sites = [] {
+    auto book = std::make_unique<StatsBook>();
+    for (const char* layer : {"first", "second"}) book->add_site({layer, "vision", "linear", 2, 3, {}});
+    return book;
+  };
+  const auto call_of = [](std::size_t request, std::size_t site, std::size_t turn) {
+    CallError call = calls[turn];
+    call.mse += static_cast<double>(site) + 10 * static_cast<double>(request);
+    return call;
+  };
+  const auto together = book_with_sites(), alone = book_with_sites();
+  for (const std::size_t turn : {0, 1}) {
+    for (const std::size_t site : {0, 1}) {
+      for (const std::size_t request : {0, 1, 2}) together->observe(site, call_of(request, site, turn));
+    }
+  }
+  together->finish_batch({true, false, true}, StatsBook::Measured::yes);
+  for (const std::size_t request : {0, 2}) {
+    for (const std::size_t turn : {0, 1}) {
+      for (const std::size_t site : {0, 1}) alone->observe(site, call_of(request, site, turn));
+    }
+    alone->finish_request(StatsBook::Measured::yes);
+  }
+  const quant::StatsSnapshot found = together->snapshot(), expected = alone->snapshot();
+  CHECK(found.requests == 2);
+  CHECK(found.measured == 2);
+  for (const std::size_t site : {0, 1}) {
+    const ErrorStats &mine = found.sites[site].errors, &theirs = expected.sites[site].errors;
+    CHECK(mine.call_count() == 4);
+    CHECK(mine.mse() == theirs.mse());  // in every bit: the order is the same
+    CHECK(mine.mse_std() == theirs.mse_std());
+    CHECK(mine.rel_rmse() == theirs.rel_rmse());
+    CHECK(mine.nonfinite() == theirs.nonfinite());
+  }
+
+  together->observe(0, calls[0]);
+  CHECK_THROWS_AS(together->finish_batch({true, true}, StatsBook::Measured::yes), std::logic_error);
+  together->finish_batch({true, true}, StatsBook::Measured::no);  // nothing was left of it
+  together->observe(0, calls[0]);
+  together->finish_batch({false, false}, StatsBook::Measured::yes);  // the model failed half way
+  CHECK(together->snapshot().requests == 4);
+  CHECK(together->snapshot().measured == 2);
+  CHECK(together->snapshot().sites[0].errors.call_count() == 4);
 }
 
 TEST_CASE("a request counts whole or not at all", "[quant][stats]") {

@@ -1,7 +1,10 @@
 #include "server/inference_worker.h"
 
 #include <chrono>
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -11,14 +14,64 @@
 
 using namespace pi0;
 using server::InferenceWorker;
+using server::Outcome;
 using test::FakePolicy;
 using test::request_with_prompt;
 
 namespace {
 
-std::string prompt_of(const InferenceWorker::Outcome& outcome) {
+std::string prompt_of(const Outcome& outcome) {
   return std::get<std::string>(*outcome.answer.find("actions"));
 }
+
+server::BatchInferFunction one_by_one_of(FakePolicy& policy) {
+  return server::one_by_one(
+      [&](const protocol::Dict& request) { return policy.infer(request); });
+}
+
+server::BatchInferFunction together(FakePolicy& policy) {
+  return [&](std::vector<protocol::Dict> requests) {
+    return policy.infer_together(std::move(requests));
+  };
+}
+
+// Submits requests and keeps what comes of them in that order: the answer, or "a failed".
+class Submitter {
+ public:
+  explicit Submitter(InferenceWorker& worker) : worker_(worker) {}
+
+  InferenceWorker::Ticket submit(const std::string& prompt) {
+    ++submitted_;
+    return worker_.submit(request_with_prompt(prompt), [this, prompt](Outcome outcome) {
+      const std::lock_guard lock(mutex_);
+      ended_.push_back(outcome.error ? prompt + " failed" : prompt_of(outcome));
+      infer_ms_.push_back(outcome.infer_ms);
+      changed_.notify_all();
+    });
+  }
+  void forget_one() { --submitted_; }  // it was taken back
+
+  std::vector<std::string> wait_for_all() {
+    std::unique_lock lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(20),
+                            [this] { return ended_.size() == submitted_; }));
+    return ended_;
+  }
+  std::vector<double> infer_ms() {
+    const std::lock_guard lock(mutex_);
+    return infer_ms_;
+  }
+
+ private:
+  InferenceWorker& worker_;
+  std::size_t submitted_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::string> ended_;
+  std::vector<double> infer_ms_;
+};
+
+using Texts = std::vector<std::string>;
 
 }  // namespace
 
@@ -27,9 +80,9 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
   std::vector<std::string> answered;
   std::promise<void> last;
   {
-    InferenceWorker worker([&](const protocol::Dict& request) { return policy.infer(request); });
+    InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "a", "b", "c"}) {
-      worker.submit(request_with_prompt(prompt), [&](InferenceWorker::Outcome outcome) {
+      worker.submit(request_with_prompt(prompt), [&](Outcome outcome) {
         answered.push_back(prompt_of(outcome));
         if (answered.size() == 4) last.set_value();
       });
@@ -42,13 +95,13 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
 
 TEST_CASE("an exception is the outcome and the worker goes on", "[worker]") {
   FakePolicy policy;
-  InferenceWorker worker([&](const protocol::Dict& request) { return policy.infer(request); });
-  std::promise<InferenceWorker::Outcome> failed;
-  std::promise<InferenceWorker::Outcome> good;
+  InferenceWorker worker(one_by_one_of(policy));
+  std::promise<Outcome> failed;
+  std::promise<Outcome> good;
   worker.submit(request_with_prompt("fail"),
-                [&](InferenceWorker::Outcome outcome) { failed.set_value(std::move(outcome)); });
+                [&](Outcome outcome) { failed.set_value(std::move(outcome)); });
   worker.submit(request_with_prompt("a"),
-                [&](InferenceWorker::Outcome outcome) { good.set_value(std::move(outcome)); });
+                [&](Outcome outcome) { good.set_value(std::move(outcome)); });
   CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error),
                     "'prompt': the policy was told to fail");
   CHECK(prompt_of(good.get_future().get()) == "a");
@@ -58,11 +111,11 @@ TEST_CASE("a request can be taken back until it starts", "[worker]") {
   FakePolicy policy;
   std::promise<void> done;
   {
-    InferenceWorker worker([&](const protocol::Dict& request) { return policy.infer(request); });
+    InferenceWorker worker(one_by_one_of(policy));
     const auto running = worker.submit(request_with_prompt("wait"),
-                                       [&](InferenceWorker::Outcome) { done.set_value(); });
+                                       [&](Outcome) { done.set_value(); });
     const auto waiting = worker.submit(request_with_prompt("never"),
-                                       [](InferenceWorker::Outcome) { FAIL("it was taken back"); });
+                                       [](Outcome) { FAIL("it was taken back"); });
     policy.wait_for_starts(1);
     CHECK(worker.withdraw(waiting));
     CHECK_FALSE(worker.withdraw(waiting));
@@ -78,9 +131,9 @@ TEST_CASE("the end of the worker finishes what runs and drops what waits", "[wor
   std::vector<std::string> answered;
   std::future<void> releasing;
   {
-    InferenceWorker worker([&](const protocol::Dict& request) { return policy.infer(request); });
+    InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "dropped"}) {
-      worker.submit(request_with_prompt(prompt), [&](InferenceWorker::Outcome outcome) {
+      worker.submit(request_with_prompt(prompt), [&](Outcome outcome) {
         answered.push_back(prompt_of(outcome));
       });
     }
@@ -91,4 +144,108 @@ TEST_CASE("the end of the worker finishes what runs and drops what waits", "[wor
     });
   }
   CHECK(answered == std::vector<std::string>{"wait"});
+}
+
+TEST_CASE("what waits is inferred together, in order, up to the limit", "[worker][batch]") {
+  FakePolicy policy;
+  InferenceWorker worker(together(policy), 3);
+  Submitter client(worker);
+  client.submit("wait");  // nothing else waits: it goes alone and at once
+  policy.wait_for_starts(1);
+  for (const char* prompt : {"a", "b", "c", "d", "e"}) client.submit(prompt);
+  policy.release();
+  CHECK(client.wait_for_all() == Texts{"wait", "a", "b", "c", "d", "e"});
+  CHECK(policy.batches() == Texts{"wait", "a b c", "d e"});
+  const std::vector<double> infer_ms = client.infer_ms();
+  CHECK(infer_ms[1] == infer_ms[3]);  // of the whole batch
+  client.submit("f");
+  CHECK(client.wait_for_all().back() == "f");
+}
+
+TEST_CASE("a batch of one is the default", "[worker][batch]") {
+  FakePolicy policy;
+  InferenceWorker worker(together(policy));
+  Submitter client(worker);
+  client.submit("wait");
+  policy.wait_for_starts(1);
+  client.submit("a");
+  client.submit("b");
+  policy.release();
+  client.wait_for_all();
+  CHECK(policy.batches() == Texts{"wait", "a", "b"});
+}
+
+TEST_CASE("one bad request of a batch fails alone", "[worker][batch]") {
+  FakePolicy policy;
+  InferenceWorker worker(together(policy), 8);
+  Submitter client(worker);
+  client.submit("wait");
+  policy.wait_for_starts(1);
+  for (const char* prompt : {"a", "fail", "b"}) client.submit(prompt);
+  policy.release();
+  CHECK(client.wait_for_all() == Texts{"wait", "a", "fail failed", "b"});
+  CHECK(policy.batches() == Texts{"wait", "a fail b"});
+}
+
+TEST_CASE("an exception of the function, or a missing answer, is the outcome of the whole batch",
+          "[worker][batch]") {
+  FakePolicy policy;
+  InferenceWorker worker(
+      [&](std::vector<protocol::Dict> requests) {
+        const std::size_t count = requests.size();
+        auto outcomes = policy.infer_together(std::move(requests));
+        if (count == 2) throw std::runtime_error("the model failed");
+        if (count == 3) outcomes.pop_back();
+        return outcomes;
+      },
+      3);
+  Submitter client(worker);
+  client.submit("wait");
+  policy.wait_for_starts(1);
+  for (const char* prompt : {"a", "b", "c", "d", "e"}) client.submit(prompt);
+  policy.release();
+  CHECK(client.wait_for_all() ==
+        Texts{"wait", "a failed", "b failed", "c failed", "d failed", "e failed"});
+  client.submit("f");
+  CHECK(client.wait_for_all().back() == "f");
+}
+
+TEST_CASE("a request that was taken back is in no batch", "[worker][batch]") {
+  FakePolicy policy;
+  InferenceWorker worker(together(policy), 3);
+  Submitter client(worker);
+  client.submit("wait");
+  policy.wait_for_starts(1);
+  client.submit("a");
+  const auto gone = client.submit("b");
+  for (const char* prompt : {"c", "d", "e"}) client.submit(prompt);
+  CHECK(worker.withdraw(gone));
+  client.forget_one();
+  policy.release();
+  CHECK(client.wait_for_all() == Texts{"wait", "a", "c", "d", "e"});
+  CHECK(policy.batches() == Texts{"wait", "a c d", "e"});
+}
+
+TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]") {
+  FakePolicy policy;
+  Texts answered;
+  std::promise<void> queued;
+  std::future<void> releasing;
+  {
+    InferenceWorker worker(together(policy), 2);
+    worker.submit(request_with_prompt("first"), [&](Outcome) { queued.get_future().wait(); });
+    policy.wait_for_starts(1);
+    for (const char* prompt : {"wait", "b", "dropped"}) {
+      worker.submit(request_with_prompt(prompt),
+                    [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
+    }
+    queued.set_value();
+    policy.wait_for_starts(2);
+    releasing = std::async(std::launch::async, [&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the worker's end has begun
+      policy.release();
+    });
+  }
+  CHECK(answered == Texts{"wait", "b"});
+  CHECK(policy.batches() == Texts{"first", "wait b"});
 }

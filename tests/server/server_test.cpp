@@ -31,12 +31,21 @@ namespace {
 // A server on a free port with a fake policy, on its own thread; stopped at the end.
 class RunningServer {
  public:
-  explicit RunningServer(ServerOptions options = {}, const protocol::Dict& metadata = {}) {
+  explicit RunningServer(ServerOptions options = {}, const protocol::Dict& metadata = {},
+                         std::size_t max_batch = 1) {
     spdlog::set_level(spdlog::level::off);
     options.host = "127.0.0.1";
     options.port = 0;
-    server_ = std::make_unique<Server>(
-        options, metadata, [this](const protocol::Dict& request) { return policy.infer(request); });
+    if (max_batch == 1) {
+      server_ = std::make_unique<Server>(
+          options, metadata,
+          [this](const protocol::Dict& request) { return policy.infer(request); });
+    } else {
+      const auto infer = [this](std::vector<protocol::Dict> requests) {
+        return policy.infer_together(std::move(requests));
+      };
+      server_ = std::make_unique<Server>(options, metadata, infer, max_batch);
+    }
     server_->add_route({"POST", "/stats/reset", [] { return HttpResponse{200, "reset\n"}; }});
     server_->add_route(
         {"GET", "/broken", []() -> HttpResponse { throw std::runtime_error("no statistics"); }});
@@ -229,6 +238,36 @@ TEST_CASE("a request whose client is gone before its turn is not inferred", "[se
   server.policy.release();
   last.next_answer();
   CHECK(server.policy.wait_for_starts(2) == std::vector<std::string>{"wait", "last"});
+}
+
+TEST_CASE("requests that wait together are answered together, a bad one refused alone",
+          "[server][batch]") {
+  RunningServer server({}, {}, /*max_batch=*/3);
+  Client first(server);
+  first.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  std::vector<std::unique_ptr<Client>> clients;
+  for (const char* prompt : {"a", "gone", "fail", "b", "c"}) {
+    clients.push_back(std::make_unique<Client>(server));
+    clients.back()->send(request_with_prompt(prompt));
+    clients.back()->send("", {.opcode = test::ping});  // its pong: the request was read
+    CHECK(clients.back()->next().kind == "pong");
+  }
+  clients[1]->tcp().reset();
+  Client after(server);  // its handshake comes after the reset was seen
+  server.policy.release();
+
+  CHECK(std::get<std::string>(*first.next_answer().find("actions")) == "wait");
+  const protocol::Dict a = clients[0]->next_answer();
+  const protocol::Dict b = clients[3]->next_answer();
+  CHECK(std::get<std::string>(*a.find("actions")) == "a");
+  CHECK(std::get<std::string>(*b.find("actions")) == "b");
+  CHECK(timing(a, "infer_ms") == timing(b, "infer_ms"));
+  CHECK(clients[2]->next().payload == "'prompt': the policy was told to fail");
+  CHECK(clients[2]->next().kind == "close 1011");
+  CHECK(std::get<std::string>(*clients[4]->next_answer().find("actions")) == "c");
+  CHECK(server.policy.batches() == std::vector<std::string>{"wait", "a fail b", "c"});
+  CHECK(after.ask("alone") == "alone");
 }
 
 TEST_CASE("the end answers the request in hand, drops the others and closes with 1001",

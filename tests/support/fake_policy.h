@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "protocol/value.h"
+#include "server/inference_worker.h"
 
 namespace pi0::test {
 
@@ -32,6 +33,25 @@ class FakePolicy {
     protocol::Dict answer;
     answer.set("actions", prompt);
     return answer;
+  }
+
+  // The same for requests that waited together.
+  std::vector<server::Outcome> infer_together(std::vector<protocol::Dict> requests) {
+    std::string prompts;
+    for (const protocol::Dict& request : requests) {
+      prompts += (prompts.empty() ? "" : " ") + std::get<std::string>(*request.find("prompt"));
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      batches_.push_back(prompts);
+    }
+    const auto infer_one = [this](const protocol::Dict& request) { return infer(request); };
+    return server::one_by_one(infer_one)(std::move(requests));
+  }
+
+  std::vector<std::string> batches() {  // the prompts of each, as "a b c"
+    const std::lock_guard lock(mutex_);
+    return batches_;
   }
 
   void release() {
@@ -58,6 +78,7 @@ class FakePolicy {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::string> started_;
+  std::vector<std::string> batches_;
   bool released_ = false;
 };
 

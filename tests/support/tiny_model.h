@@ -34,9 +34,11 @@ inline GoldenCase read_case(const std::string& name) {
   return result;
 }
 
-inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Precision precision) {
+// `gemm` null: the reference's operations.
+inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Precision precision,
+                                             const model::GemmKernels* gemm = nullptr) {
   model::Checkpoint checkpoint(golden.folder);
-  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, at::kCPU);
+  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, at::kCPU, gemm);
   checkpoint.finish();
   return result;
 }

@@ -1,0 +1,307 @@
+#include "model/kernels/gemm.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+namespace pi0::model {
+namespace {
+
+using at::Tensor;
+
+// A stretch of lanes and the rows that meet it stay in a core's second-level cache.
+constexpr std::int64_t stretch_steps = 1024;
+constexpr std::int64_t panels_at_once = 4;
+constexpr std::int64_t rows_at_once = 48;
+constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each other's cache sets
+
+// Work below this is not worth waking another thread for.
+constexpr std::int64_t flop_per_thread = 1 << 21;
+constexpr std::int64_t values_per_thread = 1 << 15;
+
+std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+
+bool is_bfloat16(const Tensor& values) {
+  const Tensor bits = values.view(at::kInt);
+  return !(bits & 0xFFFF).any().item<bool>();
+}
+
+// Moves pairs of codes, which lie side by side in the weight and in its panels. `Pair` is as large.
+template <class Pair>
+void fill_panels(const Tensor& weight, Tensor& panels) {
+  const std::int64_t out = weight.size(0), in = weight.size(1), pairs = panels.size(1);
+  constexpr std::size_t code_size = sizeof(Pair) / 2;
+  const auto* source = static_cast<const std::uint8_t*>(weight.const_data_ptr());
+  auto* target = static_cast<Pair*>(panels.mutable_data_ptr());
+  at::parallel_for(0, panels.size(0), divided_up(values_per_thread, 2 * pairs * panel_width), [&](std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      Pair* const codes = target + panel * pairs * panel_width;
+      const std::int64_t columns = std::min(panel_width, out - panel * panel_width);
+      if (columns < panel_width || in % 2 != 0) {
+        std::memset(codes, 0, static_cast<std::size_t>(pairs * panel_width) * sizeof(Pair));
+      }
+      for (std::int64_t first = 0; first < in / 2; first += block) {
+        const std::int64_t last = std::min(first + block, in / 2);
+        for (std::int64_t column = 0; column < columns; ++column) {
+          const std::uint8_t* row = source + (panel * panel_width + column) * in * code_size;
+          for (std::int64_t pair = first; pair < last; ++pair) {
+            std::memcpy(codes + pair * panel_width + column, row + pair * sizeof(Pair), sizeof(Pair));
+          }
+        }
+      }
+      for (std::int64_t column = 0; in % 2 != 0 && column < columns; ++column) {
+        std::memcpy(codes + in / 2 * panel_width + column,
+                    source + ((panel * panel_width + column + 1) * in - 1) * code_size, code_size);
+      }
+    }
+  });
+}
+
+template <class Source>
+void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
+               const ChangeRow& change) {
+  const std::int64_t in = packed.in, stride = packed.lanes.size(1);
+  const auto* source = static_cast<const Source*>(x.const_data_ptr());
+  auto* lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr());
+  constexpr bool from_bfloat16 = sizeof(Source) == 2;
+  at::parallel_for(0, packed.rows, divided_up(values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> buffer(static_cast<std::size_t>(in));
+    for (std::int64_t row = begin; row < end; ++row) {
+      const Source* from = source + row * in;
+      std::uint32_t* to = lanes + row * stride;
+      std::fill(to + (packed.lane == Lane::float32 ? in : in / 2), to + stride, 0U);
+      if (from_bfloat16 && packed.lane == Lane::bfloat16_pair && !change) {
+        std::memcpy(to, from, static_cast<std::size_t>(in) * 2);
+        continue;
+      }
+      float* floats = packed.lane == Lane::float32 ? reinterpret_cast<float*>(to) : buffer.data();
+      if constexpr (from_bfloat16) {
+        kernels.widen_bfloat16(from, floats, in);
+      } else {
+        std::memcpy(floats, from, static_cast<std::size_t>(in) * sizeof(float));
+      }
+      if (change) change(floats, in);
+      if (packed.lane == Lane::bfloat16_pair) {
+        kernels.narrow_to_bfloat16(floats, reinterpret_cast<std::uint16_t*>(to), in);
+      }
+    }
+  });
+}
+
+double seconds_of(const GemmKernels& kernels, Lane lane) {
+  constexpr std::int64_t rows = 48, steps = 1024;
+  const std::vector<std::uint32_t> x(rows * steps, 0x3F803F80U), lanes(steps * panel_width, 0x3F803F80U);
+  std::vector<float> sums(rows * panel_width);
+  double best = 1e9;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    kernels.multiply(lane, x.data(), steps, rows, steps, lanes.data(), sums.data(), false);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    best = std::min(best, took.count() / (lane == Lane::bfloat16_pair ? 2 : 1));
+  }
+  return best;
+}
+
+}  // namespace
+
+std::string_view name_of(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::avx2: return "avx2";
+    case InstructionSet::avx512: return "avx512";
+    case InstructionSet::avx512_bf16: return "avx512_bf16";
+    case InstructionSet::portable: break;
+  }
+  return "portable";
+}
+
+std::vector<InstructionSet> instruction_sets() {
+  std::vector<InstructionSet> sets = {InstructionSet::portable};
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    sets.push_back(InstructionSet::avx2);
+  }
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    sets.push_back(InstructionSet::avx512);
+    if (__builtin_cpu_supports("avx512bf16")) sets.push_back(InstructionSet::avx512_bf16);
+  }
+#endif
+  return sets;
+}
+
+InstructionSet fastest_instruction_set() {
+  InstructionSet fastest = InstructionSet::portable;
+  double least = 1e9;
+  for (const InstructionSet set : instruction_sets()) {
+    const GemmKernels& kernels = gemm_kernels(set);
+    const double seconds =
+        seconds_of(kernels, kernels.has_pairs ? Lane::bfloat16_pair : Lane::float32);
+    if (seconds < least) {
+      least = seconds;
+      fastest = set;
+    }
+  }
+  return fastest;
+}
+
+const GemmKernels& gemm_kernels(InstructionSet set) {
+  switch (set) {
+#ifdef __x86_64__
+    case InstructionSet::avx2: return avx2_gemm();
+    case InstructionSet::avx512: return avx512_gemm();
+    case InstructionSet::avx512_bf16: return avx512_bf16_gemm();
+#endif
+    default: return portable_gemm();
+  }
+}
+
+Code PackedWeight::code() const {
+  switch (panels.scalar_type()) {
+    case at::kHalf: return Code::float16;
+    case at::kBFloat16: return Code::bfloat16;
+    case at::kFloat8_e4m3fn: return Code::float8_e4m3;
+    case at::kFloat8_e5m2: return Code::float8_e5m2;
+    default: return Code::float32;
+  }
+}
+
+bool fits_bfloat16(Code code) { return code != Code::float32 && code != Code::float16; }
+
+PackedWeight pack_weight(const Tensor& weight) {
+  Tensor values = weight.contiguous();
+  if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
+  const std::int64_t out = values.size(0), in = values.size(1);
+  PackedWeight packed{at::empty({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2},
+                                values.options()),
+                      out, in};
+  switch (values.element_size()) {
+    case 1: fill_panels<std::uint16_t>(values, packed.panels); break;
+    case 2: fill_panels<std::uint32_t>(values, packed.panels); break;
+    default: fill_panels<std::uint64_t>(values, packed.panels); break;
+  }
+  return packed;
+}
+
+PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane,
+                       const ChangeRow& change) {
+  const Tensor source = x.contiguous();
+  const std::int64_t in = x.size(-1), rows = source.numel() / in;
+  const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
+  PackedInput packed{at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
+  if (source.scalar_type() == at::kBFloat16) {
+    pack_rows<std::uint16_t>(kernels, source, packed, change);
+  } else {
+    TORCH_CHECK(source.scalar_type() == at::kFloat, "pack_input: found ", source.scalar_type(),
+                ", expected float32 or bfloat16");
+    pack_rows<float>(kernels, source, packed, change);
+  }
+  return packed;
+}
+
+void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
+              const std::function<void(const Strip&)>& finish) {
+  const std::int64_t rows = products[0].x.rows, out = products[0].weight.out;
+  const std::int64_t panels = products[0].weight.panel_count();
+  const std::int64_t per_thread = divided_up(panels, at::get_num_threads());
+  const std::int64_t group = std::min(panels_at_once, per_thread);  // panels
+  const std::int64_t strip_size = rows * panel_width;
+  const std::int64_t group_flop =
+      2 * rows * products[0].x.in * panel_width * group * static_cast<std::int64_t>(products.size());
+  const std::int64_t grain = divided_up(flop_per_thread, group_flop);
+  const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count,
+                                  std::uint32_t* lanes, float* sums) {
+    const Code code = product.weight.code();
+    const Lane lane = product.x.lane;
+    const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
+    const std::int64_t steps_per_pair = lane == Lane::float32 ? 2 : 1;
+    const std::int64_t stretch_pairs = stretch_steps / steps_per_pair;
+    const auto* x = static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr());
+    const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
+    const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
+    for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
+      const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
+      const std::int64_t steps = pair_count * steps_per_pair;
+      for (std::int64_t panel = 0; panel < count; ++panel) {
+        kernels.widen(codes + ((first + panel) * pairs + pair) * pair_bytes, code, lane, pair_count,
+                      lanes + panel * stretch_steps * panel_width);
+      }
+      for (std::int64_t row = 0; row < rows; row += rows_at_once) {
+        for (std::int64_t panel = 0; panel < count; ++panel) {
+          kernels.multiply(lane, x + row * stride + pair * steps_per_pair, stride,
+                           std::min(rows_at_once, rows - row), steps,
+                           lanes + panel * stretch_steps * panel_width,
+                           sums + panel * strip_size + row * panel_width, pair > 0);
+        }
+      }
+    }
+  };
+  at::parallel_for(0, divided_up(panels, group), grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t group_size = group * strip_size;
+    const std::size_t sums_size = products.size() * static_cast<std::size_t>(group_size);
+    const std::unique_ptr<std::uint32_t[]> lanes(
+        new std::uint32_t[static_cast<std::size_t>(group * stretch_steps * panel_width)]);
+    const std::unique_ptr<float[]> sums(new float[sums_size]);
+    Strip strip{0, 0, rows, std::vector<float*>(products.size())};
+    for (std::int64_t task = begin; task < end; ++task) {
+      const std::int64_t first = task * group, count = std::min(group, panels - first);
+      for (std::size_t i = 0; i < products.size(); ++i) {
+        multiply_group(products[i], first, count, lanes.get(),
+                       sums.get() + static_cast<std::int64_t>(i) * group_size);
+      }
+      for (std::int64_t panel = 0; panel < count; ++panel) {
+        strip.first_column = (first + panel) * panel_width;
+        strip.columns = std::min(panel_width, out - strip.first_column);
+        for (std::size_t i = 0; i < products.size(); ++i) {
+          strip.sums[i] = sums.get() + static_cast<std::int64_t>(i) * group_size + panel * strip_size;
+        }
+        finish(strip);
+      }
+    }
+  });
+}
+
+void store_strip(const GemmKernels& kernels, const Strip& strip, const float* values, Tensor& out) {
+  const std::int64_t width = out.size(-1);
+  void* const data = out.mutable_data_ptr();
+  for (std::int64_t row = 0; row < strip.row_count; ++row) {
+    const std::int64_t at = row * width + strip.first_column;
+    const float* from = values + row * panel_width;
+    if (out.scalar_type() == at::kFloat) {
+      std::copy_n(from, strip.columns, static_cast<float*>(data) + at);
+    } else {
+      kernels.narrow_to_bfloat16(from, static_cast<std::uint16_t*>(data) + at, strip.columns);
+    }
+  }
+}
+
+Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
+  Tensor padded = at::zeros({weight.panel_count() * panel_width}, at::kFloat);
+  if (vector.defined()) padded.narrow(0, 0, weight.out).copy_(vector);
+  return padded;
+}
+
+Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight,
+                   const Tensor& bias) {
+  const bool pairs =
+      kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.code());
+  const PackedInput input =
+      pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = weight.out;
+  Tensor result = at::empty(shape, x.options());
+  const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};
+  multiply(kernels, {{input, weight}}, [&](const Strip& strip) {
+    if (terms.defined()) {
+      kernels.add_terms(strip.sums[0], strip.row_count,
+                        terms.const_data_ptr<float>() + strip.first_column);
+    }
+    store_strip(kernels, strip, strip.sums[0], result);
+  });
+  return result;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,89 @@
+// The fast matmul of the model: weights held as codes in panels, widened into cache just before they
+// are multiplied, float32 sums. Differs from at::linear in float32 by the order of its sums only.
+// Knows no formats beyond how their values are stored, and no statistics.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "model/kernels/gemm_kernels.h"
+
+namespace pi0::model {
+
+std::string_view name_of(InstructionSet set);
+
+// Those that this CPU has, the portable one first.
+std::vector<InstructionSet> instruction_sets();
+
+// The one that multiplies bfloat16 fastest here, measured in some milliseconds.
+InstructionSet fastest_instruction_set();
+
+const GemmKernels& gemm_kernels(InstructionSet set);
+
+// A weight [Out, In] in panels (gemm_kernels.h). A value type; copies share memory.
+struct PackedWeight {
+  at::Tensor panels;  // [ceil(Out / 32), ceil(In / 2), 32, 2] in the codes' dtype
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+
+  Code code() const;
+  std::int64_t panel_count() const { return panels.size(0); }
+};
+
+// float32, bfloat16, float16 or 8-bit values [Out, In] as they are; float32 ones that bfloat16 can hold
+// are stored as such.
+PackedWeight pack_weight(const at::Tensor& weight);
+
+// Whether bfloat16 can hold every value of the format.
+bool fits_bfloat16(Code code);
+
+// Changes a row of floats in place, on any thread.
+using ChangeRow = std::function<void(float* row, std::int64_t count)>;
+
+// A vector [Out], or zeros when it is undefined, as floats and with zeros for the padding columns.
+at::Tensor padded_terms(const at::Tensor& vector, const PackedWeight& weight);
+
+// Rows of activations as the kernels read them.
+struct PackedInput {
+  at::Tensor lanes;  // [rows, stride] 32-bit
+  Lane lane = Lane::float32;
+  std::int64_t rows = 0;
+  std::int64_t in = 0;
+};
+
+// x [..., In] float32 or bfloat16, row by row through `change` when there is one. As
+// Lane::bfloat16_pair the changed values must be bfloat16's.
+PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane,
+                       const ChangeRow& change);
+
+struct Product {
+  const PackedInput& x;        // [rows, In]
+  const PackedWeight& weight;  // [Out, In]
+};
+
+// Finished sums of some columns: sums[i] of product i, [row_count][32] floats that may be changed.
+struct Strip {
+  std::int64_t first_column;
+  std::int64_t columns;  // at most 32; the rest is padding
+  std::int64_t row_count;
+  std::vector<float*> sums;
+};
+
+// Multiplies products of the same rows and outputs; `finish` is called once for every strip, from
+// several threads.
+void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
+              const std::function<void(const Strip&)>& finish);
+
+// Writes a strip's floats into its columns of `out` [rows, Out], float32 or bfloat16.
+void store_strip(const GemmKernels& kernels, const Strip& strip, const float* values,
+                 at::Tensor& out);
+
+// x Wᵀ + b of x's shape and dtype; `bias` [Out] may be undefined.
+at::Tensor fast_linear(const GemmKernels& kernels, const at::Tensor& x, const PackedWeight& weight,
+                       const at::Tensor& bias);
+
+}  // namespace pi0::model

@@ -1,0 +1,42 @@
+#include <immintrin.h>
+
+#include "model/kernels/gemm_tile.h"
+#include "model/kernels/gemm_widen.h"
+#include "model/kernels/softmax_loops.h"
+
+namespace pi0::model {
+namespace {
+
+struct Floats {
+  using Sum = __m256;
+  static constexpr int lanes = 8;
+  static constexpr int max_rows = 6;
+  static __m256 zero() { return _mm256_setzero_ps(); }
+  static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+  static __m256 load(const float* sums) { return _mm256_loadu_ps(sums); }
+  static void store(float* sums, __m256 sum) { _mm256_storeu_ps(sums, sum); }
+  static __m256 multiply_add(__m256 sum, __m256 x, __m256 lanes) {
+    return _mm256_fmadd_ps(x, lanes, sum);
+  }
+  static __m256 load_lanes(const std::uint32_t* lanes) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(lanes));
+  }
+  static __m256 broadcast(const std::uint32_t* x) {
+    return _mm256_broadcast_ss(reinterpret_cast<const float*>(x));
+  }
+};
+
+void multiply(Lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
+              std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
+  multiply_panel<Floats>(x, stride, rows, steps, lanes, sums, add);
+}
+
+}  // namespace
+
+const GemmKernels& avx2_gemm() {
+  static const GemmKernels kernels = {InstructionSet::avx2, widen, multiply, add_terms, widen_bfloat16,
+                                     narrow_to_bfloat16, soften, false};
+  return kernels;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,33 @@
+#include "model/kernels/gemm_avx512.h"
+
+namespace pi0::model {
+namespace {
+
+struct Pairs : Floats {
+  static __m512 multiply_add(__m512 sum, __m512i x, __m512i lanes) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(lanes), reinterpret_cast<__m512bh>(x));
+  }
+  static __m512i load_lanes(const std::uint32_t* lanes) { return _mm512_loadu_si512(lanes); }
+  static __m512i broadcast(const std::uint32_t* x) {
+    return _mm512_set1_epi32(static_cast<int>(*x));
+  }
+};
+
+void multiply(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
+              std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
+  if (lane == Lane::bfloat16_pair) {
+    multiply_panel<Pairs>(x, stride, rows, steps, lanes, sums, add);
+  } else {
+    multiply_panel<Floats>(x, stride, rows, steps, lanes, sums, add);
+  }
+}
+
+}  // namespace
+
+const GemmKernels& avx512_bf16_gemm() {
+  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen, multiply, add_terms, widen_bfloat16,
+                                     narrow_to_bfloat16, soften, true};
+  return kernels;
+}
+
+}  // namespace pi0::model

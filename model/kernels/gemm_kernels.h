@@ -1,0 +1,57 @@
+// Loops of the fast matmul over plain memory, one table per instruction set. No LibTorch, no threads.
+//
+// A weight [Out, In] is kept in panels of 32 outputs: [ceil(Out/32)][ceil(In/2)][32][2] codes, padded
+// with zeros, so that a panel is read once from its first to its last byte. Before it is multiplied, a
+// stretch of a panel is widened into cache to 32-bit lanes [steps][32]: a step is one input as a float,
+// or two inputs as a pair of bfloat16.
+#pragma once
+
+#include <cstdint>
+
+namespace pi0::model {
+
+constexpr std::int64_t panel_width = 32;  // outputs
+
+enum class Code { float32, float16, bfloat16, float8_e4m3, float8_e5m2 };  // of weights
+
+enum class Lane {
+  float32,       // one input per step
+  bfloat16_pair  // two inputs per step; exact for bfloat16 and both 8-bit formats
+};
+
+enum class InstructionSet { portable, avx2, avx512, avx512_bf16 };
+
+struct GemmKernels {
+  InstructionSet set;
+
+  // `pairs` pairs of inputs of one panel, codes [pairs][32][2], to lanes [pairs * 2][32] of float32 or
+  // [pairs][32] of bfloat16_pair.
+  void (*widen)(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes);
+
+  // sums [rows][32] (+)= x [rows][steps] times lanes [steps][32]. Rows of x lie `stride` lanes apart.
+  // Starts from zero when `add` is false.
+  void (*multiply)(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
+                   std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add);
+
+  // Adds terms [32] to every row of sums [rows][32].
+  void (*add_terms)(float* sums, std::int64_t rows, const float* terms);
+
+  // Between bfloat16 and float, `count` values; to the nearest, ties to even, NaN stays NaN.
+  void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);
+  void (*narrow_to_bfloat16)(const float* from, std::uint16_t* to, std::int64_t count);
+
+  // Scores of one row of attention to weights that add up to 1, in place: softmax(scores · scale +
+  // mask). Keys lie in panels of 32, `panel_stride` floats apart; `mask` is padded to whole panels, or
+  // null. `in_bfloat16` rounds scores and their product with the scale as a bfloat16 model does.
+  void (*soften)(float* scores, std::int64_t panel_stride, std::int64_t keys, const float* mask,
+                 float scale, bool in_bfloat16);
+
+  bool has_pairs;  // whether Lane::bfloat16_pair is there
+};
+
+const GemmKernels& portable_gemm();
+const GemmKernels& avx2_gemm();
+const GemmKernels& avx512_gemm();
+const GemmKernels& avx512_bf16_gemm();
+
+}  // namespace pi0::model

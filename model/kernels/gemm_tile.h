@@ -1,0 +1,97 @@
+// The tile and its rows, written once for every vector type. Included by one file per instruction set,
+// each compiled for its own; everything is in an unnamed namespace so that no copy leaks to another.
+//
+// A vector type V has: lanes, Lane's arithmetic as multiply_add(accumulator, x, lane), zero(), add(),
+// load(const float*), store(float*), load_lanes(const std::uint32_t*), broadcast(std::uint32_t).
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "model/kernels/gemm_kernels.h"
+
+namespace pi0::model {
+namespace {
+
+// `rows` rows by two vectors of columns, all sums in registers.
+template <class V, int rows>
+[[gnu::always_inline]] inline void multiply_tile(const std::uint32_t* x, std::int64_t stride,
+                                                 std::int64_t steps, const std::uint32_t* lanes,
+                                                 float* sums, bool add) {
+  typename V::Sum sum[rows][2];
+  for (int row = 0; row < rows; ++row) sum[row][0] = sum[row][1] = V::zero();
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const auto first = V::load_lanes(lanes + step * panel_width);
+    const auto second = V::load_lanes(lanes + step * panel_width + V::lanes);
+#pragma GCC unroll 12
+    for (int row = 0; row < rows; ++row) {
+      const auto value = V::broadcast(x + row * stride + step);
+      sum[row][0] = V::multiply_add(sum[row][0], value, first);
+      sum[row][1] = V::multiply_add(sum[row][1], value, second);
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    for (int half = 0; half < 2; ++half) {
+      float* const place = sums + row * panel_width + half * V::lanes;
+      V::store(place, add ? V::add(V::load(place), sum[row][half]) : sum[row][half]);
+    }
+  }
+}
+
+template <class V, int rows>
+void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stride,
+                   std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
+  if (count == rows) {
+    for (std::int64_t column = 0; column < panel_width; column += 2 * V::lanes) {
+      multiply_tile<V, rows>(x, stride, steps, lanes + column, sums + column, add);
+    }
+  } else if constexpr (rows > 1) {
+    multiply_rows<V, rows - 1>(count, x, stride, steps, lanes, sums, add);
+  }
+}
+
+// Tiles of as equal a height as can be, so that no last one is flat. Sums start anew every so many
+// steps, whose lanes fit the first-level cache: one long sum would lose more in rounding.
+template <class V>
+void multiply_panel(const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
+                    std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
+  constexpr std::int64_t run_steps = 128;
+  const std::int64_t tiles = (rows + V::max_rows - 1) / V::max_rows;
+  for (std::int64_t step = 0; step < steps; step += run_steps) {
+    const std::int64_t count = steps - step < run_steps ? steps - step : run_steps;
+    std::int64_t row = 0;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t height = (rows - row + tiles - tile - 1) / (tiles - tile);
+      multiply_rows<V, V::max_rows>(height, x + row * stride + step, stride, count,
+                                    lanes + step * panel_width, sums + row * panel_width,
+                                    add || step > 0);
+      row += height;
+    }
+  }
+}
+
+void add_terms(float* sums, std::int64_t rows, const float* terms) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t column = 0; column < panel_width; ++column) {
+      sums[row * panel_width + column] += terms[column];
+    }
+  }
+}
+
+void widen_bfloat16(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
+  }
+}
+
+void narrow_to_bfloat16(const float* from, std::uint16_t* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(from[i]);
+    const std::uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+    const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+    to[i] = static_cast<std::uint16_t>(is_nan ? (bits >> 16) | 0x40U : rounded);
+  }
+}
+
+}  // namespace
+}  // namespace pi0::model

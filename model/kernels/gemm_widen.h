@@ -1,0 +1,91 @@
+// Widening of codes without special instructions: what portable and AVX2 kernels use, and what the
+// AVX-512 ones must equal.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "model/kernels/gemm_kernels.h"
+
+namespace pi0::model {
+namespace {
+
+// A sign bit, `exponent_bits` with a bias of 2^(n-1)-1, the rest mantissa; subnormals as in IEEE.
+constexpr float decoded(std::uint32_t code, int bits, int exponent_bits) {
+  const int mantissa_bits = bits - 1 - exponent_bits;
+  const std::uint32_t mantissa = code & ((1U << mantissa_bits) - 1);
+  const int exponent = static_cast<int>(code >> mantissa_bits) & ((1 << exponent_bits) - 1);
+  const int bias = (1 << (exponent_bits - 1)) - 1;
+  const auto power = [](int n) { return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); };
+  const float fraction = static_cast<float>(mantissa) * power(-mantissa_bits);
+  const float value =
+      exponent == 0 ? fraction * power(1 - bias) : (1.0F + fraction) * power(exponent - bias);
+  return (code >> (bits - 1)) != 0 ? -value : value;
+}
+
+constexpr std::array<float, 256> table_of(int exponent_bits, bool has_infinity) {
+  std::array<float, 256> table{};
+  constexpr float nan = std::bit_cast<float>(0x7FC00000U), infinity = std::bit_cast<float>(0x7F800000U);
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    const std::uint32_t magnitude = code & 0x7FU;
+    float value = decoded(code, 8, exponent_bits);
+    if (!has_infinity && magnitude == 0x7F) value = nan;
+    if (has_infinity && magnitude >= 0x7C) value = magnitude > 0x7C ? nan : code < 128 ? infinity : -infinity;
+    table[code] = value;
+  }
+  return table;
+}
+
+constexpr std::array<float, 256> e4m3_table = table_of(4, false);
+constexpr std::array<float, 256> e5m2_table = table_of(5, true);
+
+inline float float_of_half(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16;
+  const std::uint32_t magnitude = half & 0x7FFFU;
+  // Shifted into place the exponent is 112 short; scaling puts it right and normalises subnormals.
+  const float scaled = std::bit_cast<float>((magnitude << 13) + (112U << 23));
+  const float subnormal = scaled - std::bit_cast<float>(112U << 23) ;
+  std::uint32_t bits = std::bit_cast<std::uint32_t>(scaled);
+  if (magnitude < 0x0400U) bits = std::bit_cast<std::uint32_t>(subnormal * 2.0F);
+  if (magnitude >= 0x7C00U) bits = (magnitude << 13) + (224U << 23);
+  return std::bit_cast<float>(bits | sign);
+}
+
+template <Code code>
+inline float decode(const void* codes, std::int64_t at) {
+  if constexpr (code == Code::float32) return static_cast<const float*>(codes)[at];
+  if constexpr (code == Code::float16) return float_of_half(static_cast<const std::uint16_t*>(codes)[at]);
+  if constexpr (code == Code::bfloat16) {
+    return std::bit_cast<float>(
+        static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(codes)[at]) << 16);
+  }
+  const std::uint8_t byte = static_cast<const std::uint8_t*>(codes)[code < Code::float8_e4m3 ? 0 : at];
+  return code == Code::float8_e4m3 ? e4m3_table[byte] : e5m2_table[byte];
+}
+
+template <Code code>
+void widen_codes(const void* codes, std::int64_t pairs, std::uint32_t* lanes) {
+  for (std::int64_t pair = 0; pair < pairs; ++pair) {
+    std::uint32_t* first = lanes + 2 * pair * panel_width;
+    for (std::int64_t column = 0; column < panel_width; ++column) {
+      const std::int64_t at = 2 * (pair * panel_width + column);
+      first[column] = std::bit_cast<std::uint32_t>(decode<code>(codes, at));
+      first[panel_width + column] = std::bit_cast<std::uint32_t>(decode<code>(codes, at + 1));
+    }
+  }
+}
+
+void widen(const void* codes, Code code, Lane, std::int64_t pairs, std::uint32_t* lanes) {
+  switch (code) {
+    case Code::float32: return widen_codes<Code::float32>(codes, pairs, lanes);
+    case Code::float16: return widen_codes<Code::float16>(codes, pairs, lanes);
+    case Code::bfloat16: return widen_codes<Code::bfloat16>(codes, pairs, lanes);
+    case Code::float8_e4m3: return widen_codes<Code::float8_e4m3>(codes, pairs, lanes);
+    case Code::float8_e5m2: return widen_codes<Code::float8_e5m2>(codes, pairs, lanes);
+  }
+}
+
+}  // namespace
+}  // namespace pi0::model

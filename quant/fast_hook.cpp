@@ -1,0 +1,182 @@
+#include "quant/fast_hook.h"
+
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <stdexcept>
+
+namespace pi0::quant {
+namespace {
+
+using model::Lane;
+using model::panel_width;
+using model::Tensor;
+
+// A format whose every value a storage dtype's values are: rounding to it changes nothing.
+bool keeps(Format format, at::ScalarType dtype) {
+  return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
+}
+
+// Error sums of the samples of one call, added to from several threads.
+class SampleErrors {
+ public:
+  SampleErrors(std::int64_t samples, std::int64_t rows_per_sample)
+      : rows_per_sample_(rows_per_sample), sums_(static_cast<std::size_t>(samples)),
+        nonfinite_(static_cast<std::size_t>(samples)) {}
+
+  void add(const RoundingKernels& kernels, const model::Strip& strip, const float* reference,
+           const float* result) {
+    const std::int64_t size = rows_per_sample_ * panel_width;
+    for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
+      const std::int64_t first = static_cast<std::int64_t>(sample) * size;
+      const ErrorSums sums = kernels.add_errors(reference + first, result + first, size);
+      std::int64_t nonfinite = 0;
+      if (!std::isfinite(sums.squares)) {
+        for (std::int64_t i = first; i < first + size; ++i) {
+          if (i % panel_width < strip.columns) {
+            nonfinite += std::isfinite(reference[i]) && !std::isfinite(result[i]) ? 1 : 0;
+          }
+        }
+      }
+      const std::lock_guard lock(mutex_);
+      sums_[sample].squares += sums.squares;
+      sums_[sample].power += sums.power;
+      nonfinite_[sample] += nonfinite;
+    }
+  }
+
+  void observe(StatsBook& book, std::size_t entry, std::int64_t columns) const {
+    const auto elements = static_cast<double>(rows_per_sample_ * columns);
+    for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
+      book.observe(entry, {sums_[sample].squares / elements, sums_[sample].power / elements,
+                           nonfinite_[sample]});
+    }
+  }
+
+ private:
+  const std::int64_t rows_per_sample_;
+  std::mutex mutex_;
+  std::vector<ErrorSums> sums_;  // guarded by mutex_ while threads add
+  std::vector<std::int64_t> nonfinite_;
+};
+
+// Infinite inputs make NaN of the padding's zeros.
+void clear_padding(const model::Strip& strip, float* values) {
+  if (strip.columns == panel_width) return;
+  for (std::int64_t row = 0; row < strip.row_count; ++row) {
+    std::fill(values + row * panel_width + strip.columns, values + (row + 1) * panel_width, 0.0F);
+  }
+}
+
+}  // namespace
+
+const PackedInputs::Entry& PackedInputs::get(const model::GemmKernels& gemm,
+                                             const RoundingKernels& rounding, const Tensor& x,
+                                             Format format, Lane lane, HookClock& clock) {
+  if (!kept_.empty() && !kept_.front().x.is_same(x)) kept_.clear();
+  for (const Kept& kept : kept_) {
+    if (kept.format == format && kept.lane == lane) return kept.entry;
+  }
+  if (keeps(format, x.scalar_type())) {
+    kept_.push_back({x, format, lane, {model::pack_input(gemm, x, lane, {})}});
+    return kept_.back().entry;
+  }
+  std::atomic<bool> overflowed = false;
+  model::PackedInput packed = model::pack_input(gemm, x, lane, [&](float* row, std::int64_t count) {
+    const ClockScope scope(clock.rounding);
+    if (overflows(rounding.round(row, row, count, format), format)) overflowed = true;
+  });
+  kept_.push_back({x, format, lane, {std::move(packed), overflowed}});
+  return kept_.back().entry;
+}
+
+FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats,
+                               const HookContext& context, std::size_t entry,
+                               const RoundingKernels& rounding, PackedInputs& inputs)
+    : site_(site), formats_(formats), context_(context), entry_(entry), rounding_(rounding),
+      inputs_(inputs), overflow_(site, context), weight_(site.packed),
+      weight_is_exact_(keeps(formats.input, site.packed.panels.scalar_type())),
+      terms_(model::padded_terms(site.bias, site.packed)), exact_terms_(terms_) {
+  if (!weight_is_exact_) {
+    RoundedWeight rounded = round_to_codes(rounding, site.packed, formats.input);
+    overflow_.note(rounded.overflowed, "its weight");
+    weight_ = std::move(rounded.weight);
+  }
+  if (!site.bias.defined() || keeps(formats.input, site.bias.scalar_type())) return;
+  terms_ = at::empty_like(exact_terms_);
+  const float largest =
+      rounding.round(exact_terms_.const_data_ptr<float>(), terms_.mutable_data_ptr<float>(),
+                     terms_.numel(), formats.input);
+  overflow_.note(overflows(largest, formats.input), "its bias");
+}
+
+// One form for both products: where rounding changes nothing, their sums must not differ either.
+Lane FastLinearHook::lane_of(at::ScalarType x) const {
+  const bool fits = x == at::kBFloat16 && formats_.input != Format::float16 &&
+                    model::fits_bfloat16(weight_.code()) && model::fits_bfloat16(site_.packed.code());
+  return site_.gemm->has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
+}
+
+Tensor FastLinearHook::linear(const Tensor& x) {
+  const at::ScalarType dtype = x.scalar_type();
+  const bool measured = context_.measured();
+  const bool same_operands = weight_is_exact_ && terms_.is_same(exact_terms_) &&
+                             keeps(formats_.input, dtype);
+  const bool two_products = measured && !same_operands;
+  const Lane lane = lane_of(dtype);
+  const PackedInputs::Entry rounded =
+      inputs_.get(*site_.gemm, rounding_, x, formats_.input, lane, *context_.clock);
+  overflow_.note(rounded.overflowed, "its input");
+  std::vector<model::Product> products = {{rounded.input, weight_}};
+  PackedInputs::Entry exact;
+  if (two_products) {
+    exact = inputs_.get(*site_.gemm, rounding_, x, Format::float32, lane, *context_.clock);
+    products.push_back({exact.input, site_.packed});
+    site_.flop += 2 * x.numel() * site_.out_features;
+  }
+
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = site_.out_features;
+  Tensor result = at::empty(shape, x.options());
+  const std::int64_t rows = rounded.input.rows;
+  const std::int64_t samples = context_.samples_apart ? x.size(0) : 1;
+  SampleErrors errors(samples, rows / samples);
+  std::atomic<bool> overflowed = false;
+  model::multiply(*site_.gemm, products, [&](const model::Strip& strip) {
+    const std::int64_t count = strip.row_count * panel_width;
+    float* const y = strip.sums[0];
+    site_.gemm->add_terms(y, strip.row_count, terms_.const_data_ptr<float>() + strip.first_column);
+    clear_padding(strip, y);
+    const float* reference = y;
+    float* out = y;
+    std::vector<float> beside;  // the result, where y is still needed as the reference
+    if (two_products) {
+      site_.gemm->add_terms(strip.sums[1], strip.row_count,
+                            exact_terms_.const_data_ptr<float>() + strip.first_column);
+      clear_padding(strip, strip.sums[1]);
+      reference = strip.sums[1];
+    } else if (measured) {
+      beside.resize(static_cast<std::size_t>(count));
+      out = beside.data();
+    }
+    {
+      const ClockScope scope(context_.clock->rounding);
+      const float largest = rounding_.round(y, out, count, formats_.output);
+      if (overflows(largest, formats_.output)) overflowed = true;
+    }
+    if (measured) {
+      const ClockScope scope(context_.clock->statistics);
+      errors.add(rounding_, strip, reference, out);
+    }
+    model::store_strip(*site_.gemm, strip, out, result);
+  });
+  overflow_.note(overflowed, "its output");
+  if (measured) errors.observe(*context_.book, entry_, site_.out_features);
+  return result;
+}
+
+Tensor FastLinearHook::attention(const model::AttentionOperands&) {
+  throw std::logic_error("FastLinearHook: " + site_.path + " is no attention");
+}
+
+}  // namespace pi0::quant

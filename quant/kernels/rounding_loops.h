@@ -1,0 +1,171 @@
+// The loops over plain memory, written once and compiled for several instruction sets; everything is in
+// an unnamed namespace so that no copy leaks to another.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "quant/kernels/rounding_kernels.h"
+
+namespace pi0::quant {
+namespace {
+
+constexpr std::uint32_t infinity_bits = 0x7F800000U;
+
+// One value. Above the smallest normal the float32's own bits are rounded (a carry runs into the
+// exponent as it should); below it, adding and subtracting a power of two leaves evenly spaced values.
+template <Format format>
+inline float round_one(float value) {
+  constexpr Grid grid = grid_of(format);
+  constexpr int dropped_bits = 23 - grid.mantissa_bits;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = bits & 0x80000000U;
+  const std::uint32_t magnitude = bits ^ sign;
+  const std::uint32_t half_below = (1U << (dropped_bits - 1)) - 1;
+  const std::uint32_t odd = (magnitude >> dropped_bits) & 1U;
+  std::uint32_t rounded = (magnitude + half_below + odd) & ~((1U << dropped_bits) - 1);
+  if constexpr (grid.min_exponent > -126) {
+    constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
+    constexpr auto magic_bits =
+        static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
+    const float magic = std::bit_cast<float>(magic_bits);
+    const float spaced = (std::bit_cast<float>(magnitude) + magic) - magic;
+    rounded = magnitude < smallest_normal ? std::bit_cast<std::uint32_t>(spaced) : rounded;
+  }
+  constexpr std::uint32_t beyond = grid.overflow == Overflow::saturate
+                                       ? std::bit_cast<std::uint32_t>(grid.largest)
+                                       : infinity_bits;
+  rounded = rounded > std::bit_cast<std::uint32_t>(grid.largest) ? beyond : rounded;
+  rounded = magnitude > infinity_bits ? magnitude : rounded;  // NaN
+  return std::bit_cast<float>(rounded | sign);
+}
+
+// The code of a value on the grid: its sign, then exponent and mantissa, moved to where they belong.
+template <Format format>
+inline std::uint32_t code_of(float value) {
+  constexpr Grid grid = grid_of(format);
+  constexpr int dropped_bits = 23 - grid.mantissa_bits;
+  constexpr int bits_of_code = format == Format::float16 || format == Format::bfloat16 ? 16 : 8;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = (bits >> 31) << (bits_of_code - 1);
+  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+  constexpr std::uint32_t rebias = static_cast<std::uint32_t>(126 + grid.min_exponent)
+                                   << grid.mantissa_bits;
+  std::uint32_t code = (magnitude >> dropped_bits) - rebias;
+  if constexpr (grid.min_exponent > -126) {
+    constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
+    // Added to this power of two, a subnormal's steps are the sum's last bits.
+    constexpr auto magic_bits =
+        static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
+    const float shifted = std::bit_cast<float>(magnitude) + std::bit_cast<float>(magic_bits);
+    const std::uint32_t steps = std::bit_cast<std::uint32_t>(shifted) - magic_bits;
+    code = magnitude < smallest_normal ? steps : code;
+  }
+  constexpr std::uint32_t code_of_largest =
+      (std::bit_cast<std::uint32_t>(grid.largest) >> dropped_bits) - rebias;
+  if constexpr (grid.overflow == Overflow::infinity) {
+    code = magnitude == infinity_bits ? code_of_largest + 1 : code;
+  }
+  constexpr std::uint32_t nan_code = (1U << (bits_of_code - 1)) - 1;
+  code = magnitude > infinity_bits ? nan_code : code;
+  return code | sign;
+}
+
+template <Format format>
+float round_all(const float* in, float* out, std::int64_t count) {
+  std::uint32_t largest = 0;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(in[i]) & 0x7FFFFFFFU;
+    const std::uint32_t counted = magnitude > infinity_bits ? 0 : magnitude;
+    largest = largest > counted ? largest : counted;
+    out[i] = round_one<format>(in[i]);
+  }
+  return std::bit_cast<float>(largest);
+}
+
+template <Format format, class Code, bool from_bfloat16>
+float encode_all(const void* in, Code* codes, std::int64_t count) {
+  std::uint32_t largest = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    float value;
+    if constexpr (from_bfloat16) {
+      const std::uint32_t half = static_cast<const std::uint16_t*>(in)[i];
+      value = std::bit_cast<float>(half << 16);
+    } else {
+      value = static_cast<const float*>(in)[i];
+    }
+    const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU;
+    const std::uint32_t counted = magnitude > infinity_bits ? 0 : magnitude;
+    largest = largest > counted ? largest : counted;
+    codes[i] = static_cast<Code>(code_of<format>(round_one<format>(value)));
+  }
+  return std::bit_cast<float>(largest);
+}
+
+template <Format format, class Code>
+float encode_from(const void* in, bool is_bfloat16, void* codes, std::int64_t count) {
+  auto* const out = static_cast<Code*>(codes);
+  return is_bfloat16 ? encode_all<format, Code, true>(in, out, count)
+                     : encode_all<format, Code, false>(in, out, count);
+}
+
+float round(const float* in, float* out, std::int64_t count, Format format) {
+  switch (format) {
+    case Format::float16: return round_all<Format::float16>(in, out, count);
+    case Format::bfloat16: return round_all<Format::bfloat16>(in, out, count);
+    case Format::float8_e4m3: return round_all<Format::float8_e4m3>(in, out, count);
+    case Format::float8_e5m2: return round_all<Format::float8_e5m2>(in, out, count);
+    case Format::float32: break;
+  }
+  if (in != out) std::memcpy(out, in, static_cast<std::size_t>(count) * sizeof(float));
+  return 0.0F;
+}
+
+float encode(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format) {
+  switch (format) {
+    case Format::float16:
+      return encode_from<Format::float16, std::uint16_t>(in, is_bfloat16, codes, count);
+    case Format::bfloat16:
+      return encode_from<Format::bfloat16, std::uint16_t>(in, is_bfloat16, codes, count);
+    case Format::float8_e4m3:
+      return encode_from<Format::float8_e4m3, std::uint8_t>(in, is_bfloat16, codes, count);
+    case Format::float8_e5m2:
+      return encode_from<Format::float8_e5m2, std::uint8_t>(in, is_bfloat16, codes, count);
+    case Format::float32: break;
+  }
+  return 0.0F;
+}
+
+ErrorSums add_errors(const float* reference, const float* result, std::int64_t count) {
+  constexpr int lanes = 32;
+  ErrorSums sums;
+  for (std::int64_t first = 0; first < count; first += 32 * lanes) {
+    const std::int64_t last = first + 32 * lanes < count ? first + 32 * lanes : count;
+    float squares[lanes] = {}, power[lanes] = {};
+    std::int64_t i = first;
+    for (; i + lanes <= last; i += lanes) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        const float difference = reference[i + lane] - result[i + lane];
+        squares[lane] += difference * difference;
+        power[lane] += reference[i + lane] * reference[i + lane];
+      }
+    }
+    for (; i < last; ++i) {
+      const float difference = reference[i] - result[i];
+      squares[0] += difference * difference;
+      power[0] += reference[i] * reference[i];
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+      sums.squares += static_cast<double>(squares[lane]);
+      sums.power += static_cast<double>(power[lane]);
+    }
+  }
+  return sums;
+}
+
+constexpr RoundingKernels kernels = {round, encode, add_errors};
+
+}  // namespace
+}  // namespace pi0::quant

@@ -1,0 +1,142 @@
+"""pi0-server --max-batch: clients that wait together get what they would get one by one."""
+
+import collections
+import json
+import threading
+import unittest
+
+import numpy as np
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+from support import POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
+
+NAME = "pi05_droid_jointpos_polaris"
+FOLDER = POLICIES / NAME
+ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--seed", 5]
+E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
+PROMPTS = ["wave", "put the banana in the bin", "stop", "wave again", "pick up the cup", "open the drawer"]
+
+
+def different_requests():
+    """Six without noise, of different prompts and pictures."""
+    requests = []
+    for number, prompt in enumerate(PROMPTS):
+        request = {**read(FOLDER / "request.msgpack"), "prompt": prompt}
+        camera = "observation/exterior_image_1_left"
+        request[camera] = request[camera] // (number + 1)
+        requests.append(request)
+    return requests
+
+
+def ask_together(server, requests):
+    """An answer or an error for each, of clients that ask at the same moment."""
+    clients = [WebsocketClientPolicy("127.0.0.1", server.port) for _ in requests]
+    start = threading.Barrier(len(requests))
+    outcomes = [None] * len(requests)
+
+    def ask(number):
+        start.wait()
+        try:
+            outcomes[number] = clients[number].infer(requests[number])
+        except RuntimeError as error:
+            outcomes[number] = error
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    return outcomes
+
+
+def batch_sizes(answers):
+    """Requests of one call of the model have one time."""
+    return sorted(collections.Counter(answer["policy_timing"]["infer_ms"] for answer in answers).values())
+
+
+class BatchTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.stats = self.folder / "stats.json"
+
+    def report(self):
+        return json.loads(self.stats.read_text())
+
+    def test_answers_statistics_and_recordings(self):
+        requests = different_requests()
+        settings = (
+            (["--kernels", "reference"], 2e-2),
+            ([], 2e-2),
+            ([*E4M3, "--stats-output", self.stats], 0.1),
+        )
+        for number, (arguments, tolerance) in enumerate(settings):
+            records = self.folder / f"records{number}"
+            with serve(*ARGUMENTS, *arguments, "--max-batch", 4, "--record", records) as server:
+                answers = ask_together(server, requests)
+                self.assertEqual(server.stop(), 0)
+            sizes = batch_sizes(answers)
+            self.assertLessEqual(max(sizes), 4)
+            self.assertGreater(max(sizes), 1, "no requests came together")
+            together = self.report() if self.stats.exists() else None
+
+            # The same requests in the same order, one by one: the seed gives them the same noise.
+            recorded = [read(records / f"{i:06}.request.msgpack") for i in range(len(requests))]
+            order = [PROMPTS.index(request["prompt"]) for request in recorded]
+            self.assertEqual(sorted(order), list(range(len(requests))))
+            alone_records = self.folder / f"alone{number}"
+            with serve(*ARGUMENTS, *arguments, "--record", alone_records) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                for i, sender in enumerate(order):
+                    expected = client.infer(requests[sender])["actions"]
+                    self.assertLess(relative_rms(answers[sender]["actions"], expected), tolerance)
+                    response = read(records / f"{i:06}.response.msgpack")
+                    self.assertEqual(list(response), ["actions"])
+                    np.testing.assert_array_equal(response["actions"], answers[sender]["actions"])
+                self.assertEqual(server.stop(), 0)
+            for i, request in enumerate(recorded):
+                np.testing.assert_array_equal(request["noise"], read(alone_records / f"{i:06}.request.msgpack")["noise"])
+            if together:
+                self.compare_reports(together, self.report(), requests=6)
+
+    def compare_reports(self, found, expected, requests):
+        for key in ("requests", "measured"):
+            self.assertEqual(found["meta"][key], requests)
+            self.assertEqual(expected["meta"][key], requests)
+        for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
+            for key in ("layer", "n_calls", "nonfinite"):
+                self.assertEqual(mine[key], theirs[key])
+            if theirs["rmse"]:
+                self.assertLess(abs(mine["rmse"] / theirs["rmse"] - 1), 0.05, mine["layer"])
+
+    def test_skipped_inputs_and_refusals(self):
+        requests = different_requests()
+        del requests[2]["prompt"]
+        requests[3] = requests[0]  # its equal may share a call with it, the others may not
+        requests[4]["noise"] = np.zeros((3, 32), np.float32)
+        arguments = ["--skip-masked", "--max-batch", 6, "--stats-output", self.stats, *E4M3]
+        with serve(*ARGUMENTS, *arguments) as server:
+            outcomes = ask_together(server, requests)
+            self.assertIn("Prompt is required", str(outcomes[2]))
+            self.assertIn("noise", str(outcomes[4]))
+            for number in (0, 1, 3, 5):
+                self.assertEqual(outcomes[number]["actions"].shape, (15, 8))
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(self.report()["meta"]["requests"], 4)
+
+    def test_every_second_request_is_measured(self):
+        arguments = ["--max-batch", 6, "--num-steps", 5, "--stats-output", self.stats, *E4M3, "--stats-every", 2]
+        with serve(*ARGUMENTS, *arguments) as server:
+            answers = ask_together(server, [golden_request(FOLDER)] * 6)
+            self.assertLessEqual(max(batch_sizes(answers)), 3)
+            self.assertEqual(server.stop(), 0)
+        report = self.report()
+        self.assertEqual((report["meta"]["requests"], report["meta"]["measured"]), (6, 3))
+        self.assertEqual({row["n_calls"] for row in report["layers"] if row["component"] == "action_head"}, {3 * 5})
+
+    def test_bad_size(self):
+        for size in (0, -1, "many"):
+            self.assertEqual(run("pi0-server", *ARGUMENTS, "--dry-run", "--max-batch", size).returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

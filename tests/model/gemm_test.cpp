@@ -1,0 +1,91 @@
+#include "model/kernels/gemm.h"
+
+#include "support/catch.h"
+
+namespace pi0 {
+namespace {
+
+using model::InstructionSet;
+using model::Lane;
+
+// Every code of 8 bits but the NaNs, or random values, as a weight of that dtype.
+at::Tensor weight_of(at::ScalarType dtype, std::int64_t out, std::int64_t in) {
+  return at::randn({out, in}).to(dtype);
+}
+
+// The widest that float32 sums of `terms` may lie from the exact one: 4 eps of the summed magnitudes.
+at::Tensor bound(const at::Tensor& x, const at::Tensor& weight) {
+  return at::linear(x.abs(), weight.abs()) * (4 * 5.96e-8) * std::sqrt(x.size(-1)) + 1e-30;
+}
+
+TEST_CASE("fast_linear equals the exact product within float32's sums", "[model][gemm]") {
+  at::manual_seed(3);
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {
+      for (const auto& [rows, in, out] : {std::tuple{1, 7, 5}, {15, 64, 96}, {50, 2500, 33}, {101, 130, 256}}) {
+        const at::Tensor x = at::randn({1, rows, in}), weight = weight_of(dtype, out, in);
+        const at::Tensor bias = at::randn({out});
+        INFO(name_of(set) << " " << dtype << " " << rows << " " << in << " " << out);
+        const at::Tensor wide = weight.to(at::kFloat).to(at::kDouble);
+        const at::Tensor found = model::fast_linear(kernels, x, model::pack_weight(weight), bias);
+        REQUIRE(found.sizes() == at::IntArrayRef{1, rows, out});
+        const at::Tensor exact = at::linear(x.to(at::kDouble), wide, bias.to(at::kDouble));
+        CHECK(((found - exact).abs() <= bound(x.to(at::kDouble), wide) + bias.abs() * 1e-6).all().item<bool>());
+
+        const at::Tensor half = x.to(at::kBFloat16);  // as pairs, where there are pairs
+        const at::Tensor rounded = model::fast_linear(kernels, half, model::pack_weight(weight), {});
+        REQUIRE(rounded.scalar_type() == at::kBFloat16);
+        const at::Tensor of_half = at::linear(half.to(at::kDouble), wide);
+        CHECK(((rounded.to(at::kDouble) - of_half).abs() <=
+               of_half.abs() * 0.004 + bound(half.to(at::kDouble), wide)).all().item<bool>());
+      }
+    }
+  }
+}
+
+// The codes of one panel through a one-hot input: what comes out is what they were widened to.
+TEST_CASE("every code is widened to its value", "[model][gemm]") {
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const at::ScalarType dtype : {at::kHalf, at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {
+      const bool is_byte = dtype == at::kFloat8_e4m3fn || dtype == at::kFloat8_e5m2;
+      const at::Tensor codes = is_byte ? at::arange(0, 256, at::kInt).to(at::kByte).view(dtype)
+                                       : at::arange(-32768, 32768, at::kInt).to(at::kShort).view(dtype);
+      const at::Tensor values = codes.to(at::kFloat);
+      const at::Tensor weight = codes.view({-1, 1});
+      for (const Lane lane : {Lane::float32, Lane::bfloat16_pair}) {
+        if (lane == Lane::bfloat16_pair && (!kernels.has_pairs || dtype == at::kHalf)) continue;
+        INFO(name_of(set) << " " << dtype << " pairs " << (lane == Lane::bfloat16_pair));
+        const model::PackedWeight packed = model::pack_weight(weight);
+        const model::PackedInput one = model::pack_input(kernels, at::ones({1, 1}), lane, {});
+        at::Tensor found = at::empty({1, weight.size(0)});
+        model::multiply(kernels, {{one, packed}}, [&](const model::Strip& strip) {
+          model::store_strip(kernels, strip, strip.sums[0], found);
+        });
+        // A pair's dot product takes subnormal operands and results for zero.
+        const at::Tensor normal = (values.abs() >= 1.1754944e-38) | (values == 0);
+        const at::Tensor same = (found[0] == values) | (found[0].isnan() & values.isnan());
+        CHECK((same | ~normal).all().item<bool>());
+        // The padding beside infinity must not have turned it to NaN.
+        CHECK(at::equal(found[0].isinf(), values.isinf()));
+      }
+    }
+  }
+}
+
+TEST_CASE("bfloat16 is narrowed to the nearest, ties to even", "[model][gemm]") {
+  const at::Tensor values = at::randint(-2147483648LL, 2147483648LL, {1'000'000}, at::kLong)
+                                .to(at::kInt).view(at::kFloat);
+  for (const InstructionSet set : model::instruction_sets()) {
+    at::Tensor found = at::empty(values.sizes(), at::kBFloat16);
+    model::gemm_kernels(set).narrow_to_bfloat16(
+        values.const_data_ptr<float>(), static_cast<std::uint16_t*>(found.mutable_data_ptr()), values.numel());
+    const at::Tensor expected = values.to(at::kBFloat16);
+    const at::Tensor same = (found.view(at::kShort) == expected.view(at::kShort)) | (found.isnan() & expected.isnan());
+    CHECK(same.all().item<bool>());
+  }
+}
+
+}  // namespace
+}  // namespace pi0

@@ -1,0 +1,152 @@
+// Fast hooks against reference hooks, site by site, on the operands of a reference run.
+#include "quant/fast_hook.h"
+
+#include <ATen/Parallel.h>
+
+#include <map>
+
+#include "model/attention.h"
+#include "model/linear.h"
+#include "quant/attach.h"
+#include "support/catch.h"
+#include "support/tensors.h"
+#include "support/tiny_model.h"
+
+namespace pi0 {
+namespace {
+
+using model::Precision;
+using quant::Format;
+using quant::FormatPair;
+using quant::StatsBook;
+
+// Keeps what the hook that it stands before was given and gave.
+class Listener : public model::MatmulHook {
+ public:
+  at::Tensor linear(const at::Tensor& x) override {
+    inputs.push_back(x);
+    results.push_back(hook->linear(x));
+    return results.back();
+  }
+  at::Tensor attention(const model::AttentionOperands& operands) override {
+    attended.push_back(operands);
+    results.push_back(hook->attention(operands));
+    return results.back();
+  }
+  bool observes() const override { return hook->observes(); }
+
+  model::MatmulHook* hook = nullptr;
+  std::vector<at::Tensor> inputs;
+  std::vector<model::AttentionOperands> attended;
+  std::vector<at::Tensor> results;
+};
+
+at::Tensor rounded(const at::Tensor& values, Format format) {
+  return quant::round_to(values.to(at::kFloat), format).values;
+}
+
+// What sums within 4 eps of their terms' magnitudes may give.
+struct Allowed {
+  at::Tensor low, high;  // results
+  at::Tensor reach;      // of the sums, rounded operands and exact ones together
+};
+
+Allowed allowed(const model::MatmulSite& site, const at::Tensor& x, FormatPair formats) {
+  const auto wide = [](const at::Tensor& values) { return values.defined() ? values.to(at::kDouble) : values; };
+  const auto magnitude = [](const at::Tensor& values) { return values.defined() ? values.abs() : values; };
+  const auto as_input = [&](const at::Tensor& values) {
+    return values.defined() ? wide(rounded(values, formats.input)) : values;
+  };
+  const auto reach_of = [&](const at::Tensor& a, const at::Tensor& w, const at::Tensor& b) {
+    return at::linear(a.abs(), w.abs(), magnitude(b)) * (4 * std::ldexp(1.0, -23));
+  };
+  const at::Tensor a = as_input(x), w = as_input(site.weight), b = as_input(site.bias);
+  const at::Tensor y = at::linear(a, w, b), reach = reach_of(a, w, b);
+  const auto result = [&](const at::Tensor& sum) { return rounded(sum, formats.output).to(x.scalar_type()); };
+  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight), wide(site.bias))};
+}
+
+double mse_of(const StatsBook& book, const std::string& layer) {
+  for (const quant::SiteEntry& site : book.snapshot().sites) {
+    if (site.layer == layer) return site.errors.mse().value_or(-1);
+  }
+  throw std::logic_error(layer + " is not in the book");
+}
+
+void compare_sites(const test::GoldenCase& golden, FormatPair formats,
+                   model::Pi0& reference, const std::vector<std::unique_ptr<model::Pi0>>& fast) {
+  const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  StatsBook book;
+  const auto attachment = quant::attach(reference.sites(), request, &book);
+  std::map<std::string, Listener> listeners;
+  for (model::MatmulSite& site : reference.sites().all()) {
+    listeners[site.path].hook = site.hook;
+    site.hook = &listeners[site.path];
+  }
+  reference.sample_actions(golden.inputs, golden.noise, 1);
+  book.finish_request(StatsBook::Measured::yes);
+  std::map<std::string, std::vector<Allowed>> may;
+  std::map<std::string, double> drift;  // how far a site's RMSE may be from the reference's
+  for (const model::MatmulSite& site : reference.sites().all()) {
+    for (const at::Tensor& x : listeners[site.path].inputs) {
+      may[site.path].push_back(allowed(site, x, formats));
+      // Elements drift either way, so that of n of them a mean sees one part in the root of n.
+      const at::Tensor& reach = may[site.path].back().reach;
+      drift[site.path] = std::max(drift[site.path], reach.square().mean().sqrt().item<double>() /
+                                                        std::sqrt(static_cast<double>(reach.numel())));
+    }
+  }
+
+  for (const auto& pi0 : fast) {
+    StatsBook fast_book;
+    const auto fast_attachment = quant::attach(pi0->sites(), request, &fast_book);
+    for (model::MatmulSite& site : pi0->sites().all()) {
+      INFO(model::name_of(pi0->sites().all().front().gemm->set) << " " << site.path);
+      const Listener& heard = listeners[site.path];
+      for (std::size_t i = 0; i < heard.inputs.size(); ++i) {
+        const at::Tensor found = site.hook->linear(heard.inputs[i]);
+        REQUIRE(found.scalar_type() == heard.inputs[i].scalar_type());
+        const Allowed& range = may[site.path][i];
+        const bool within = ((range.low <= found) & (found <= range.high)).all().item<bool>();
+        if (!within) CHECK(at::equal(found, heard.results[i]));  // NaN and infinities
+      }
+      for (std::size_t i = 0; i < heard.attended.size(); ++i) {
+        const at::Tensor found = site.hook->attention(heard.attended[i]);
+        CHECK(test::relative_rms(found.to(at::kFloat), heard.results[i].to(at::kFloat)) <= 0.02);
+      }
+    }
+    fast_book.finish_request(StatsBook::Measured::yes);
+    for (const model::MatmulSite& each : reference.sites().all()) {
+      INFO(model::name_of(pi0->sites().all().front().gemm->set) << " " << each.path);
+      const double found = mse_of(fast_book, each.path), expected = mse_of(book, each.path);
+      INFO(found << " " << expected);
+      const double tolerance = each.kind == model::SiteKind::linear ? 1e-4 : 2e-2;
+      CHECK((found == expected ||
+             std::abs(found - expected) <= tolerance * expected + 2 * std::sqrt(expected) * drift[each.path]));
+    }
+  }
+}
+
+TEST_CASE("fast hooks give the reference hooks' results and errors at every site", "[quant][fast]") {
+  at::set_num_threads(1);  // nothing here is large enough for two
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  for (const Precision precision : {Precision::bfloat16, Precision::float32}) {
+    const auto reference = test::load_case(golden, precision);
+    std::vector<std::unique_ptr<model::Pi0>> fast;
+    for (const model::InstructionSet set : model::instruction_sets()) {
+      fast.push_back(test::load_case(golden, precision, &model::gemm_kernels(set)));
+    }
+    for (const Format input : quant::all_formats) {
+      for (const Format output : quant::all_formats) {
+        if (precision == Precision::float32 && input != output) continue;  // all pairs once are enough
+        INFO(quant::name_of(input) << "/" << quant::name_of(output)
+                                   << (precision == Precision::bfloat16 ? " bfloat16" : " float32"));
+        compare_sites(golden, {input, output}, *reference, fast);
+      }
+    }
+  }
+  at::set_num_threads(2);
+}
+
+}  // namespace
+}  // namespace pi0
