@@ -147,29 +147,26 @@ Tensor FastLinearHook::linear(const Tensor& x) {
     float* const y = strip.sums[0];
     site_.gemm->add_terms(y, strip.row_count, terms_.const_data_ptr<float>() + strip.first_column);
     clear_padding(strip, y);
-    const float* reference = y;
-    float* out = y;
-    std::vector<float> beside;  // the result, where y is still needed as the reference
+    const float* reference = nullptr;
+    std::vector<float> unrounded;  // where that is the reference
     if (two_products) {
       site_.gemm->add_terms(strip.sums[1], strip.row_count,
                             exact_terms_.const_data_ptr<float>() + strip.first_column);
       clear_padding(strip, strip.sums[1]);
       reference = strip.sums[1];
     } else if (measured) {
-      beside.resize(static_cast<std::size_t>(count));
-      out = beside.data();
+      unrounded.assign(y, y + count);
+      reference = unrounded.data();
     }
     {
       const ClockScope scope(context_.clock->rounding);
-      const float largest = rounding_.round(y, out, count, formats_.output);
-      if (overflows(largest, formats_.output)) overflowed = true;
+      if (overflows(rounding_.round(y, y, count, formats_.output), formats_.output)) overflowed = true;
     }
     if (measured) {
       const ClockScope scope(context_.clock->statistics);
-      errors.add(rounding_, strip, reference, out);
+      errors.add(rounding_, strip, reference, y);
     }
-    model::store_strip(*site_.gemm, strip, out, result);
-  });
+  }, result);
   overflow_.note(overflowed, "its output");
   if (measured) errors.observe(*context_.book, entry_, site_.out_features);
   return result;

@@ -33,7 +33,8 @@ const RoundingKernels& rounding_kernels(model::InstructionSet set) {
 #ifdef __x86_64__
     case model::InstructionSet::avx2: return avx2_rounding();
     case model::InstructionSet::avx512:
-    case model::InstructionSet::avx512_bf16: return avx512_rounding();
+    case model::InstructionSet::avx512_bf16:
+    case model::InstructionSet::amx_bf16: return avx512_rounding();
 #endif
     default: return portable_rounding();
   }

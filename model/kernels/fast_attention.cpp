@@ -3,8 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <memory>
 
+#include "model/kernels/scratch.h"
 #include "model/matmul_site.h"
 
 namespace pi0::model {
@@ -20,7 +20,7 @@ Tensor after_prefix(const Tensor& prefix, const Tensor& own) {
 
 // A weight in the form that is multiplied: [panels][steps][32] lanes.
 struct Lanes {
-  std::unique_ptr<std::uint32_t[]> data;
+  Scratch<std::uint32_t> data;
   std::int64_t panels;
   std::int64_t steps;
   const std::uint32_t* panel(std::int64_t index) const { return data.get() + index * steps * panel_width; }
@@ -30,7 +30,7 @@ Lanes lanes_of(const GemmKernels& kernels, const Tensor& weight, Lane lane) {
   const PackedWeight packed = pack_weight(weight);
   const std::int64_t pairs = packed.panels.size(1), panels = packed.panel_count();
   Lanes lanes{nullptr, panels, lane == Lane::float32 ? 2 * pairs : pairs};
-  lanes.data.reset(new std::uint32_t[static_cast<std::size_t>(panels * lanes.steps * panel_width)]);
+  lanes.data = make_scratch<std::uint32_t>(panels * lanes.steps * panel_width);
   const auto* codes = static_cast<const std::uint8_t*>(packed.panels.const_data_ptr());
   const std::int64_t panel_bytes = pairs * panel_width * 2 * packed.panels.element_size();
   for (std::int64_t panel = 0; panel < panels; ++panel) {
@@ -131,10 +131,9 @@ Tensor fast_attention(const GemmKernels& kernels, const AttentionOperands& in) {
     }
   };
   at::parallel_for(0, batch * groups * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
-    const std::unique_ptr<float[]> scores(new float[static_cast<std::size_t>(padded_keys * rows_per_block)]);
-    const std::unique_ptr<float[]> sums(new float[rows_per_block * panel_width]);
-    const std::unique_ptr<std::uint32_t[]> weights(
-        new std::uint32_t[static_cast<std::size_t>(weight_stride * rows_per_block)]);
+    const auto scores = make_scratch<float>(padded_keys * rows_per_block);
+    const auto sums = make_scratch<float>(rows_per_block * panel_width);
+    const auto weights = make_scratch<std::uint32_t>(weight_stride * rows_per_block);
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t first = task % blocks * rows_per_block;
       attend(task / blocks, first, std::min(rows_per_block, group_rows - first), scores.get(),

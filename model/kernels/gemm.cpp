@@ -1,21 +1,32 @@
 #include "model/kernels/gemm.h"
 
 #include <ATen/Parallel.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
-#include <memory>
+
+#include "model/kernels/scratch.h"
 
 namespace pi0::model {
 namespace {
 
 using at::Tensor;
 
-// A stretch of lanes and the rows that meet it stay in a core's second-level cache.
-constexpr std::int64_t stretch_steps = 1024;
-constexpr std::int64_t panels_at_once = 4;
-constexpr std::int64_t rows_at_once = 48;
+// A stretch of some panels' lanes takes up to half of a core's second-level cache, beside the rows that
+// meet them.
+constexpr std::int64_t stretch_steps = 512;
+constexpr std::int64_t stretch_bytes = stretch_steps * panel_width * 4;
+constexpr std::int64_t most_panels = 16;
+constexpr std::int64_t rows_at_once(Lane lane) { return lane == Lane::float32 ? 32 : 64; }
+
+std::int64_t panels_at_once() {
+  static const std::int64_t cache = std::max(sysconf(_SC_LEVEL2_CACHE_SIZE), 1L << 19);
+  return std::clamp<std::int64_t>(cache / 2 / stretch_bytes, 4, most_panels);
+}
+
 constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each other's cache sets
 
 // Work below this is not worth waking another thread for.
@@ -94,12 +105,15 @@ void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
 
 double seconds_of(const GemmKernels& kernels, Lane lane) {
   constexpr std::int64_t rows = 48, steps = 1024;
-  const std::vector<std::uint32_t> x(rows * steps, 0x3F803F80U), lanes(steps * panel_width, 0x3F803F80U);
-  std::vector<float> sums(rows * panel_width);
+  const auto x = make_scratch<std::uint32_t>(rows * steps);
+  const auto lanes = make_scratch<std::uint32_t>(steps * panel_width);
+  const auto sums = make_scratch<float>(rows * panel_width);
+  std::fill_n(x.get(), rows * steps, 0x3F803F80U);
+  std::fill_n(lanes.get(), steps * panel_width, 0x3F803F80U);
   double best = 1e9;
   for (int repeat = 0; repeat < 5; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
-    kernels.multiply(lane, x.data(), steps, rows, steps, lanes.data(), sums.data(), false);
+    kernels.multiply(lane, x.get(), steps, rows, steps, lanes.get(), sums.get(), false);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     best = std::min(best, took.count() / (lane == Lane::bfloat16_pair ? 2 : 1));
   }
@@ -113,6 +127,7 @@ std::string_view name_of(InstructionSet set) {
     case InstructionSet::avx2: return "avx2";
     case InstructionSet::avx512: return "avx512";
     case InstructionSet::avx512_bf16: return "avx512_bf16";
+    case InstructionSet::amx_bf16: return "amx_bf16";
     case InstructionSet::portable: break;
   }
   return "portable";
@@ -127,7 +142,12 @@ std::vector<InstructionSet> instruction_sets() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     sets.push_back(InstructionSet::avx512);
-    if (__builtin_cpu_supports("avx512bf16")) sets.push_back(InstructionSet::avx512_bf16);
+    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi")) {
+      sets.push_back(InstructionSet::avx512_bf16);
+      if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && may_use_amx()) {
+        sets.push_back(InstructionSet::amx_bf16);
+      }
+    }
   }
 #endif
   return sets;
@@ -154,6 +174,7 @@ const GemmKernels& gemm_kernels(InstructionSet set) {
     case InstructionSet::avx2: return avx2_gemm();
     case InstructionSet::avx512: return avx512_gemm();
     case InstructionSet::avx512_bf16: return avx512_bf16_gemm();
+    case InstructionSet::amx_bf16: return amx_bf16_gemm();
 #endif
     default: return portable_gemm();
   }
@@ -203,15 +224,17 @@ PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane,
 }
 
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
-              const std::function<void(const Strip&)>& finish) {
+              const std::function<void(const Strip&)>& finish, Tensor& result) {
   const std::int64_t rows = products[0].x.rows, out = products[0].weight.out;
   const std::int64_t panels = products[0].weight.panel_count();
-  const std::int64_t per_thread = divided_up(panels, at::get_num_threads());
-  const std::int64_t group = std::min(panels_at_once, per_thread);  // panels
+  const std::int64_t threads = at::get_num_threads();
+  const std::int64_t rounds = divided_up(panels, panels_at_once() * threads);
+  const std::int64_t group = divided_up(panels, rounds * threads);  // panels; as many for each thread
   const std::int64_t strip_size = rows * panel_width;
   const std::int64_t group_flop =
       2 * rows * products[0].x.in * panel_width * group * static_cast<std::int64_t>(products.size());
   const std::int64_t grain = divided_up(flop_per_thread, group_flop);
+  auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
   const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count,
                                   std::uint32_t* lanes, float* sums) {
     const Code code = product.weight.code();
@@ -222,18 +245,23 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     const auto* x = static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr());
     const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
     const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
+    const bool are_lanes = code == Code::bfloat16 && lane == Lane::bfloat16_pair;
+    std::array<const std::uint32_t*, most_panels> panel_lanes{};
     for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
       const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
       const std::int64_t steps = pair_count * steps_per_pair;
       for (std::int64_t panel = 0; panel < count; ++panel) {
-        kernels.widen(codes + ((first + panel) * pairs + pair) * pair_bytes, code, lane, pair_count,
-                      lanes + panel * stretch_steps * panel_width);
+        const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
+        std::uint32_t* const to = lanes + panel * stretch_steps * panel_width;
+        if (!are_lanes) kernels.widen(from, code, lane, pair_count, to);
+        panel_lanes[static_cast<std::size_t>(panel)] =
+            are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
       }
-      for (std::int64_t row = 0; row < rows; row += rows_at_once) {
+      for (std::int64_t row = 0; row < rows; row += rows_at_once(lane)) {
         for (std::int64_t panel = 0; panel < count; ++panel) {
           kernels.multiply(lane, x + row * stride + pair * steps_per_pair, stride,
-                           std::min(rows_at_once, rows - row), steps,
-                           lanes + panel * stretch_steps * panel_width,
+                           std::min(rows_at_once(lane), rows - row), steps,
+                           panel_lanes[static_cast<std::size_t>(panel)],
                            sums + panel * strip_size + row * panel_width, pair > 0);
         }
       }
@@ -241,10 +269,8 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   };
   at::parallel_for(0, divided_up(panels, group), grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t group_size = group * strip_size;
-    const std::size_t sums_size = products.size() * static_cast<std::size_t>(group_size);
-    const std::unique_ptr<std::uint32_t[]> lanes(
-        new std::uint32_t[static_cast<std::size_t>(group * stretch_steps * panel_width)]);
-    const std::unique_ptr<float[]> sums(new float[sums_size]);
+    const auto lanes = make_scratch<std::uint32_t>(group * stretch_steps * panel_width);
+    const auto sums = make_scratch<float>(static_cast<std::int64_t>(products.size()) * group_size);
     Strip strip{0, 0, rows, std::vector<float*>(products.size())};
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t first = task * group, count = std::min(group, panels - first);
@@ -252,7 +278,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
         multiply_group(products[i], first, count, lanes.get(),
                        sums.get() + static_cast<std::int64_t>(i) * group_size);
       }
-      for (std::int64_t panel = 0; panel < count; ++panel) {
+      for (std::int64_t panel = 0; finish && panel < count; ++panel) {
         strip.first_column = (first + panel) * panel_width;
         strip.columns = std::min(panel_width, out - strip.first_column);
         for (std::size_t i = 0; i < products.size(); ++i) {
@@ -260,22 +286,12 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
         }
         finish(strip);
       }
+      const std::int64_t first_column = first * panel_width;
+      kernels.store(sums.get(), rows, count, std::min(count * panel_width, out - first_column),
+                    out_data + first_column * result.element_size(), out,
+                    result.scalar_type() == at::kBFloat16);
     }
   });
-}
-
-void store_strip(const GemmKernels& kernels, const Strip& strip, const float* values, Tensor& out) {
-  const std::int64_t width = out.size(-1);
-  void* const data = out.mutable_data_ptr();
-  for (std::int64_t row = 0; row < strip.row_count; ++row) {
-    const std::int64_t at = row * width + strip.first_column;
-    const float* from = values + row * panel_width;
-    if (out.scalar_type() == at::kFloat) {
-      std::copy_n(from, strip.columns, static_cast<float*>(data) + at);
-    } else {
-      kernels.narrow_to_bfloat16(from, static_cast<std::uint16_t*>(data) + at, strip.columns);
-    }
-  }
 }
 
 Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
@@ -294,13 +310,12 @@ Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeig
   shape.back() = weight.out;
   Tensor result = at::empty(shape, x.options());
   const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};
-  multiply(kernels, {{input, weight}}, [&](const Strip& strip) {
-    if (terms.defined()) {
-      kernels.add_terms(strip.sums[0], strip.row_count,
-                        terms.const_data_ptr<float>() + strip.first_column);
-    }
-    store_strip(kernels, strip, strip.sums[0], result);
-  });
+  const auto add_bias = [&](const Strip& strip) {
+    kernels.add_terms(strip.sums[0], strip.row_count,
+                      terms.const_data_ptr<float>() + strip.first_column);
+  };
+  multiply(kernels, {{input, weight}},
+           terms.defined() ? std::function<void(const Strip&)>(add_bias) : nullptr, result);
   return result;
 }
 

@@ -65,22 +65,19 @@ struct Product {
   const PackedWeight& weight;  // [Out, In]
 };
 
-// Finished sums of some columns: sums[i] of product i, [row_count][32] floats that may be changed.
+// Sums of some columns, all their products added up.
 struct Strip {
   std::int64_t first_column;
   std::int64_t columns;  // at most 32; the rest is padding
   std::int64_t row_count;
-  std::vector<float*> sums;
+  std::vector<float*> sums;  // of each product [row_count][32]; may be changed
 };
 
-// Multiplies products of the same rows and outputs; `finish` is called once for every strip, from
-// several threads.
+// Multiplies products of the same rows and outputs. `finish`, if there is one, is called once for every
+// strip, from several threads; what it leaves in sums[0] goes into those columns of `result`
+// [..., Out], float32 or bfloat16.
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
-              const std::function<void(const Strip&)>& finish);
-
-// Writes a strip's floats into its columns of `out` [rows, Out], float32 or bfloat16.
-void store_strip(const GemmKernels& kernels, const Strip& strip, const float* values,
-                 at::Tensor& out);
+              const std::function<void(const Strip&)>& finish, at::Tensor& result);
 
 // x Wᵀ + b of x's shape and dtype; `bias` [Out] may be undefined.
 at::Tensor fast_linear(const GemmKernels& kernels, const at::Tensor& x, const PackedWeight& weight,

@@ -34,8 +34,8 @@ void multiply(Lane, const std::uint32_t* x, std::int64_t stride, std::int64_t ro
 }  // namespace
 
 const GemmKernels& avx2_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx2, widen, multiply, add_terms, widen_bfloat16,
-                                     narrow_to_bfloat16, soften, false};
+  static const GemmKernels kernels = {InstructionSet::avx2, widen, multiply, add_terms, store,
+                                     widen_bfloat16, narrow_to_bfloat16, soften, false};
   return kernels;
 }
 

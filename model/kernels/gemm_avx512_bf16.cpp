@@ -1,4 +1,4 @@
-#include "model/kernels/gemm_avx512.h"
+#include "model/kernels/gemm_pairs.h"
 
 namespace pi0::model {
 namespace {
@@ -25,8 +25,8 @@ void multiply(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64
 }  // namespace
 
 const GemmKernels& avx512_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen, multiply, add_terms, widen_bfloat16,
-                                     narrow_to_bfloat16, soften, true};
+  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen_with_permutes, multiply, add_terms, store,
+                                     widen_bfloat16, narrow_to_bfloat16, soften, true};
   return kernels;
 }
 

@@ -19,7 +19,7 @@ enum class Lane {
   bfloat16_pair  // two inputs per step; exact for bfloat16 and both 8-bit formats
 };
 
-enum class InstructionSet { portable, avx2, avx512, avx512_bf16 };
+enum class InstructionSet { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 
 struct GemmKernels {
   InstructionSet set;
@@ -35,6 +35,11 @@ struct GemmKernels {
 
   // Adds terms [32] to every row of sums [rows][32].
   void (*add_terms)(float* sums, std::int64_t rows, const float* terms);
+
+  // Rows of finished sums, in `panels` panels [rows][32], to rows of `columns` float32 or bfloat16
+  // values that lie `stride` values apart.
+  void (*store)(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns,
+                void* out, std::int64_t stride, bool as_bfloat16);
 
   // Between bfloat16 and float, `count` values; to the nearest, ties to even, NaN stays NaN.
   void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);
@@ -53,5 +58,9 @@ const GemmKernels& portable_gemm();
 const GemmKernels& avx2_gemm();
 const GemmKernels& avx512_gemm();
 const GemmKernels& avx512_bf16_gemm();
+const GemmKernels& amx_bf16_gemm();
+
+// Asks the system to let this process use the tiles; must have said yes before amx_bf16_gemm is used.
+bool may_use_amx();
 
 }  // namespace pi0::model

@@ -35,8 +35,8 @@ void multiply(Lane, const std::uint32_t* x, std::int64_t stride, std::int64_t ro
 }  // namespace
 
 const GemmKernels& portable_gemm() {
-  static const GemmKernels kernels = {InstructionSet::portable, widen, multiply, add_terms, widen_bfloat16,
-                                     narrow_to_bfloat16, soften, false};
+  static const GemmKernels kernels = {InstructionSet::portable, widen, multiply, add_terms, store,
+                                     widen_bfloat16, narrow_to_bfloat16, soften, false};
   return kernels;
 }
 

@@ -93,5 +93,24 @@ void narrow_to_bfloat16(const float* from, std::uint16_t* to, std::int64_t count
   }
 }
 
+void store(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,
+           std::int64_t stride, bool as_bfloat16) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      const float* from = sums + (panel * rows + row) * panel_width;
+      const std::int64_t at = row * stride + panel * panel_width;
+      const std::int64_t left = columns - panel * panel_width;
+      const std::int64_t count = left < panel_width ? left : panel_width;
+      if (!as_bfloat16) {
+        for (std::int64_t i = 0; i < count; ++i) static_cast<float*>(out)[at + i] = from[i];
+      } else if (count == panel_width) {
+        narrow_to_bfloat16(from, static_cast<std::uint16_t*>(out) + at, panel_width);
+      } else {
+        narrow_to_bfloat16(from, static_cast<std::uint16_t*>(out) + at, count);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pi0::model
