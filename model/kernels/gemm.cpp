@@ -1,6 +1,7 @@
 #include "model/kernels/gemm.h"
 
 #include <ATen/Parallel.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,6 +39,16 @@ std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + b
 bool is_bfloat16(const Tensor& values) {
   const Tensor bits = values.view(at::kInt);
   return !(bits & 0xFFFF).any().item<bool>();
+}
+
+// Uninitialised, in large pages if the system gives them: a product walks through all of it.
+Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
+  const Tensor panels = at::empty(shape, options);
+  constexpr std::uintptr_t page = 1 << 21;
+  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
+  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  return panels;
 }
 
 // Moves pairs of codes, which lie side by side in the weight and in its panels. `Pair` is as large.
@@ -196,9 +207,9 @@ PackedWeight pack_weight(const Tensor& weight) {
   Tensor values = weight.contiguous();
   if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
   const std::int64_t out = values.size(0), in = values.size(1);
-  PackedWeight packed{at::empty({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2},
-                                values.options()),
-                      out, in};
+  PackedWeight packed{
+      empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
+      out, in};
   switch (values.element_size()) {
     case 1: fill_panels<std::uint16_t>(values, packed.panels); break;
     case 2: fill_panels<std::uint32_t>(values, packed.panels); break;
