@@ -1,7 +1,5 @@
 #include "model/attention.h"
 
-#include "model/kernels/fast_attention.h"
-
 namespace pi0::model {
 namespace {
 
@@ -42,7 +40,8 @@ Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands)
 }
 
 Attention::Attention(BuildContext& context, const std::string& path, std::int64_t head_dim)
-    : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)) {
+    : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)),
+      prefix_pack_(std::make_unique<PrefixPack>()) {
   site_->gemm = context.gemm;
 }
 
@@ -51,7 +50,8 @@ std::int64_t attention_flop(const AttentionOperands& in) {
   return 2 * 2 * in.query.numel() * keys;
 }
 
-Tensor Attention::operator()(const AttentionOperands& operands) const {
+Tensor Attention::operator()(AttentionOperands operands) const {
+  operands.prefix_pack = prefix_pack_.get();
   site_->flop += attention_flop(operands);
   return site_->hook != nullptr ? site_->hook->attention(operands)
                                : run_attention(site_->gemm, operands);

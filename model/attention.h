@@ -1,9 +1,11 @@
 // The model's only softmax(QKᵀ)V, with one hook slot.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "model/build_context.h"
+#include "model/kernels/fast_attention.h"
 
 namespace pi0::model {
 
@@ -21,11 +23,12 @@ class Attention {
  public:
   // `path` is the self_attn module's; its site is entered as `path`.sdpa.
   Attention(BuildContext& context, const std::string& path, std::int64_t head_dim);
-  Tensor operator()(const AttentionOperands& operands) const;  // [B, H, L, D]
+  Tensor operator()(AttentionOperands operands) const;  // [B, H, L, D]
   bool is_observed() const { return site_->is_observed(); }
 
  private:
   MatmulSite* site_;
+  std::unique_ptr<PrefixPack> prefix_pack_;
 };
 
 }  // namespace pi0::model

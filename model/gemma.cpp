@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/kernels/fast_layers.h"
+
 namespace pi0::model {
 namespace {
 
@@ -27,16 +29,27 @@ GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const Gem
       up_(context, path + ".mlp.up_proj", config.width, config.mlp_dim),
       down_(context, path + ".mlp.down_proj", config.mlp_dim, config.width),
       input_norm_(context, path + ".input_layernorm", config.width, norms),
-      post_attention_norm_(context, path + ".post_attention_layernorm", config.width, norms) {}
+      post_attention_norm_(context, path + ".post_attention_layernorm", config.width, norms),
+      kernels_(context.gemm) {}
 
 Tensor GemmaLayer::heads(const Tensor& projected) const {
   return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim}).transpose(1, 2);
 }
 
+Tensor GemmaLayer::turned(const Tensor& heads, const RotaryAngles& angles) const {
+  return kernels_ != nullptr ? fast_rotate(*kernels_, heads, angles.cos, angles.sin)
+                             : rotate(heads, angles);
+}
+
+Tensor GemmaLayer::feed(const Tensor& x) const {
+  const Tensor gate = gate_(x), up = up_(x);
+  return down_(kernels_ != nullptr ? fast_gelu(*kernels_, gate, up) : at::gelu(gate, "tanh") * up);
+}
+
 Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
                           LayerKv* own) const {
-  const Tensor query = rotate(heads(query_(x)), pass.angles);
-  const Tensor key = rotate(heads(key_(x)), pass.angles);
+  const Tensor query = turned(heads(query_(x)), pass.angles);
+  const Tensor key = turned(heads(key_(x)), pass.angles);
   const Tensor value = heads(value_(x));
   if (own != nullptr) *own = {key, value};
   const Tensor attended =
@@ -57,14 +70,13 @@ Tensor GemmaLayer::operator()(const Tensor& x, const GemmaPass& pass,
   const RmsNorm::Output before = input_norm_(x, modulation.input);
   const Tensor attended = add_residual(x, attend(before.x, pass, prefix, own), before.gate);
   const RmsNorm::Output between = post_attention_norm_(attended, modulation.post_attention);
-  const Tensor fed = down_(at::gelu(gate_(between.x), "tanh") * up_(between.x));
-  return add_residual(attended, fed, between.gate);
+  return add_residual(attended, feed(between.x), between.gate);
 }
 
 LayerKv GemmaLayer::keys_and_values(const Tensor& x, const GemmaPass& pass,
                                     const LayerModulation& modulation) const {
   const Tensor normed = input_norm_(x, modulation.input).x;
-  return {rotate(heads(key_(normed)), pass.angles), heads(value_(normed))};
+  return {turned(heads(key_(normed)), pass.angles), heads(value_(normed))};
 }
 
 LayerModulation GemmaLayer::modulation(const Tensor& condition) const {

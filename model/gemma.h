@@ -58,6 +58,8 @@ class GemmaLayer {
 
  private:
   Tensor heads(const Tensor& projected) const;  // [B, L, H·D] to [B, H, L, D]
+  Tensor turned(const Tensor& heads, const RotaryAngles& angles) const;
+  Tensor feed(const Tensor& x) const;
   Tensor attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
   GemmaConfig config_;
@@ -65,6 +67,7 @@ class GemmaLayer {
   Attention attention_;
   Linear gate_, up_, down_;
   RmsNorm input_norm_, post_attention_norm_;
+  const GemmKernels* kernels_;  // null: the reference's operations
 };
 
 class Gemma {

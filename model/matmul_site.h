@@ -16,6 +16,8 @@ namespace pi0::model {
 
 using at::Tensor;
 
+class PrefixPack;
+
 struct LinearOperands {
   Tensor x;       // [..., In]
   Tensor weight;  // [Out, In]
@@ -34,8 +36,9 @@ struct AttentionOperands {
   Tensor prefix_value;  // as prefix_key
   Tensor key;           // [B, KV heads, L, D], after rotary
   Tensor value;         // as key
-  Tensor mask;          // [B, 1, L, P + L] float32, added to the scores; undefined: attend to all
+  Tensor mask;          // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
   double scale;
+  PrefixPack* prefix_pack = nullptr;  // where fast kernels keep the prefix packed between calls
 };
 
 // Takes over one site's matmul. One instance per site; calls never overlap.

@@ -1,11 +1,14 @@
 #include "model/norms.h"
 
+#include "model/kernels/fast_layers.h"
+
 namespace pi0::model {
 namespace {
 constexpr double epsilon = 1e-6;  // of both models
 }
 
-RmsNorm::RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form) {
+RmsNorm::RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form)
+    : kernels_(context.gemm) {
   if (form == Form::adaptive) {
     dense_.emplace(context, path + ".dense", width, 3 * width, Bias::present);
   } else {
@@ -18,13 +21,20 @@ Tensor RmsNorm::modulation(const Tensor& condition) const {
 }
 
 RmsNorm::Output RmsNorm::operator()(const Tensor& x, const Tensor& modulation) const {
-  const Tensor variance = at::square(x.to(at::kFloat)).mean(-1, /*keepdim=*/true);
-  const Tensor normed = x * at::rsqrt(variance + epsilon);  // float32
-  if (!dense_) return {(normed * (1.0 + weight_.to(at::kFloat))).to(x.scalar_type()), {}};
+  Tensor scale, shift, gate;
+  if (dense_) {
+    const auto parts = modulation.unsqueeze(1).chunk(3, -1);
+    scale = 1 + parts[0].to(at::kFloat);
+    shift = parts[1].to(at::kFloat).contiguous();
+    gate = parts[2].to(x.scalar_type());
+  } else {
+    scale = 1.0 + weight_.to(at::kFloat);
+  }
+  if (kernels_ != nullptr) return {fast_rms_norm(*kernels_, x, scale, shift, epsilon), gate};
 
-  const auto parts = modulation.unsqueeze(1).chunk(3, -1);
-  const Tensor scale = parts[0].to(at::kFloat), shift = parts[1].to(at::kFloat);
-  return {(normed * (1 + scale) + shift).to(x.scalar_type()), parts[2].to(x.scalar_type())};
+  const Tensor variance = at::square(x.to(at::kFloat)).mean(-1, /*keepdim=*/true);
+  const Tensor normed = x * at::rsqrt(variance + epsilon) * scale;  // float32
+  return {(shift.defined() ? normed + shift : normed).to(x.scalar_type()), gate};
 }
 
 LayerNorm::LayerNorm(BuildContext& context, const std::string& path, std::int64_t width)

@@ -28,6 +28,7 @@ class RmsNorm {
  private:
   Tensor weight_;                // [W], plain only
   std::optional<Linear> dense_;  // W to 3W, adaptive only
+  const GemmKernels* kernels_;   // null: the reference's operations
 };
 
 class LayerNorm {

@@ -9,6 +9,11 @@ RotaryEmbedding::RotaryEmbedding(std::int64_t head_dim, Precision precision, at:
   if (precision == Precision::bfloat16) {
     inverse_frequencies_ = inverse_frequencies_.to(at::kBFloat16).to(at::kFloat);
   }
+  // MKL's cosine and sine choose their code in their first call. Two threads that make it together, as in
+  // angles() below, get results that are 2e-4 off in one process of three (libtorch 2.13, seen with AMX):
+  // so one thread makes it here.
+  inverse_frequencies_.cos();
+  inverse_frequencies_.sin();
   inverse_frequencies_ = inverse_frequencies_.to(device);
 }
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "model/kernels/fast_layers.h"
+
 namespace pi0::model {
 
 SiglipLayer::SiglipLayer(BuildContext& context, const std::string& path, const VisionConfig& config)
@@ -14,7 +16,8 @@ SiglipLayer::SiglipLayer(BuildContext& context, const std::string& path, const V
       attention_(context, path + ".self_attn", config.width / config.num_heads),
       norm2_(context, path + ".layer_norm2", config.width),
       fc1_(context, path + ".mlp.fc1", config.width, config.mlp_dim, Bias::present),
-      fc2_(context, path + ".mlp.fc2", config.mlp_dim, config.width, Bias::present) {}
+      fc2_(context, path + ".mlp.fc2", config.mlp_dim, config.width, Bias::present),
+      kernels_(context.gemm) {}
 
 Tensor SiglipLayer::attend(const Tensor& x) const {
   const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2);
@@ -35,7 +38,12 @@ Tensor SiglipLayer::attend(const Tensor& x) const {
 
 Tensor SiglipLayer::operator()(const Tensor& x) const {
   const Tensor attended = x + attend(norm1_(x));
-  return attended + fc2_(at::gelu(fc1_(norm2_(attended)), "tanh"));
+  return attended + feed(norm2_(attended));
+}
+
+Tensor SiglipLayer::feed(const Tensor& x) const {
+  const Tensor wide = fc1_(x);
+  return fc2_(kernels_ != nullptr ? fast_gelu(*kernels_, wide, {}) : at::gelu(wide, "tanh"));
 }
 
 Siglip::Siglip(BuildContext& context, const std::string& path, const VisionConfig& config)

@@ -20,6 +20,7 @@ class SiglipLayer {
 
  private:
   Tensor attend(const Tensor& x) const;
+  Tensor feed(const Tensor& x) const;
 
   std::int64_t num_heads_;
   LayerNorm norm1_;
@@ -27,6 +28,7 @@ class SiglipLayer {
   Attention attention_;
   LayerNorm norm2_;
   Linear fc1_, fc2_;
+  const GemmKernels* kernels_;  // null: the reference's operations
 };
 
 class Siglip {

@@ -67,18 +67,29 @@ Tensor QuantHook::linear(const Tensor& operand) {
 }
 
 Tensor QuantHook::round_operand(const Tensor& operand) {
-  if (!operand.defined()) return operand;
   const Rounded rounded = round_to(operand.to(at::kFloat), formats_.input);
   overflow_.note(rounded.overflowed, "its input");
   return rounded.values.to(operand.scalar_type());
 }
 
+void QuantHook::round_prefix(model::AttentionOperands& operands) {
+  if (!operands.prefix_key.defined()) return;
+  if (!prefix_.exact_key.is_same(operands.prefix_key)) {
+    prefix_.exact_key = operands.prefix_key;
+    prefix_.key = round_operand(operands.prefix_key);
+    prefix_.value = round_operand(operands.prefix_value);
+  }
+  operands.prefix_key = prefix_.key;
+  operands.prefix_value = prefix_.value;
+  operands.prefix_pack = &prefix_.pack;
+}
+
 Tensor QuantHook::attention(const model::AttentionOperands& exact) {
   model::AttentionOperands operands = exact;
-  for (Tensor* operand : {&operands.query, &operands.prefix_key, &operands.prefix_value,
-                          &operands.key, &operands.value}) {
+  for (Tensor* operand : {&operands.query, &operands.key, &operands.value}) {
     *operand = round_operand(*operand);
   }
+  round_prefix(operands);
   const Tensor attended = model::run_attention(site_.gemm, operands);
   const Rounded y = round_to(attended.to(at::kFloat), formats_.output);
   overflow_.note(y.overflowed, "its output");

@@ -8,6 +8,7 @@
 #include <functional>
 #include <string>
 
+#include "model/kernels/fast_attention.h"
 #include "model/matmul_site.h"
 #include "quant/format.h"
 #include "quant/rounding.h"
@@ -74,6 +75,7 @@ class QuantHook : public model::MatmulHook {
 
  private:
   model::Tensor round_operand(const model::Tensor& operand);  // to the input format, same dtype
+  void round_prefix(model::AttentionOperands& operands);
   void observe(const model::Tensor& reference, const model::Tensor& result);
 
   model::MatmulSite& site_;
@@ -83,6 +85,13 @@ class QuantHook : public model::MatmulHook {
   model::Tensor weight_codes_;   // [Out, In] in the input format's dtype
   model::Tensor bias_codes_;     // [Out]
   OverflowNote overflow_;
+
+  // An attention's prefix, rounded once for all denoise steps of a request.
+  struct RoundedPrefix {
+    model::Tensor exact_key;  // held, so that its identity cannot pass to another tensor
+    model::Tensor key, value;
+    model::PrefixPack pack;
+  } prefix_;
 };
 
 }  // namespace pi0::quant

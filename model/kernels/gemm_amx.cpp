@@ -140,7 +140,7 @@ bool may_use_amx() {
 
 const GemmKernels& amx_bf16_gemm() {
   static const GemmKernels kernels = {InstructionSet::amx_bf16, widen_with_permutes, multiply, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, soften, true};
+                                     widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
   return kernels;
 }
 

@@ -12,7 +12,7 @@ void multiply(Lane, const std::uint32_t* x, std::int64_t stride, std::int64_t ro
 
 const GemmKernels& avx512_gemm() {
   static const GemmKernels kernels = {InstructionSet::avx512, widen, multiply, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, soften, false};
+                                     widen_bfloat16, narrow_to_bfloat16, false, layer_kernels};
   return kernels;
 }
 

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 #include "model/kernels/gemm_tile.h"
-#include "model/kernels/softmax_loops.h"
+#include "model/kernels/layer_loops.h"
 
 namespace pi0::model {
 namespace {

@@ -26,7 +26,7 @@ void multiply(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64
 
 const GemmKernels& avx512_bf16_gemm() {
   static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen_with_permutes, multiply, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, soften, true};
+                                     widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
   return kernels;
 }
 

@@ -1,4 +1,4 @@
-// Loops of the fast matmul over plain memory, one table per instruction set. No LibTorch, no threads.
+// Loops of the fast kernels over plain memory, one table per instruction set. No LibTorch, no threads.
 //
 // A weight [Out, In] is kept in panels of 32 outputs: [ceil(Out/32)][ceil(In/2)][32][2] codes, padded
 // with zeros, so that a panel is read once from its first to its last byte. Before it is multiplied, a
@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+
+#include "model/kernels/layer_kernels.h"
 
 namespace pi0::model {
 
@@ -45,13 +47,9 @@ struct GemmKernels {
   void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);
   void (*narrow_to_bfloat16)(const float* from, std::uint16_t* to, std::int64_t count);
 
-  // Scores of one row of attention to weights that add up to 1, in place: softmax(scores · scale +
-  // mask). Keys lie in panels of 32, `panel_stride` floats apart; `mask` is padded to whole panels, or
-  // null. `in_bfloat16` rounds scores and their product with the scale as a bfloat16 model does.
-  void (*soften)(float* scores, std::int64_t panel_stride, std::int64_t keys, const float* mask,
-                 float scale, bool in_bfloat16);
-
   bool has_pairs;  // whether Lane::bfloat16_pair is there
+
+  LayerKernels layers;
 };
 
 const GemmKernels& portable_gemm();

@@ -1,6 +1,6 @@
 #include "model/kernels/gemm_tile.h"
 #include "model/kernels/gemm_widen.h"
-#include "model/kernels/softmax_loops.h"
+#include "model/kernels/layer_loops.h"
 
 namespace pi0::model {
 namespace {
@@ -36,7 +36,7 @@ void multiply(Lane, const std::uint32_t* x, std::int64_t stride, std::int64_t ro
 
 const GemmKernels& portable_gemm() {
   static const GemmKernels kernels = {InstructionSet::portable, widen, multiply, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, soften, false};
+                                     widen_bfloat16, narrow_to_bfloat16, false, layer_kernels};
   return kernels;
 }
 

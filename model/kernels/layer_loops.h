@@ -1,0 +1,170 @@
+// The loops of LayerKernels. Included by one file per instruction set.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "model/kernels/gemm_kernels.h"
+
+namespace pi0::model {
+namespace {
+
+inline float as_bfloat16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return std::bit_cast<float>((bits + 0x7FFFU + ((bits >> 16) & 1U)) & 0xFFFF0000U);
+}
+
+// e^x for |x| at most 87, within two units in the last place. Cephes' reduction and a polynomial of
+// Taylor's form on |r| <= ln2 / 2.
+inline float exp_within(float x) {
+  const float shifted = x * 1.44269504F + 12582912.0F;  // rounds to an integer in the last bits
+  const float n = shifted - 12582912.0F;
+  const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  float p = 1.9875691500e-4F;
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  const float value = p * r * r + r + 1.0F;
+  const std::uint32_t power = (std::bit_cast<std::uint32_t>(shifted) + 127U) << 23;
+  return value * std::bit_cast<float>(power);
+}
+
+inline float exp_negative(float x) {  // of at most 0; zero below -87
+  const float value = exp_within(x < -87.0F ? -87.0F : x);
+  return x < -87.0F ? 0.0F : value;
+}
+
+struct AsFloat {
+  static float load(const void* values, std::int64_t i) { return static_cast<const float*>(values)[i]; }
+  static void store(void* values, std::int64_t i, float value) { static_cast<float*>(values)[i] = value; }
+  static float rounded(float value) { return value; }
+};
+
+struct AsBfloat16 {
+  static float load(const void* values, std::int64_t i) {
+    const std::uint32_t bits = static_cast<const std::uint16_t*>(values)[i];
+    return std::bit_cast<float>(bits << 16);
+  }
+  static void store(void* values, std::int64_t i, float value) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t half = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+    const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+    static_cast<std::uint16_t*>(values)[i] = static_cast<std::uint16_t>(is_nan ? (bits >> 16) | 0x40U : half);
+  }
+  static float rounded(float value) { return as_bfloat16(value); }
+};
+
+template <class Dtype>
+void soften_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask,
+                float scale) {
+  float largest[panel_width];
+  for (float& value : largest) value = -3.4e38F;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    const float* const terms = mask + panel * panel_width;
+    for (std::int64_t i = 0; i < panel_width; ++i) {
+      const float score = Dtype::rounded(Dtype::rounded(row[i]) * scale) + terms[i];
+      row[i] = score;
+      largest[i] = largest[i] > score ? largest[i] : score;
+    }
+  }
+  float most = largest[0];
+  for (const float value : largest) most = most > value ? most : value;
+  float sums[panel_width] = {};
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    for (std::int64_t i = 0; i < panel_width; ++i) {
+      const float value = exp_negative(row[i] - most);
+      row[i] = value;
+      sums[i] += value;
+    }
+  }
+  float sum = 0.0F;
+  for (const float value : sums) sum += value;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    for (std::int64_t i = 0; i < panel_width; ++i) row[i] /= sum;
+  }
+}
+
+template <class Dtype>
+void rms_norm_row(const void* x, const float* scale, const float* shift, void* out,
+                  std::int64_t width, float epsilon) {
+  constexpr std::int64_t lanes = 32;
+  float squares[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= width; i += lanes) {
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {
+      const float value = Dtype::load(x, i + lane);
+      squares[lane] += value * value;
+    }
+  }
+  for (; i < width; ++i) squares[0] += Dtype::load(x, i) * Dtype::load(x, i);
+  float sum = 0.0F;
+  for (const float square : squares) sum += square;
+  const float factor = 1.0F / std::sqrt(sum / static_cast<float>(width) + epsilon);
+  if (shift == nullptr) {
+#pragma GCC ivdep
+    for (i = 0; i < width; ++i) Dtype::store(out, i, Dtype::load(x, i) * factor * scale[i]);
+  } else {
+#pragma GCC ivdep
+    for (i = 0; i < width; ++i) Dtype::store(out, i, Dtype::load(x, i) * factor * scale[i] + shift[i]);
+  }
+}
+
+// x · (1 + tanh(u)) / 2 with 1 + tanh(u) = 2 / (1 + e^(-2u)).
+inline float gelu_of(float x) {
+  const float minus_2u = -1.5957691216F * (x + 0.044715F * x * x * x);
+  const float not_above = minus_2u > 87.0F ? 87.0F : minus_2u;
+  const float within = not_above < -87.0F ? -87.0F : not_above;
+  const float value = x / (1.0F + exp_within(within));
+  return x < -11.0F ? x * 0.0F : value;  // e^(-2u) is beyond 87 there
+}
+
+template <class Dtype>
+void gelu_all(const void* x, const void* factor, void* out, std::int64_t count) {
+  if (factor == nullptr) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) Dtype::store(out, i, gelu_of(Dtype::load(x, i)));
+  } else {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) {
+      Dtype::store(out, i, Dtype::rounded(gelu_of(Dtype::load(x, i))) * Dtype::load(factor, i));
+    }
+  }
+}
+
+template <class Dtype>
+void rotate_head(const void* x, const void* cos, const void* sin, void* out, std::int64_t size) {
+  const std::int64_t half = size / 2;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float first = Dtype::load(x, i), second = Dtype::load(x, half + i);
+    Dtype::store(out, i, Dtype::rounded(first * Dtype::load(cos, i)) +
+                             Dtype::rounded(-second * Dtype::load(sin, i)));
+    Dtype::store(out, half + i, Dtype::rounded(second * Dtype::load(cos, half + i)) +
+                                    Dtype::rounded(first * Dtype::load(sin, half + i)));
+  }
+}
+
+constexpr LayerKernels layer_kernels = {
+    [](float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale,
+       bool in_bfloat16) {
+      (in_bfloat16 ? soften_row<AsBfloat16> : soften_row<AsFloat>)(scores, panel_stride, panels, mask, scale);
+    },
+    [](const void* x, const float* scale, const float* shift, void* out, std::int64_t width,
+       float epsilon, bool in_bfloat16) {
+      (in_bfloat16 ? rms_norm_row<AsBfloat16> : rms_norm_row<AsFloat>)(x, scale, shift, out, width, epsilon);
+    },
+    [](const void* x, const void* factor, void* out, std::int64_t count, bool in_bfloat16) {
+      (in_bfloat16 ? gelu_all<AsBfloat16> : gelu_all<AsFloat>)(x, factor, out, count);
+    },
+    [](const void* x, const void* cos, const void* sin, void* out, std::int64_t size, bool in_bfloat16) {
+      (in_bfloat16 ? rotate_head<AsBfloat16> : rotate_head<AsFloat>)(x, cos, sin, out, size);
+    }};
+
+}  // namespace
+}  // namespace pi0::model
