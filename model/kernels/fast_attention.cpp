@@ -109,7 +109,9 @@ class Attend {
     for (const PackedKv* part : parts_) {
       const Lanes& keys = part->groups[static_cast<std::size_t>(block.group)].keys;
       for (std::int64_t panel = 0; panel < keys.panels; ++panel, scores += block.count * panel_width) {
-        kernels_.multiply(lane_, x, stride, block.count, keys.steps, keys.panel(panel), scores, false);
+        const std::uint32_t* const lanes = keys.panel(panel);
+        multiply_stretch(kernels_, lane_,
+                         {x, stride, block.count, keys.steps, &lanes, 1, scores, 0, false});
       }
     }
   }
@@ -153,8 +155,10 @@ class Attend {
       const std::uint32_t* weights = work.weights.get();
       for (const PackedKv* part : parts_) {
         const Lanes& values = part->groups[group].values;
-        kernels_.multiply(lane_, weights, weight_stride(), block.count, values.steps,
-                          values.panel(panel), work.sums.get(), part != parts_.front());
+        const std::uint32_t* const lanes = values.panel(panel);
+        multiply_stretch(kernels_, lane_,
+                         {weights, weight_stride(), block.count, values.steps, &lanes, 1,
+                          work.sums.get(), 0, part != parts_.front()});
         weights += part->groups[group].keys.panels * panel_width / values_per_step();
       }
       for (std::int64_t row = 0; row < block.count; ++row) {

@@ -18,10 +18,9 @@ using at::Tensor;
 
 // A stretch of some panels' lanes takes up to half of a core's second-level cache, beside the rows that
 // meet them.
-constexpr std::int64_t stretch_steps = 512;
+constexpr std::int64_t stretch_steps = 1024;
 constexpr std::int64_t stretch_bytes = stretch_steps * panel_width * 4;
-constexpr std::int64_t most_panels = 16;
-constexpr std::int64_t rows_at_once(Lane lane) { return lane == Lane::float32 ? 32 : 64; }
+constexpr std::int64_t rows_at_once = 64;
 
 std::int64_t panels_at_once() {
   static const std::int64_t cache = std::max(sysconf(_SC_LEVEL2_CACHE_SIZE), 1L << 19);
@@ -114,17 +113,24 @@ void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
   });
 }
 
+// What a thread works in while it multiplies a group of panels.
+struct Work {
+  Scratch<std::uint32_t> lanes;  // [panels][stretch_steps][32]
+  Scratch<float> fresh;          // [panels][rows_at_once][32]
+};
+
 double seconds_of(const GemmKernels& kernels, Lane lane) {
-  constexpr std::int64_t rows = 48, steps = 1024;
+  constexpr std::int64_t rows = 48, steps = run_steps;
   const auto x = make_scratch<std::uint32_t>(rows * steps);
   const auto lanes = make_scratch<std::uint32_t>(steps * panel_width);
   const auto sums = make_scratch<float>(rows * panel_width);
   std::fill_n(x.get(), rows * steps, 0x3F803F80U);
   std::fill_n(lanes.get(), steps * panel_width, 0x3F803F80U);
+  const std::uint32_t* const panel = lanes.get();
   double best = 1e9;
-  for (int repeat = 0; repeat < 5; ++repeat) {
+  for (int repeat = 0; repeat < 50; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
-    kernels.multiply(lane, x.get(), steps, rows, steps, lanes.get(), sums.get(), false);
+    kernels.multiply(lane, {x.get(), steps, rows, steps, &panel, 1, sums.get(), 0, false});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     best = std::min(best, took.count() / (lane == Lane::bfloat16_pair ? 2 : 1));
   }
@@ -234,6 +240,21 @@ PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane,
   return packed;
 }
 
+void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch) {
+  std::array<const std::uint32_t*, most_panels> lanes{};
+  for (std::int64_t step = 0; step < stretch.steps; step += run_steps) {
+    for (std::int64_t panel = 0; panel < stretch.panels; ++panel) {
+      lanes[static_cast<std::size_t>(panel)] = stretch.lanes[panel] + step * panel_width;
+    }
+    Run run = stretch;
+    run.x += step;
+    run.steps = std::min(run_steps, stretch.steps - step);
+    run.lanes = lanes.data();
+    run.go_on = stretch.go_on || step > 0;
+    kernels.multiply(lane, run);
+  }
+}
+
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
               const std::function<void(const Strip&)>& finish, Tensor& result) {
   const std::int64_t rows = products[0].x.rows, out = products[0].weight.out;
@@ -247,7 +268,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   const std::int64_t grain = divided_up(flop_per_thread, group_flop);
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
   const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count,
-                                  std::uint32_t* lanes, float* sums) {
+                                  Work& work, float* sums) {
     const Code code = product.weight.code();
     const Lane lane = product.x.lane;
     const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
@@ -257,36 +278,42 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
     const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
     const bool are_lanes = code == Code::bfloat16 && lane == Lane::bfloat16_pair;
-    std::array<const std::uint32_t*, most_panels> panel_lanes{};
     for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
       const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
-      const std::int64_t steps = pair_count * steps_per_pair;
+      std::array<const std::uint32_t*, most_panels> lanes{};
       for (std::int64_t panel = 0; panel < count; ++panel) {
         const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
-        std::uint32_t* const to = lanes + panel * stretch_steps * panel_width;
+        std::uint32_t* const to = work.lanes.get() + panel * stretch_steps * panel_width;
         if (!are_lanes) kernels.widen(from, code, lane, pair_count, to);
-        panel_lanes[static_cast<std::size_t>(panel)] =
+        lanes[static_cast<std::size_t>(panel)] =
             are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
       }
-      for (std::int64_t row = 0; row < rows; row += rows_at_once(lane)) {
-        for (std::int64_t panel = 0; panel < count; ++panel) {
-          kernels.multiply(lane, x + row * stride + pair * steps_per_pair, stride,
-                           std::min(rows_at_once(lane), rows - row), steps,
-                           panel_lanes[static_cast<std::size_t>(panel)],
-                           sums + panel * strip_size + row * panel_width, pair > 0);
+      for (std::int64_t row = 0; row < rows; row += rows_at_once) {
+        const std::int64_t row_count = std::min(rows_at_once, rows - row);
+        float* const place = sums + row * panel_width;
+        // A stretch is summed on its own, in cache, before it is added to the ones before it.
+        const bool first_stretch = pair == 0;
+        float* const fresh = first_stretch ? place : work.fresh.get();
+        const std::int64_t fresh_stride = first_stretch ? strip_size : rows_at_once * panel_width;
+        multiply_stretch(kernels, lane,
+                         {x + row * stride + pair * steps_per_pair, stride, row_count,
+                          pair_count * steps_per_pair, lanes.data(), count, fresh, fresh_stride, false});
+        for (std::int64_t panel = 0; !first_stretch && panel < count; ++panel) {
+          kernels.add(place + panel * strip_size, fresh + panel * fresh_stride, row_count * panel_width);
         }
       }
     }
   };
   at::parallel_for(0, divided_up(panels, group), grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t group_size = group * strip_size;
-    const auto lanes = make_scratch<std::uint32_t>(group * stretch_steps * panel_width);
+    Work work{make_scratch<std::uint32_t>(group * stretch_steps * panel_width),
+              make_scratch<float>(group * rows_at_once * panel_width)};
     const auto sums = make_scratch<float>(static_cast<std::int64_t>(products.size()) * group_size);
     Strip strip{0, 0, rows, std::vector<float*>(products.size())};
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t first = task * group, count = std::min(group, panels - first);
       for (std::size_t i = 0; i < products.size(); ++i) {
-        multiply_group(products[i], first, count, lanes.get(),
+        multiply_group(products[i], first, count, work,
                        sums.get() + static_cast<std::int64_t>(i) * group_size);
       }
       for (std::int64_t panel = 0; finish && panel < count; ++panel) {

@@ -60,6 +60,9 @@ struct PackedInput {
 PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane,
                        const ChangeRow& change);
 
+// A run of any number of steps.
+void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch);
+
 struct Product {
   const PackedInput& x;        // [rows, In]
   const PackedWeight& weight;  // [Out, In]

@@ -1,6 +1,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+
 #include "model/kernels/gemm_pairs.h"
 
 namespace pi0::model {
@@ -75,60 +78,46 @@ template <bool has_lower>
   }
 }
 
-void multiply_rows_of_tiles(const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-                            std::int64_t tiles, std::int64_t tile_steps,
-                            const std::uint32_t* lanes, float* sums, bool go_on) {
-  std::int64_t row = 0;
-  if (rows >= block_rows) {
+// All panels of a run, `tile_steps` steps to a tile.
+void multiply_tiles(const Run& run, std::int64_t tiles, std::int64_t tile_steps) {
+  const auto multiply_blocks = [&](auto multiply_block, std::int64_t first, std::int64_t last) {
+    for (std::int64_t panel = 0; panel < run.panels; ++panel) {
+      float* const sums = run.sums + panel * run.sums_stride;
+      for (std::int64_t row = first; row < last; row += block_rows) {
+        multiply_block(run.x + row * run.stride, run.stride, tiles, tile_steps, run.lanes[panel],
+                       sums + row * panel_width, run.go_on);
+      }
+    }
+  };
+  const std::int64_t whole = run.rows / block_rows * block_rows;
+  if (whole > 0) {
     const TileShapes shapes(tile_rows, tile_rows, tile_steps);
     _tile_loadconfig(&shapes);
-    for (; row + block_rows <= rows; row += block_rows) {
-      multiply_block<true>(x + row * stride, stride, tiles, tile_steps, lanes,
-                           sums + row * panel_width, go_on);
-    }
+    multiply_blocks(multiply_block<true>, 0, whole);
   }
-  const std::int64_t upper = rows - row < tile_rows ? rows - row : tile_rows;
-  if (upper == 0) return;
-  const std::int64_t lower = rows - row - upper;
+  if (whole == run.rows) return;
+  const std::int64_t upper = std::min(run.rows - whole, tile_rows), lower = run.rows - whole - upper;
   const TileShapes shapes(upper, lower, tile_steps);
   _tile_loadconfig(&shapes);
-  const auto multiply_last = lower > 0 ? multiply_block<true> : multiply_block<false>;
-  multiply_last(x + row * stride, stride, tiles, tile_steps, lanes, sums + row * panel_width, go_on);
+  multiply_blocks(lower > 0 ? multiply_block<true> : multiply_block<false>, whole, run.rows);
 }
 
-// A tile adds 32 products before it adds to the sum, so sums need no new start within a stretch. Lanes
-// are taken in runs that fit the first-level cache beside the rows that meet them.
-void multiply_pairs(const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-                    std::int64_t steps, const std::uint32_t* lanes, float* sums) {
-  constexpr std::int64_t run_steps = 128;
-  for (std::int64_t step = 0; step < steps; step += run_steps) {
-    const std::int64_t count = steps - step < run_steps ? steps - step : run_steps;
-    const std::int64_t tiles = count / tile_rows, rest = count % tile_rows;
-    if (tiles > 0) {
-      multiply_rows_of_tiles(x + step, stride, rows, tiles, tile_rows, lanes + step * panel_width,
-                             sums, step > 0);
+void multiply(Lane lane, const Run& run) {
+  if (lane == Lane::float32) return multiply_run<Floats>(run);
+  const std::int64_t tiles = run.steps / tile_rows, rest = run.steps % tile_rows;
+  if (tiles > 0) multiply_tiles(run, tiles, tile_rows);
+  if (rest > 0) {
+    std::array<const std::uint32_t*, most_panels> lanes;
+    for (std::int64_t panel = 0; panel < run.panels; ++panel) {
+      lanes[static_cast<std::size_t>(panel)] = run.lanes[panel] + (run.steps - rest) * panel_width;
     }
-    if (rest > 0) {
-      const std::int64_t last = step + tiles * tile_rows;
-      multiply_rows_of_tiles(x + last, stride, rows, 1, rest, lanes + last * panel_width, sums,
-                             last > 0);
-    }
+    Run last = run;
+    last.x += run.steps - rest;
+    last.lanes = lanes.data();
+    last.go_on = run.go_on || tiles > 0;
+    multiply_tiles(last, 1, rest);
   }
   _tile_release();
-}
-
-void multiply(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-              std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
-  if (lane == Lane::float32) return multiply_panel<Floats>(x, stride, rows, steps, lanes, sums, add);
-  if (!add) return multiply_pairs(x, stride, rows, steps, lanes, sums);
-  constexpr std::int64_t rows_at_once = 64;
-  alignas(64) float fresh[rows_at_once * panel_width];
-  for (std::int64_t row = 0; row < rows; row += rows_at_once) {
-    const std::int64_t count = rows - row < rows_at_once ? rows - row : rows_at_once;
-    multiply_pairs(x + row * stride, stride, count, steps, lanes, fresh);
-    float* const place = sums + row * panel_width;
-    for (std::int64_t i = 0; i < count * panel_width; ++i) place[i] += fresh[i];
-  }
 }
 
 }  // namespace
@@ -139,7 +128,7 @@ bool may_use_amx() {
 }
 
 const GemmKernels& amx_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::amx_bf16, widen_with_permutes, multiply, add_terms, store,
+  static const GemmKernels kernels = {InstructionSet::amx_bf16, widen_with_permutes, multiply, add, add_terms, store,
                                      widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
   return kernels;
 }

@@ -13,19 +13,14 @@ struct Pairs : Floats {
   }
 };
 
-void multiply(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-              std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
-  if (lane == Lane::bfloat16_pair) {
-    multiply_panel<Pairs>(x, stride, rows, steps, lanes, sums, add);
-  } else {
-    multiply_panel<Floats>(x, stride, rows, steps, lanes, sums, add);
-  }
+void multiply(Lane lane, const Run& run) {
+  (lane == Lane::bfloat16_pair ? multiply_run<Pairs> : multiply_run<Floats>)(run);
 }
 
 }  // namespace
 
 const GemmKernels& avx512_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen_with_permutes, multiply, add_terms, store,
+  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen_with_permutes, multiply, add, add_terms, store,
                                      widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
   return kernels;
 }

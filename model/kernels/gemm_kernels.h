@@ -23,6 +23,22 @@ enum class Lane {
 
 enum class InstructionSet { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 
+constexpr std::int64_t most_panels = 16;  // of a run
+constexpr std::int64_t run_steps = 128;  // whose lanes fit the first-level cache
+
+// Some rows of x [rows][steps] times the lanes [steps][32] of some panels.
+struct Run {
+  const std::uint32_t* x;
+  std::int64_t stride;  // lanes from row to row
+  std::int64_t rows;
+  std::int64_t steps;                 // at most run_steps
+  const std::uint32_t* const* lanes;  // of each panel
+  std::int64_t panels;  // at most most_panels
+  float* sums;  // [panels][.., 32]; panels lie `sums_stride` floats apart
+  std::int64_t sums_stride;
+  bool go_on;  // add to what is there
+};
+
 struct GemmKernels {
   InstructionSet set;
 
@@ -30,10 +46,9 @@ struct GemmKernels {
   // [pairs][32] of bfloat16_pair.
   void (*widen)(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes);
 
-  // sums [rows][32] (+)= x [rows][steps] times lanes [steps][32]. Rows of x lie `stride` lanes apart.
-  // Starts from zero when `add` is false.
-  void (*multiply)(Lane lane, const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-                   std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add);
+  void (*multiply)(Lane lane, const Run& run);
+
+  void (*add)(float* sums, const float* more, std::int64_t count);
 
   // Adds terms [32] to every row of sums [rows][32].
   void (*add_terms)(float* sums, std::int64_t rows, const float* terms);

@@ -50,24 +50,26 @@ void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stri
   }
 }
 
-// Tiles of as equal a height as can be, so that no last one is flat. Sums start anew every so many
-// steps, whose lanes fit the first-level cache: one long sum would lose more in rounding.
+// Tiles of as equal a height as can be, so that no last one is flat. Every run is summed on its own
+// before it is added: one long sum would lose more in rounding.
 template <class V>
-void multiply_panel(const std::uint32_t* x, std::int64_t stride, std::int64_t rows,
-                    std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
-  constexpr std::int64_t run_steps = 128;
-  const std::int64_t tiles = (rows + V::max_rows - 1) / V::max_rows;
-  for (std::int64_t step = 0; step < steps; step += run_steps) {
-    const std::int64_t count = steps - step < run_steps ? steps - step : run_steps;
+void multiply_run(const Run& run) {
+  const std::int64_t tiles = (run.rows + V::max_rows - 1) / V::max_rows;
+  for (std::int64_t panel = 0; panel < run.panels; ++panel) {
+    float* const sums = run.sums + panel * run.sums_stride;
     std::int64_t row = 0;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      const std::int64_t height = (rows - row + tiles - tile - 1) / (tiles - tile);
-      multiply_rows<V, V::max_rows>(height, x + row * stride + step, stride, count,
-                                    lanes + step * panel_width, sums + row * panel_width,
-                                    add || step > 0);
+      const std::int64_t height = (run.rows - row + tiles - tile - 1) / (tiles - tile);
+      multiply_rows<V, V::max_rows>(height, run.x + row * run.stride, run.stride, run.steps,
+                                    run.lanes[panel], sums + row * panel_width, run.go_on);
       row += height;
     }
   }
+}
+
+void add(float* sums, const float* more, std::int64_t count) {
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < count; ++i) sums[i] += more[i];
 }
 
 void add_terms(float* sums, std::int64_t rows, const float* terms) {
