@@ -13,31 +13,45 @@ namespace {
 
 constexpr std::uint32_t infinity_bits = 0x7F800000U;
 
-// One value. Above the smallest normal the float32's own bits are rounded (a carry runs into the
-// exponent as it should); below it, adding and subtracting a power of two leaves evenly spaced values.
+constexpr std::uint32_t bits_of(float value) { return std::bit_cast<std::uint32_t>(value); }
+
+// Of magnitudes, which have no sign bit: even SSE2 compares signed integers as vectors.
+constexpr bool above(std::uint32_t a, std::uint32_t b) {
+  return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b);
+}
+
+// All bits for NaN, none for others. Arithmetic, because GCC makes branches of repeated comparisons.
+constexpr std::uint32_t nan_mask(std::uint32_t magnitude) {
+  return static_cast<std::uint32_t>(static_cast<std::int32_t>(infinity_bits - magnitude) >> 31);
+}
+
+// One value. Adding a power of two whose last bit is worth the grid's step at the value, and taking it
+// away again, rounds as the hardware does: to nearest, ties to even.
 template <Format format>
 inline float round_one(float value) {
   constexpr Grid grid = grid_of(format);
-  constexpr int dropped_bits = 23 - grid.mantissa_bits;
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t sign = bits & 0x80000000U;
-  const std::uint32_t magnitude = bits ^ sign;
-  const std::uint32_t half_below = (1U << (dropped_bits - 1)) - 1;
-  const std::uint32_t odd = (magnitude >> dropped_bits) & 1U;
-  std::uint32_t rounded = (magnitude + half_below + odd) & ~((1U << dropped_bits) - 1);
+  constexpr std::uint32_t dropped_bits = 23 - grid.mantissa_bits;
+  const std::uint32_t sign = bits_of(value) & 0x80000000U;
+  const std::uint32_t magnitude = bits_of(value) ^ sign;
+  std::uint32_t rounded;
   if constexpr (grid.min_exponent > -126) {
+    // Beyond the grid all values are alike, and a sum with the power must not overflow.
+    constexpr std::uint32_t top = bits_of(grid.overflow == Overflow::saturate ? grid.largest : 65536.0F);
+    const std::uint32_t within = above(magnitude, top) ? top : magnitude;
     constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
-    constexpr auto magic_bits =
-        static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
-    const float magic = std::bit_cast<float>(magic_bits);
-    const float spaced = (std::bit_cast<float>(magnitude) + magic) - magic;
-    rounded = magnitude < smallest_normal ? std::bit_cast<std::uint32_t>(spaced) : rounded;
+    const std::uint32_t own_exponent = within & infinity_bits;
+    const std::uint32_t exponent = above(own_exponent, smallest_normal) ? own_exponent : smallest_normal;
+    const float power = std::bit_cast<float>(exponent + (dropped_bits << 23));
+    rounded = bits_of((std::bit_cast<float>(within) + power) - power);
+    if constexpr (grid.overflow == Overflow::infinity) {
+      rounded = rounded == top ? infinity_bits : rounded;
+    }
+  } else {  // every float32 exponent is the grid's: its own bits are rounded, a carry runs into the exponent
+    constexpr std::uint32_t half_below = (1U << (dropped_bits - 1)) - 1;
+    const std::uint32_t odd = (magnitude >> dropped_bits) & 1U;
+    rounded = (magnitude + half_below + odd) & ~((1U << dropped_bits) - 1);
   }
-  constexpr std::uint32_t beyond = grid.overflow == Overflow::saturate
-                                       ? std::bit_cast<std::uint32_t>(grid.largest)
-                                       : infinity_bits;
-  rounded = rounded > std::bit_cast<std::uint32_t>(grid.largest) ? beyond : rounded;
-  rounded = magnitude > infinity_bits ? magnitude : rounded;  // NaN
+  rounded = (magnitude & nan_mask(magnitude)) | (rounded & ~nan_mask(magnitude));
   return std::bit_cast<float>(rounded | sign);
 }
 
@@ -60,7 +74,7 @@ inline std::uint32_t code_of(float value) {
         static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
     const float shifted = std::bit_cast<float>(magnitude) + std::bit_cast<float>(magic_bits);
     const std::uint32_t steps = std::bit_cast<std::uint32_t>(shifted) - magic_bits;
-    code = magnitude < smallest_normal ? steps : code;
+    code = above(smallest_normal, magnitude) ? steps : code;
   }
   constexpr std::uint32_t code_of_largest =
       (std::bit_cast<std::uint32_t>(grid.largest) >> dropped_bits) - rebias;
@@ -68,27 +82,56 @@ inline std::uint32_t code_of(float value) {
     code = magnitude == infinity_bits ? code_of_largest + 1 : code;
   }
   constexpr std::uint32_t nan_code = (1U << (bits_of_code - 1)) - 1;
-  code = magnitude > infinity_bits ? nan_code : code;
+  code = (nan_code & nan_mask(magnitude)) | (code & ~nan_mask(magnitude));
   return code | sign;
+}
+
+// Largest magnitudes, one per lane: GCC makes vectors of the lanes, but not of a maximum over a loop.
+class Largest {
+ public:
+  static constexpr std::int64_t lanes = 32;
+
+  void see(std::int64_t lane, float value) {
+    const std::uint32_t magnitude = bits_of(value) & 0x7FFFFFFFU;
+    const std::uint32_t counted = magnitude & ~nan_mask(magnitude);
+    bits_[lane] = above(bits_[lane], counted) ? bits_[lane] : counted;
+  }
+
+  float value() const {
+    std::uint32_t most = 0;
+    for (const std::uint32_t bits : bits_) most = most > bits ? most : bits;
+    return std::bit_cast<float>(most);
+  }
+
+ private:
+  std::uint32_t bits_[lanes] = {};
+};
+
+// Calls one(i, lane) for all of `count` values.
+template <class One>
+[[gnu::always_inline]] inline void for_all(std::int64_t count, const One& one) {
+  std::int64_t i = 0;
+  for (; i + Largest::lanes <= count; i += Largest::lanes) {
+#pragma GCC ivdep
+    for (std::int64_t lane = 0; lane < Largest::lanes; ++lane) one(i + lane, lane);
+  }
+  for (; i < count; ++i) one(i, 0);
 }
 
 template <Format format>
 float round_all(const float* in, float* out, std::int64_t count) {
-  std::uint32_t largest = 0;
-#pragma GCC ivdep
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(in[i]) & 0x7FFFFFFFU;
-    const std::uint32_t counted = magnitude > infinity_bits ? 0 : magnitude;
-    largest = largest > counted ? largest : counted;
+  Largest largest;
+  for_all(count, [&](std::int64_t i, std::int64_t lane) {
+    largest.see(lane, in[i]);
     out[i] = round_one<format>(in[i]);
-  }
-  return std::bit_cast<float>(largest);
+  });
+  return largest.value();
 }
 
 template <Format format, class Code, bool from_bfloat16>
 float encode_all(const void* in, Code* codes, std::int64_t count) {
-  std::uint32_t largest = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
+  Largest largest;
+  for_all(count, [&](std::int64_t i, std::int64_t lane) {
     float value;
     if constexpr (from_bfloat16) {
       const std::uint32_t half = static_cast<const std::uint16_t*>(in)[i];
@@ -96,12 +139,10 @@ float encode_all(const void* in, Code* codes, std::int64_t count) {
     } else {
       value = static_cast<const float*>(in)[i];
     }
-    const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU;
-    const std::uint32_t counted = magnitude > infinity_bits ? 0 : magnitude;
-    largest = largest > counted ? largest : counted;
+    largest.see(lane, value);
     codes[i] = static_cast<Code>(code_of<format>(round_one<format>(value)));
-  }
-  return std::bit_cast<float>(largest);
+  });
+  return largest.value();
 }
 
 template <Format format, class Code>
