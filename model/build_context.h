@@ -18,6 +18,11 @@ struct BuildContext {
   at::Device device;
   const GemmKernels* gemm = nullptr;  // null: the reference's operations
 
+  // For a caller that packs it at once.
+  Tensor lent(const std::string& name, at::IntArrayRef shape) {
+    return weights.lend(name, shape, storage_of(name, precision));
+  }
+
   Tensor parameter(const std::string& name, at::IntArrayRef shape) {
     const Tensor loaded = weights.load(name, shape, storage_of(name, precision));
     return loaded.is_meta() ? loaded : loaded.to(device);

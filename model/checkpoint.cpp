@@ -132,41 +132,53 @@ void Checkpoint::check_shape(const Place& place, const std::string& name,
 }
 
 void Checkpoint::mark_read(const Place& place) {
+  if (!read_.insert(&place).second) return;
   const SafetensorsFile::Entry& entry = files_[place.file].entry(place.name);
   done_bytes_ += entry.end - entry.begin;
   if (progress_) progress_(done_bytes_, total_bytes_);
 }
 
-at::Tensor Checkpoint::load(const std::string& name, at::IntArrayRef shape, Storage storage) {
+const Checkpoint::Place& Checkpoint::found(const std::string& name, at::IntArrayRef shape) const {
   const Place* place = find(name);
-  std::string found_name = name;
-  if (place == nullptr && name == embedding_name) {
-    found_name = embedding_alias;
-    place = find(found_name);
-  }
+  if (place == nullptr && name == embedding_name) place = find(embedding_alias);
   if (place == nullptr) {
     throw CheckpointError(c10::str(folder_.string(), ": tensor '", name,
                                    "' is missing; the model needs it with shape ", shape));
   }
-  check_shape(*place, found_name, shape);
+  check_shape(*place, place->name, shape);
+  return *place;
+}
+
+at::Tensor Checkpoint::load(const std::string& name, at::IntArrayRef shape, Storage storage) {
+  const Place& place = found(name, shape);
   at::Tensor result = at::empty(shape, storage.dtype);
-  files_[place->file].copy_to(place->name, result, storage.rounding);
-  if (read_.insert(found_name).second) mark_read(*place);
+  files_[place.file].copy_to(place.name, result, storage.rounding);
+  mark_read(place);
   return result;
+}
+
+at::Tensor Checkpoint::lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
+  const Place& place = found(name, shape);
+  const at::Tensor lent = files_[place.file].lend(place.name);
+  const bool as_stored = lent.defined() && lent.scalar_type() == storage.rounding &&
+                         lent.scalar_type() == storage.dtype;
+  if (!as_stored) return load(name, shape, storage);
+  mark_read(place);
+  return lent;
 }
 
 void Checkpoint::pass_over(const std::string& name, at::IntArrayRef shape) {
   const Place* place = find(name);
   if (place == nullptr) return;
   check_shape(*place, name, shape);
-  if (read_.insert(name).second) mark_read(*place);
+  mark_read(*place);
 }
 
 void Checkpoint::finish() const {
   std::string extra;
   std::size_t count = 0;
   for (const auto& [name, place] : places_) {
-    if (read_.contains(name)) continue;
+    if (read_.contains(&place)) continue;
     if (++count <= 3) extra += (count == 1 ? "'" : ", '") + name + "'";
   }
   if (count == 0) return;

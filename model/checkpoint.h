@@ -26,6 +26,7 @@ class Checkpoint : public WeightSource {
   explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
+  at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   void pass_over(const std::string& name, at::IntArrayRef shape) override;
 
   // To be called when the model is built. Throws CheckpointError naming tensors nobody asked for.
@@ -38,14 +39,15 @@ class Checkpoint : public WeightSource {
   };
   void open(const std::filesystem::path& file, const std::set<std::string>* expected);
   const Place* find(const std::string& name) const;
+  const Place& found(const std::string& name, at::IntArrayRef shape) const;
   void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
-  void mark_read(const Place& place);
+  void mark_read(const Place& place);  // once
 
   std::filesystem::path folder_;
   LoadProgress progress_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Place> places_;  // by openpi's name
-  std::set<std::string> read_;           // openpi's names
+  std::set<const Place*> read_;
   std::uint64_t done_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;
 };

@@ -9,13 +9,14 @@ Tensor plain_linear(const LinearOperands& operands) {
 Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out,
                Bias bias) {
   MatmulSite& site = context.sites.add(path, SiteKind::linear, in, out);
-  const Tensor weight = context.parameter(path + ".weight", {out, in});
-  dtype_ = weight.scalar_type();
   site.gemm = context.gemm;
   if (site.gemm != nullptr) {
+    const Tensor weight = context.lent(path + ".weight", {out, in});
+    dtype_ = weight.scalar_type();
     site.packed = pack_weight(weight);
   } else {
-    site.weight = weight;
+    site.weight = context.parameter(path + ".weight", {out, in});
+    dtype_ = site.weight.scalar_type();
   }
   if (bias == Bias::present) site.bias = context.parameter(path + ".bias", {out});
   site_ = &site;

@@ -21,6 +21,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
+// Pages of a map that were read: the system may have them back, and reads them again if asked.
+void give_back(const std::byte* begin, std::size_t size) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
+  ::madvise(reinterpret_cast<void*>(from), reinterpret_cast<std::uintptr_t>(begin) + size - from,
+            MADV_DONTNEED);
+}
+
 constexpr std::uint64_t max_header_bytes = 100'000'000;  // the limit of the reference reader
 constexpr std::int64_t slice_bytes = std::int64_t{64} << 20;
 
@@ -251,7 +259,6 @@ void SafetensorsFile::copy_to(const std::string& name, at::Tensor target,
   const std::int64_t count = target.numel();
   TORCH_CHECK(count * item_bytes == static_cast<std::int64_t>(source.end - source.begin),
               "copy_to: '", name, "' has another number of elements than its target");
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   at::Tensor flat = target.view({-1});
   for (std::int64_t first = 0; first < count; first += slice_bytes / item_bytes) {
     const std::int64_t length = std::min(slice_bytes / item_bytes, count - first);
@@ -265,10 +272,18 @@ void SafetensorsFile::copy_to(const std::string& name, at::Tensor target,
       std::memcpy(slice.data_ptr(), begin, static_cast<std::size_t>(length * item_bytes));
     }
     flat.narrow(0, first, length).copy_(slice.to(through));
-    const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
-    const auto to = reinterpret_cast<std::uintptr_t>(begin) + length * item_bytes;
-    ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+    give_back(begin, static_cast<std::size_t>(length * item_bytes));
   }
+}
+
+at::Tensor SafetensorsFile::lend(const std::string& name) const {
+  const Entry& source = entry(name);
+  const std::byte* const begin = data_ + source.begin;
+  if (reinterpret_cast<std::uintptr_t>(begin) % c10::elementSize(source.dtype) != 0) return {};
+  return at::from_blob(
+      const_cast<std::byte*>(begin), source.shape,
+      [size = source.end - source.begin](void* data) { give_back(static_cast<std::byte*>(data), size); },
+      source.dtype);
 }
 
 void write_safetensors(const fs::path& path, const std::vector<SafetensorsPart>& parts,

@@ -49,6 +49,10 @@ class SafetensorsFile {
   // rounded to `through` first. Each slice's pages leave the resident set before the next is read.
   void copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const;
 
+  // The tensor where it lies in the map, for reading while this object lives; its memory is given back
+  // when the last reference goes. Undefined where the file does not align it to its elements.
+  at::Tensor lend(const std::string& name) const;
+
  private:
   std::filesystem::path path_;
   std::map<std::string, Entry> entries_;

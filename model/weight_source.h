@@ -30,6 +30,12 @@ class WeightSource {
   // missing or has another shape.
   virtual at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) = 0;
 
+  // The same for a caller that only reads it, and lets go of it before this source ends: it may lie in
+  // the file.
+  virtual at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
+    return load(name, shape, storage);
+  }
+
   // Names a parameter that checkpoints may hold and the model never reads.
   virtual void pass_over(const std::string& name, at::IntArrayRef shape) = 0;
 };

@@ -92,8 +92,8 @@ Rounded round_to_codes(const at::Tensor& parameter, Format format) {
 RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight,
                              Format format) {
   const at::Tensor& from = weight.panels;
-  RoundedWeight result{{at::empty(from.sizes(), from.options().dtype(code_dtype(format))), weight.out,
-                        weight.in}};
+  RoundedWeight result{{model::empty_panels(from.sizes(), from.options().dtype(code_dtype(format))),
+                        weight.out, weight.in}};
   const bool is_bfloat16 = from.scalar_type() == at::kBFloat16;
   TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ",
               from.scalar_type(), ", expected float32 or bfloat16");

@@ -40,16 +40,6 @@ bool is_bfloat16(const Tensor& values) {
   return !(bits & 0xFFFF).any().item<bool>();
 }
 
-// Uninitialised, in large pages if the system gives them: a product walks through all of it.
-Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
-  const Tensor panels = at::empty(shape, options);
-  constexpr std::uintptr_t page = 1 << 21;
-  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
-  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  return panels;
-}
-
 // Moves pairs of codes, which lie side by side in the weight and in its panels. `Pair` is as large.
 template <class Pair>
 void fill_panels(const Tensor& weight, Tensor& panels) {
@@ -208,6 +198,15 @@ Code PackedWeight::code() const {
 }
 
 bool fits_bfloat16(Code code) { return code != Code::float32 && code != Code::float16; }
+
+Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
+  const Tensor panels = at::empty(shape, options);
+  constexpr std::uintptr_t page = 1 << 21;
+  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
+  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  return panels;
+}
 
 PackedWeight pack_weight(const Tensor& weight) {
   Tensor values = weight.contiguous();

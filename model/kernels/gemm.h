@@ -34,6 +34,10 @@ struct PackedWeight {
   std::int64_t panel_count() const { return panels.size(0); }
 };
 
+// Uninitialised memory for panels, in large pages if the system gives them: a product walks through all of
+// it.
+at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
+
 // float32, bfloat16, float16 or 8-bit values [Out, In] as they are; float32 ones that bfloat16 can hold
 // are stored as such.
 PackedWeight pack_weight(const at::Tensor& weight);
