@@ -69,6 +69,24 @@ Tensor image_to_input(const Tensor& pixels) {
   return pixels.to(at::kFloat).permute({0, 3, 1, 2}) / 255.0 * 2.0 - 1.0;
 }
 
+ModelInputs joined(std::span<const ModelInputs> samples) {
+  if (samples.size() == 1) return samples.front();
+  const auto join = [&](const auto& part) {
+    std::vector<Tensor> parts;
+    for (const ModelInputs& sample : samples) parts.push_back(part(sample));
+    return at::cat(parts);
+  };
+  ModelInputs batch;
+  for (std::size_t i = 0; i < samples.front().images.size(); ++i) {
+    batch.images.push_back(join([i](const ModelInputs& s) { return s.images[i]; }));
+    batch.image_masks.push_back(join([i](const ModelInputs& s) { return s.image_masks[i]; }));
+  }
+  batch.tokens = join([](const ModelInputs& s) { return s.tokens; });
+  batch.token_mask = join([](const ModelInputs& s) { return s.token_mask; });
+  batch.state = join([](const ModelInputs& s) { return s.state; });
+  return batch;
+}
+
 Pi0::UnusedHead::UnusedHead(BuildContext& context, const std::string& path, std::int64_t width,
                             std::int64_t vocab_size) {
   context.sites.add(path, SiteKind::linear, width, vocab_size);

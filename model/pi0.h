@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct ModelInputs {
   Tensor token_mask;                // [B, T] bool
   Tensor state;                     // [B, N] floating, normalised and padded
 };
+
+// Samples with as many images as one batch; a single one as it is.
+ModelInputs joined(std::span<const ModelInputs> samples);
 
 // openpi's image conversion: [B, H, W, 3] uint8 to [B, 3, H, W] float32 in [-1, 1]. The result keeps
 // the channels-last memory of its source, which decides the convolution that the reference runs.

@@ -50,24 +50,6 @@ protocol::Dict random_request(const policy::RobotConfig& robot, std::mt19937_64&
   return request;
 }
 
-model::ModelInputs batch_of(const std::vector<model::ModelInputs>& samples) {
-  if (samples.size() == 1) return samples.front();
-  const auto joined = [&](const auto& tensor_of) {
-    std::vector<at::Tensor> tensors;
-    for (const model::ModelInputs& sample : samples) tensors.push_back(tensor_of(sample));
-    return at::cat(tensors);
-  };
-  model::ModelInputs batch;
-  for (std::size_t i = 0; i < samples.front().images.size(); ++i) {
-    batch.images.push_back(joined([i](const auto& sample) { return sample.images[i]; }));
-    batch.image_masks.push_back(joined([i](const auto& sample) { return sample.image_masks[i]; }));
-  }
-  batch.tokens = joined([](const auto& sample) { return sample.tokens; });
-  batch.token_mask = joined([](const auto& sample) { return sample.token_mask; });
-  batch.state = joined([](const auto& sample) { return sample.state; });
-  return batch;
-}
-
 }  // namespace
 
 BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size,
@@ -112,7 +94,7 @@ CaseSeconds BenchCase::run() const {
 
   std::vector<model::ModelInputs> samples;
   for (const protocol::Dict& request : messages) samples.push_back(inputs_of(request));
-  const model::ModelInputs inputs = batch_of(samples);
+  const model::ModelInputs inputs = model::joined(samples);
   seconds.transforms = clock.lap();
 
   const at::Tensor chunks =

@@ -95,27 +95,6 @@ bool Policy::share_a_call(const Sample& a, const Sample& b) const {
           std::ranges::equal(a.inputs.image_masks, b.inputs.image_masks, at::equal));
 }
 
-// The samples as one batch; a single one as it is.
-Policy::Sample Policy::joined(std::span<const Sample> samples) {
-  Sample batch = samples.front();
-  if (samples.size() == 1) return batch;
-  const auto join = [&](auto part) {
-    std::vector<at::Tensor> parts;
-    for (const Sample& sample : samples) parts.push_back(part(sample));
-    return at::cat(parts);
-  };
-  for (std::size_t camera = 0; camera < batch.inputs.images.size(); ++camera) {
-    batch.inputs.images[camera] = join([&](const Sample& s) { return s.inputs.images[camera]; });
-    batch.inputs.image_masks[camera] =
-        join([&](const Sample& s) { return s.inputs.image_masks[camera]; });
-  }
-  batch.inputs.tokens = join([](const Sample& s) { return s.inputs.tokens; });
-  batch.inputs.token_mask = join([](const Sample& s) { return s.inputs.token_mask; });
-  batch.inputs.state = join([](const Sample& s) { return s.inputs.state; });
-  batch.noise = join([](const Sample& s) { return s.noise; });
-  return batch;
-}
-
 // One call of the model. Says which samples have an answer.
 std::vector<bool> Policy::answer(std::span<const Sample> samples,
                                  std::vector<Reply>& replies) const {
@@ -123,9 +102,16 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples,
   at::Tensor chunks;
   std::chrono::duration<double, std::milli> infer_ms{};
   try {
-    const Sample batch = joined(samples);
+    std::vector<model::ModelInputs> inputs;
+    std::vector<at::Tensor> noises;
+    for (const Sample& sample : samples) {
+      inputs.push_back(sample.inputs);
+      noises.push_back(sample.noise);
+    }
+    const model::ModelInputs batch = model::joined(inputs);
+    const at::Tensor noise = samples.size() == 1 ? noises.front() : at::cat(noises);
     const auto start = std::chrono::steady_clock::now();
-    chunks = sample_actions_(batch.inputs, batch.noise, options_.num_steps);
+    chunks = sample_actions_(batch, noise, options_.num_steps);
     infer_ms = std::chrono::steady_clock::now() - start;
     if (chunks.size(0) != static_cast<std::int64_t>(samples.size())) {
       throw std::runtime_error("the model's actions are not of as many samples as it was given");

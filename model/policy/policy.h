@@ -97,7 +97,6 @@ class Policy {
   };
 
   bool share_a_call(const Sample& a, const Sample& b) const;
-  static Sample joined(std::span<const Sample> samples);
   std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;
   PromptTokens tokenize(const RobotObservation& seen, const std::vector<double>& state) const;
