@@ -1,7 +1,7 @@
 #include "quant/fast_hook.h"
 
+#include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <mutex>
 #include <stdexcept>
 
@@ -21,43 +21,35 @@ bool keeps(Format format, at::ScalarType dtype) {
 class SampleErrors {
  public:
   SampleErrors(std::int64_t samples, std::int64_t rows_per_sample)
-      : rows_per_sample_(rows_per_sample), sums_(static_cast<std::size_t>(samples)),
-        nonfinite_(static_cast<std::size_t>(samples)) {}
+      : values_per_sample_(rows_per_sample * panel_width), sums_(static_cast<std::size_t>(samples)) {}
 
-  void add(const RoundingKernels& kernels, const model::Strip& strip, const float* reference,
-           const float* result) {
-    const std::int64_t size = rows_per_sample_ * panel_width;
+  // Rounds a strip in place, and returns the largest magnitude before.
+  float round(const RoundingKernels& kernels, float* values, const float* reference, Format format) {
+    float largest = 0;
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
-      const std::int64_t first = static_cast<std::int64_t>(sample) * size;
-      const ErrorSums sums = kernels.add_errors(reference + first, result + first, size);
-      std::int64_t nonfinite = 0;
-      if (!std::isfinite(sums.squares)) {
-        for (std::int64_t i = first; i < first + size; ++i) {
-          if (i % panel_width < strip.columns) {
-            nonfinite += std::isfinite(reference[i]) && !std::isfinite(result[i]) ? 1 : 0;
-          }
-        }
-      }
+      const std::int64_t first = static_cast<std::int64_t>(sample) * values_per_sample_;
+      const ErrorSums sums =
+          kernels.round_and_compare(values + first, reference + first, values_per_sample_, format);
+      largest = std::max(largest, sums.largest);
       const std::lock_guard lock(mutex_);
       sums_[sample].squares += sums.squares;
       sums_[sample].power += sums.power;
-      nonfinite_[sample] += nonfinite;
+      sums_[sample].nonfinite += sums.nonfinite;
     }
+    return largest;
   }
 
   void observe(StatsBook& book, std::size_t entry, std::int64_t columns) const {
-    const auto elements = static_cast<double>(rows_per_sample_ * columns);
-    for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
-      book.observe(entry, {sums_[sample].squares / elements, sums_[sample].power / elements,
-                           nonfinite_[sample]});
+    const auto elements = static_cast<double>(values_per_sample_ / panel_width * columns);
+    for (const ErrorSums& sums : sums_) {
+      book.observe(entry, {sums.squares / elements, sums.power / elements, sums.nonfinite});
     }
   }
 
  private:
-  const std::int64_t rows_per_sample_;
+  const std::int64_t values_per_sample_;  // of a strip, padding included: zeros add nothing
   std::mutex mutex_;
   std::vector<ErrorSums> sums_;  // guarded by mutex_ while threads add
-  std::vector<std::int64_t> nonfinite_;
 };
 
 // Infinite inputs make NaN of the padding's zeros.
@@ -143,29 +135,19 @@ Tensor FastLinearHook::linear(const Tensor& x) {
   SampleErrors errors(samples, rows / samples);
   std::atomic<bool> overflowed = false;
   model::multiply(*site_.gemm, products, [&](const model::Strip& strip) {
-    const std::int64_t count = strip.row_count * panel_width;
     float* const y = strip.sums[0];
     site_.gemm->add_terms(y, strip.row_count, terms_.const_data_ptr<float>() + strip.first_column);
     clear_padding(strip, y);
-    const float* reference = nullptr;
-    std::vector<float> unrounded;  // where that is the reference
     if (two_products) {
       site_.gemm->add_terms(strip.sums[1], strip.row_count,
                             exact_terms_.const_data_ptr<float>() + strip.first_column);
       clear_padding(strip, strip.sums[1]);
-      reference = strip.sums[1];
-    } else if (measured) {
-      unrounded.assign(y, y + count);
-      reference = unrounded.data();
     }
-    {
-      const ClockScope scope(context_.clock->rounding);
-      if (overflows(rounding_.round(y, y, count, formats_.output), formats_.output)) overflowed = true;
-    }
-    if (measured) {
-      const ClockScope scope(context_.clock->statistics);
-      errors.add(rounding_, strip, reference, y);
-    }
+    const ClockScope scope(measured ? context_.clock->statistics : context_.clock->rounding);
+    const float largest =
+        measured ? errors.round(rounding_, y, strip.sums.back(), formats_.output)
+                 : rounding_.round(y, y, strip.row_count * panel_width, formats_.output);
+    if (overflows(largest, formats_.output)) overflowed = true;
   }, result);
   overflow_.note(overflowed, "its output");
   if (measured) errors.observe(*context_.book, entry_, site_.out_features);

@@ -19,7 +19,7 @@ namespace pi0::quant {
 // Nanoseconds that threads spent in fast hooks, summed over threads.
 struct HookClock {
   std::atomic<std::int64_t> rounding = 0;
-  std::atomic<std::int64_t> statistics = 0;
+  std::atomic<std::int64_t> statistics = 0;  // error sums, with the rounding of results in the same pass
 };
 
 // Adds the time from its making to its end to one of the clock's sums.

@@ -10,6 +10,8 @@ namespace pi0::quant {
 struct ErrorSums {
   double squares = 0;  // sum of (reference - result)²
   double power = 0;    // sum of reference²
+  std::int64_t nonfinite = 0;  // results that are not finite where the reference is
+  float largest = 0;           // magnitude before rounding
 };
 
 struct RoundingKernels {
@@ -20,7 +22,8 @@ struct RoundingKernels {
   // The same from float32 or bfloat16 to codes of the format, which is not float32.
   float (*encode)(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format);
 
-  ErrorSums (*add_errors)(const float* reference, const float* result, std::int64_t count);
+  // round() in place, and in the same pass how far the result is from `reference`, which may be `values`.
+  ErrorSums (*round_and_compare)(float* values, const float* reference, std::int64_t count, Format format);
 };
 
 const RoundingKernels& portable_rounding();

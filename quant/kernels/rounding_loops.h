@@ -179,34 +179,58 @@ float encode(const void* in, bool is_bfloat16, void* codes, std::int64_t count, 
   return 0.0F;
 }
 
-ErrorSums add_errors(const float* reference, const float* result, std::int64_t count) {
-  constexpr int lanes = 32;
+template <Format format>
+inline float rounded_to(float value) {
+  if constexpr (format == Format::float32) {
+    return value;
+  } else {
+    return round_one<format>(value);
+  }
+}
+
+template <Format format>
+ErrorSums round_and_compare_all(float* values, const float* reference, std::int64_t count) {
+  constexpr std::int64_t lanes = Largest::lanes, block = 32 * lanes;
   ErrorSums sums;
-  for (std::int64_t first = 0; first < count; first += 32 * lanes) {
-    const std::int64_t last = first + 32 * lanes < count ? first + 32 * lanes : count;
+  Largest largest;
+  for (std::int64_t first = 0; first < count; first += block) {
+    // float32 is exact enough for so few, double for their sums.
     float squares[lanes] = {}, power[lanes] = {};
-    std::int64_t i = first;
-    for (; i + lanes <= last; i += lanes) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        const float difference = reference[i + lane] - result[i + lane];
-        squares[lane] += difference * difference;
-        power[lane] += reference[i + lane] * reference[i + lane];
-      }
-    }
-    for (; i < last; ++i) {
-      const float difference = reference[i] - result[i];
-      squares[0] += difference * difference;
-      power[0] += reference[i] * reference[i];
-    }
-    for (int lane = 0; lane < lanes; ++lane) {
+    std::int32_t nonfinite[lanes] = {};
+    const std::int64_t size = count - first < block ? count - first : block;
+    for_all(size, [&](std::int64_t i, std::int64_t lane) {
+      const float exact = reference[first + i], value = values[first + i];
+      const float result = rounded_to<format>(value);
+      if constexpr (format != Format::float32) largest.see(lane, value);
+      values[first + i] = result;
+      const float difference = exact - result;
+      squares[lane] += difference * difference;
+      power[lane] += exact * exact;
+      const auto is_finite = [](float x) { return ((bits_of(x) & infinity_bits) - infinity_bits) >> 31; };
+      nonfinite[lane] += static_cast<std::int32_t>(is_finite(exact) & ~is_finite(result));
+    });
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {
       sums.squares += static_cast<double>(squares[lane]);
       sums.power += static_cast<double>(power[lane]);
+      sums.nonfinite += nonfinite[lane];
     }
   }
+  sums.largest = largest.value();
   return sums;
 }
 
-constexpr RoundingKernels kernels = {round, encode, add_errors};
+ErrorSums round_and_compare(float* values, const float* reference, std::int64_t count, Format format) {
+  switch (format) {
+    case Format::float16: return round_and_compare_all<Format::float16>(values, reference, count);
+    case Format::bfloat16: return round_and_compare_all<Format::bfloat16>(values, reference, count);
+    case Format::float8_e4m3: return round_and_compare_all<Format::float8_e4m3>(values, reference, count);
+    case Format::float8_e5m2: return round_and_compare_all<Format::float8_e5m2>(values, reference, count);
+    case Format::float32: break;
+  }
+  return round_and_compare_all<Format::float32>(values, reference, count);
+}
+
+constexpr RoundingKernels kernels = {round, encode, round_and_compare};
 
 }  // namespace
 }  // namespace pi0::quant
