@@ -2,56 +2,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
-#include <algorithm>
-#include <cstring>
-#include <random>
-#include <string>
-
 #include "protocol/msgpack_numpy.h"
-#include "protocol/openpi_messages.h"
 #include "tools/bench_clock.h"
+#include "tools/observations.h"
 
 namespace pi0::tools {
-namespace {
-
-protocol::NdArray random_picture(policy::ImageLayout layout, std::mt19937_64& generator) {
-  constexpr std::int64_t size = 224;
-  const bool channels_first = layout == policy::ImageLayout::channels_first;
-  protocol::NdArray picture{{'u', 1}, {size, size, 3}, {}};
-  if (channels_first) picture.shape = {3, size, size};
-  picture.data.resize(static_cast<std::size_t>(size * size * 3));
-  std::ranges::generate(picture.data, [&] { return static_cast<std::uint8_t>(generator()); });
-  return picture;
-}
-
-protocol::NdArray random_state(std::int64_t size, std::mt19937_64& generator) {
-  std::vector<double> values(static_cast<std::size_t>(size));
-  std::uniform_real_distribution<double> distribution(0.0, 1.0);
-  std::ranges::generate(values, [&] { return distribution(generator); });
-  protocol::NdArray state{{'f', 8}, {size}, {}};
-  state.data.resize(values.size() * sizeof(double));
-  std::memcpy(state.data.data(), values.data(), state.data.size());
-  return state;
-}
-
-// Every field that the robot's client sends.
-protocol::Dict random_request(const policy::RobotConfig& robot, std::mt19937_64& generator) {
-  protocol::Dict request, cameras;
-  for (const policy::RobotConfig::Camera& camera : robot.cameras) {
-    if (camera.field.empty()) continue;
-    (robot.camera_map.empty() ? request : cameras)
-        .set(camera.field, random_picture(robot.image_layout, generator));
-  }
-  if (!robot.camera_map.empty()) request.set(robot.camera_map, std::move(cameras));
-  for (const policy::RobotConfig::StateField& field : robot.state) {
-    request.set(field.field, random_state(field.size, generator));
-  }
-  request.set(std::string(protocol::prompt_key), "put the banana in the green bin");
-  return request;
-}
-
-}  // namespace
-
 BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size,
                      const ModelOptions& options)
     : model_(model),
@@ -62,8 +17,7 @@ BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize&
               {}) {
   const policy::PolicyConfig& policy = policy_.config();
   const std::uint64_t seed = options.seed.value_or(0);
-  std::mt19937_64 generator(seed);
-  request_ = protocol::encode(random_request(policy.robot, generator));
+  request_ = protocol::encode(synthetic_observations(policy.robot, 1, seed).front().request);
   at::Generator draws = at::detail::createCPUGenerator(seed);
   tokens_ = at::zeros({1, policy.max_token_len}, at::kLong);
   tokens_.narrow(1, 0, size.prompt_tokens).random_(0, model.config().vocab_size, draws);

@@ -87,10 +87,7 @@ Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
   } else {
     settings["rules"] = options.rules.string();
   }
-  const quant::AttentionScope scope = options.attention;
-  settings["quantize_attention"] = scope == quant::AttentionScope::none     ? "none"
-                                   : scope == quant::AttentionScope::vision ? "vision"
-                                                                            : "all";
+  settings["quantize_attention"] = name_of(options.attention);
   settings["skip_components"] = options.skip_components;
   return settings;
 }

@@ -11,5 +11,6 @@ void add_infer(CLI::App& app);
 void add_client(CLI::App& app);
 void add_make_checkpoint(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_sweep(CLI::App& app);
 
 }  // namespace pi0::tools

@@ -14,5 +14,6 @@ int main(int argc, char** argv) {
   pi0::tools::add_client(app);
   pi0::tools::add_make_checkpoint(app);
   pi0::tools::add_bench(app);
+  pi0::tools::add_sweep(app);
   return pi0::tools::run_program(app, argc, argv);
 }

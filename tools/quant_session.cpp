@@ -11,6 +11,8 @@ namespace {
 
 using quant::AttentionScope;
 
+constexpr const char* group = "Quantization";  // in --help
+
 const std::map<std::string, AttentionScope> attention_scopes = {
     {"none", AttentionScope::none}, {"vision", AttentionScope::vision}, {"all", AttentionScope::all}};
 
@@ -22,8 +24,27 @@ quant::FormatPair formats_of(const QuantOptions& options) {
 
 }  // namespace
 
+std::string name_of(AttentionScope scope) {
+  for (const auto& [name, each] : attention_scopes) {
+    if (each == scope) return name;
+  }
+  throw std::logic_error("an attention scope has no name");
+}
+
+void add_scope_options(CLI::App& app, QuantOptions& options) {
+  app.add_option("--quantize-attention", options.attention,
+                 "none (as pi0-quant's serve_quant.py), vision (SigLIP's) or all")
+      ->transform(CLI::CheckedTransformer(attention_scopes))
+      ->default_str("all")
+      ->group(group);
+  app.add_option("--skip-components", options.skip_components,
+                 "Left in full precision: vision, language, action_expert, action_head")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"vision", "language", "action_expert", "action_head"}))
+      ->group(group);
+}
+
 void add_quant_options(CLI::App& app, QuantOptions& options) {
-  const std::string group = "Quantization";
   std::vector<std::string> formats;
   for (const quant::Format format : quant::all_formats) formats.emplace_back(name_of(format));
   CLI::Option* input =
@@ -39,16 +60,7 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
       ->excludes(input)
       ->excludes(output)
       ->group(group);
-  app.add_option("--quantize-attention", options.attention,
-                 "none (as pi0-quant's serve_quant.py), vision (SigLIP's) or all")
-      ->transform(CLI::CheckedTransformer(attention_scopes))
-      ->default_str("all")
-      ->group(group);
-  app.add_option("--skip-components", options.skip_components,
-                 "Left in full precision: vision, language, action_expert, action_head")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"vision", "language", "action_expert", "action_head"}))
-      ->group(group);
+  add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,
                  "Write per-layer statistics to this file; without formats: of full precision")
       ->group(group);
@@ -85,9 +97,7 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
   } else {
     meta_["rules"] = options.rules.string();
   }
-  for (const auto& [name, scope] : attention_scopes) {
-    if (scope == options.attention) meta_["quantize_attention"] = name;
-  }
+  meta_["quantize_attention"] = name_of(options.attention);
   meta_["skip_components"] = options.skip_components;
   meta_["stats_every"] = every_;
   attachment_ = quant::attach(model.sites(), plan, &book_, std::move(warn));

@@ -35,6 +35,9 @@ struct QuantOptions {
 
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
+void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, attention and components
+
+std::string name_of(quant::AttentionScope scope);  // as on the command line
 
 // Formats, rules, skipped components and the place of the statistics, checked before any weight is
 // read. Throws std::invalid_argument, quant::RulesError and, for a place that cannot be written,

@@ -1,0 +1,143 @@
+"""pi0 sweep: its statistics and action errors are those of single runs and of pi0-quant; what stops it loses a setting at most."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import time
+import unittest
+
+import numpy as np
+from openpi_client import msgpack_numpy
+
+from support import (
+    POLICIES,
+    PROGRAMS,
+    StatisticsTest,
+    TemporaryFolderTest,
+    golden_request,
+    read,
+    run,
+)
+
+NAME = "pi05_droid_jointpos_polaris"
+FOLDER = POLICIES / NAME
+MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER]
+FORMATS = ["float32", "float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
+
+
+def without_times(entries):
+    return [{key: value for key, value in entry.items() if key != "inference_time_s"} for entry in entries]
+
+
+class SweepTest(StatisticsTest, TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.output = self.folder / "sweep"
+
+    def sweep(self, *arguments):
+        return run("pi0", "sweep", *MODEL, "--output", self.output, *arguments)
+
+    def summary(self):
+        return json.loads((self.output / "summary.json").read_text())
+
+    def record(self):
+        records = self.folder / "records"
+        records.mkdir()
+        request = golden_request(FOLDER)
+        (records / "000000.request.msgpack").write_bytes(msgpack_numpy.packb(request))
+        return ["--observations", records]
+
+    def test_a_recorded_request_has_the_originals_statistics_and_action_error(self):
+        arguments = [*self.record(), "--kernels", "reference", "--quantize-attention", "none"]
+        pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
+        done = self.sweep(*arguments, *pair)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads((self.output / "float8_e4m3__float16" / "stats.json").read_text())
+        expected = json.loads((FOLDER / "stats_float8_e4m3__float16.json").read_text())
+        self.compare_statistics(found, expected)
+        (entry,) = self.summary()
+        self.assertEqual(entry["n_observations"], 1)
+        self.assertEqual(entry["components"], {row["component"]: row["mean_rmse"] for row in found["components"]})
+        exact = read(FOLDER / "response.msgpack")["actions"]
+        rounded = read(FOLDER / "response_float8_e4m3__float16.msgpack")["actions"]
+        squares = (exact - rounded) ** 2
+        self.assertLess(abs(entry["action_rmse_robot"] / np.sqrt(squares.mean()) - 1), 0.25)
+        self.assertEqual(len(entry["action_rmse_by_dimension"]), exact.shape[1])
+        self.assertEqual(len(entry["action_rmse_by_step"]), exact.shape[0])
+
+    def test_figures_are_those_of_single_runs(self):
+        records = self.record()
+        done = self.sweep(*records, "--input-fmts", "float8_e5m2,bfloat16", "--output-fmts", "float16")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = {}
+        for input_fmt in (None, "float8_e5m2", "bfloat16"):
+            formats = [] if input_fmt is None else ["--input-fmt", input_fmt, "--output-fmt", "float16"]
+            answer = self.folder / "answer.msgpack"
+            request = records[1] / "000000.request.msgpack"
+            done = run("pi0", "infer", *MODEL, "--request", request, "--output", answer, *formats)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            answers[input_fmt] = read(answer)["actions"]
+        for entry in self.summary():
+            squares = (answers[entry["input_fmt"]] - answers[None]) ** 2
+            np.testing.assert_allclose(entry["action_rmse_robot"], np.sqrt(squares.mean()), rtol=1e-9)
+            np.testing.assert_allclose(entry["action_rmse_by_dimension"], np.sqrt(squares.mean(0)), rtol=1e-9)
+            np.testing.assert_allclose(entry["action_rmse_by_step"], np.sqrt(squares.mean(1)), rtol=1e-9)
+
+    def test_all_pairs_are_in_both_summaries(self):
+        done = self.sweep("--synthetic", 1, "--num-steps", 2)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        summary = self.summary()
+        pairs = [(first, second) for first in FORMATS for second in FORMATS]
+        self.assertEqual([(entry["input_fmt"], entry["output_fmt"]) for entry in summary], pairs)
+        with (self.output / "summary.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([float(row["action_rmse"]) for row in rows], [entry["action_rmse"] for entry in summary])
+        self.assertEqual([float(row["rmse_vision"]) for row in rows], [entry["components"]["vision"] for entry in summary])
+
+    def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_summary(self):
+        arguments = ["--synthetic", 2, "--num-steps", 2]
+        done = self.sweep(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        whole, self.output = self.summary(), self.folder / "interrupted"
+        command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments, "--resume"]
+        for _ in range(3):
+            process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+            time.sleep(random.uniform(0.2, 1.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            for file in self.output.glob("*/*.json"):
+                json.loads(file.read_text())  # whole, or not there
+        done = self.sweep(*arguments, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(without_times(self.summary()), without_times(whole))
+
+    def test_what_does_not_fit_is_refused_and_nothing_is_lost(self):
+        first = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16", "--output-fmts", "float16"]
+        self.assertEqual(self.sweep(*first).returncode, 0)
+        result = self.output / "bfloat16__float16" / "result.json"
+        kept = result.read_text()
+        empty = self.folder / "empty"
+        empty.mkdir()
+        for arguments, words in (
+            (first, ["--resume"]),
+            ([*first, "--resume", "--seed", 5], ["result.json", "seed", "5"]),
+            ([*first, "--resume", "--skip-components", "vision"], ["skip_components"]),
+            (["--observations", empty], ["empty", "request.msgpack"]),
+            (["--synthetic", 1, "--input-fmts", "float12"], ["float12", "float8_e5m2"]),
+            ([], ["--observations or --synthetic"]),
+        ):
+            done = self.sweep(*arguments)
+            self.assertIn(done.returncode, (1, 2), arguments)
+            for word in words:
+                self.assertIn(word, done.stderr)
+            self.assertEqual(result.read_text(), kept)
+        result.write_text(kept[:40])
+        done = self.sweep(*first, "--resume")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("result.json", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
