@@ -2,14 +2,18 @@
 // unquantized actions. Reference: pi0-quant eval_harness.py run_sweep.
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,6 +37,9 @@ struct SweepOptions {
   ModelOptions model;
   QuantOptions quant;  // attention and skipped components
   std::vector<std::string> input_fmts, output_fmts;
+  std::vector<fs::path> rules;
+  std::string sensitivity;  // layers, components or nothing
+  std::optional<double> budget;
   fs::path observations;
   std::int64_t synthetic = 0;
   fs::path output;
@@ -70,6 +77,13 @@ Json numbers(const at::Tensor& values) {
   for (std::int64_t i = 0; i < values.numel(); ++i) list.push_back(number(values[i].item<double>()));
   return list;
 }
+
+// One way to quantize the model.
+struct Setting {
+  std::string folder;  // of its results, in --output
+  Json names;          // what it is, first in its entry
+  quant::PlanRequest plan;
+};
 
 // Squared differences of all observations.
 class ActionErrors {
@@ -127,7 +141,135 @@ class Sweep {
   }
 
   void run() {
-    const std::vector<QuantOptions> settings = make_settings();
+    if (options_.sensitivity.empty()) return write_summary(measured(chosen_settings()));
+    const std::vector<Json> ranking = rank(measured(one_by_one()));
+    protocol::write_whole(options_.output / "sensitivity.json", Json(ranking).dump(1) + "\n");
+    protocol::write_whole(options_.output / "sensitivity.csv", table_of(ranking));
+    print(ranking);
+    if (options_.budget) keep_budget(ranking);
+  }
+
+ private:
+  quant::FormatPair only_pair() const {
+    if (options_.input_fmts.size() != 1 || options_.output_fmts.size() != 1) {
+      throw std::invalid_argument("--sensitivity ranks under one pair of formats: give --input-fmts and "
+                                  "--output-fmts one each");
+    }
+    return {quant::parse_format(options_.input_fmts[0]), quant::parse_format(options_.output_fmts[0])};
+  }
+
+  std::vector<Setting> chosen_settings() const {
+    std::vector<Setting> settings;
+    QuantOptions quant = options_.quant;
+    for (const fs::path& rules : options_.rules) {
+      quant.rules = rules;
+      settings.push_back({"rules__" + rules.stem().string(),
+                          {{"input_fmt", nullptr}, {"output_fmt", nullptr}, {"rules", rules.string()}},
+                          plan_request(quant)});
+    }
+    if (!settings.empty()) return settings;
+    for (const std::string& input : options_.input_fmts) {
+      for (const std::string& output : options_.output_fmts) {
+        quant.input_fmt = input;
+        quant.output_fmt = output;
+        settings.push_back({input + "__" + output, {{"input_fmt", input}, {"output_fmt", output}}, plan_request(quant)});
+      }
+    }
+    return settings;
+  }
+
+  // A setting per site, or per component, that has a part in the actions.
+  std::vector<Setting> one_by_one() {
+    const quant::FormatPair formats = only_pair();
+    load();
+    quant::PlanRequest all = plan_request(options_.quant);
+    all.rules = quant::one_pair(formats);
+    const quant::QuantPlan plan = quant::make_plan(model_->sites(), all);
+    std::vector<Setting> settings;
+    std::size_t index = 0;
+    for (const model::MatmulSite& site : model_->sites().all()) {
+      if (!plan[index++] || site.flop == 0) continue;
+      const std::string component(model::name_of(site.component));
+      Setting setting{options_.sensitivity, {}, all};
+      if (options_.sensitivity == "layers") {
+        setting.folder += "/" + site.path;
+        setting.names = {{"layer", site.path}, {"component", component}, {"kind", model::name_of(site.kind)}};
+        setting.plan.rules = {{site.path, std::nullopt, formats}};
+      } else {
+        setting.folder += "/" + component;
+        setting.names = {{"component", component}};
+        setting.plan.rules = {{"", site.component, formats}};
+        if (std::ranges::any_of(settings, [&](const Setting& s) { return s.folder == setting.folder; })) continue;
+      }
+      setting.names["input_fmt"] = options_.input_fmts[0];
+      setting.names["output_fmt"] = options_.output_fmts[0];
+      settings.push_back(std::move(setting));
+    }
+    return settings;
+  }
+
+  // The most sensitive first; actions that are not finite before all.
+  static std::vector<Json> rank(std::vector<Json> entries) {
+    std::ranges::stable_sort(entries, std::greater{}, [](const Json& entry) { return rmse_of(entry); });
+    return entries;
+  }
+
+  static double rmse_of(const Json& entry) {
+    return entry["action_rmse"].is_null() ? std::numeric_limits<double>::infinity()
+                                          : entry["action_rmse"].get<double>();
+  }
+
+  static void print(const std::vector<Json>& ranking) {
+    constexpr std::size_t shown = 20;
+    for (std::size_t i = 0; i < std::min(shown, ranking.size()); ++i) {
+      const Json& entry = ranking[i];
+      fmt::print("{:4} {:.3e} {}\n", i + 1, rmse_of(entry), entry.value("layer", entry["component"].get<std::string>()));
+    }
+    if (ranking.size() > shown) fmt::print("     and {} less sensitive ones\n", ranking.size() - shown);
+  }
+
+  // As many of the least sensitive layers as keep the action RMSE within the budget, found by halving
+  // and each time by running it.
+  void keep_budget(const std::vector<Json>& ranking) {
+    const quant::FormatPair formats = only_pair();
+    const auto setting_of = [&](std::size_t count) {
+      Setting setting{fmt::format("budget/{}", count), {{"layers", count},
+                       {"input_fmt", options_.input_fmts[0]},
+                       {"output_fmt", options_.output_fmts[0]}},
+                      plan_request(options_.quant)};
+      setting.plan.rules.clear();
+      for (std::size_t i = ranking.size() - count; i < ranking.size(); ++i) {
+        setting.plan.rules.push_back({ranking[i]["layer"].get<std::string>(), std::nullopt, formats});
+      }
+      return setting;
+    };
+    std::size_t within = 0, beyond = ranking.size() + 1;
+    Json best = {{"layers", 0}, {"action_rmse", 0.0}};
+    while (within + 1 < beyond) {
+      const std::size_t count = (within + beyond) / 2;
+      const Json entry = measured({setting_of(count)}).front();
+      if (rmse_of(entry) <= *options_.budget) {
+        within = count;
+        best = entry;
+      } else {
+        beyond = count;
+      }
+    }
+    Json rules = Json::array();
+    for (const quant::Rule& rule : setting_of(within).plan.rules) {
+      rules.push_back({{"match", rule.match},
+                       {"input_fmt", quant::name_of(formats.input)},
+                       {"output_fmt", quant::name_of(formats.output)}});
+    }
+    protocol::write_whole(options_.output / "rules.json", Json{{"rules", rules}}.dump(1) + "\n");
+    Json result = {{"budget", *options_.budget}, {"layers_of", ranking.size()}};
+    result.update(best);
+    protocol::write_whole(options_.output / "budget.json", result.dump(1) + "\n");
+    tell(fmt::format("{} of {} layers within an action RMSE of {}: {}; rules in {}", within, ranking.size(),
+                     *options_.budget, best["action_rmse"].dump(), (options_.output / "rules.json").string()));
+  }
+
+  std::vector<Json> measured(const std::vector<Setting>& settings) {
     std::vector<Json> entries(settings.size());
     std::size_t done = 0;
     for (std::size_t i = 0; i < settings.size(); ++i) {
@@ -135,47 +277,27 @@ class Sweep {
       if (!entries[i].is_null()) ++done;
     }
     if (done > 0) tell(fmt::format("{} of {} settings are there already", done, settings.size()));
-    if (done < settings.size()) {
-      load();
-      BenchClock clock;
-      double seconds = 0;
-      const std::size_t first = done;
-      for (std::size_t i = 0; i < settings.size(); ++i) {
-        if (!entries[i].is_null()) continue;
-        entries[i] = measure(settings[i]);
-        seconds += clock.lap();
-        ++done;
-        const double left = seconds / static_cast<double>(done - first) * static_cast<double>(settings.size() - done);
-        tell(fmt::format("{} of {}, {}: action RMSE {}, {:.1f} s; {:.0f} s left", done, settings.size(),
-                         title_of(settings[i]), entries[i]["action_rmse"].dump(),
-                         entries[i]["inference_time_s"].get<double>(), left));
-      }
+    if (done == settings.size()) return entries;
+    load();
+    BenchClock clock;
+    double seconds = 0;
+    const std::size_t first = done;
+    for (std::size_t i = 0; i < settings.size(); ++i) {
+      if (!entries[i].is_null()) continue;
+      entries[i] = measure(settings[i]);
+      seconds += clock.lap();
+      ++done;
+      const double left = seconds / static_cast<double>(done - first) * static_cast<double>(settings.size() - done);
+      tell(fmt::format("{} of {}, {}: action RMSE {}, {:.1f} s; {:.0f} s left", done, settings.size(),
+                       settings[i].folder, entries[i]["action_rmse"].dump(),
+                       entries[i]["inference_time_s"].get<double>(), left));
     }
-    write_summary(entries);
-  }
-
- private:
-  static std::string title_of(const QuantOptions& setting) {
-    return *setting.input_fmt + "__" + *setting.output_fmt;
-  }
-  fs::path folder_of(const QuantOptions& setting) const { return options_.output / title_of(setting); }
-
-  std::vector<QuantOptions> make_settings() const {
-    std::vector<QuantOptions> settings;
-    for (const std::string& input : options_.input_fmts) {
-      for (const std::string& output : options_.output_fmts) {
-        QuantOptions setting = options_.quant;
-        setting.input_fmt = input;
-        setting.output_fmt = output;
-        settings.push_back(setting);
-      }
-    }
-    return settings;
+    return entries;
   }
 
   // The entry that an earlier run left for a setting; null when there is none.
-  Json earlier_entry(const QuantOptions& setting) const {
-    const fs::path file = folder_of(setting) / "result.json";
+  Json earlier_entry(const Setting& setting) const {
+    const fs::path file = options_.output / setting.folder / "result.json";
     if (!fs::exists(file)) return {};
     if (!options_.resume) {
       throw std::runtime_error(file.string() + ": is there already; --resume goes on with such a sweep, "
@@ -185,7 +307,9 @@ class Sweep {
     if (!result.is_object() || !result.contains("meta") || !result.contains("entry")) {
       throw std::runtime_error(file.string() + ": is no result of a sweep; remove it to measure the setting again");
     }
-    for (const auto& [key, value] : meta_.items()) {
+    Json meta = meta_;
+    meta.update(setting.names);
+    for (const auto& [key, value] : meta.items()) {
       if (result["meta"].value(key, Json()) == value) continue;
       throw std::runtime_error(fmt::format("{}: was measured with {} {}, this sweep has {}", file.string(), key,
                                            result["meta"].value(key, Json()).dump(), value.dump()));
@@ -194,6 +318,7 @@ class Sweep {
   }
 
   void load() {
+    if (model_ != nullptr) return;
     fs::create_directories(options_.output);
     protocol::check_writable(options_.output / "summary.json");
     model_ = load_model(options_.model, parts_.sizes);
@@ -222,10 +347,9 @@ class Sweep {
     tell(fmt::format("{} observations without quantization, {:.1f} s", cases_.size(), clock.lap()));
   }
 
-  Json measure(const QuantOptions& setting) {
-    Json meta = meta_;
+  Json measure(const Setting& setting) {
     quant::StatsBook book;
-    const auto hooks = quant::attach(model_->sites(), plan_request(setting), &book, tell);
+    const auto hooks = quant::attach(model_->sites(), setting.plan, &book, tell);
     ActionErrors errors;
     BenchClock clock;
     double seconds = 0;
@@ -242,7 +366,7 @@ class Sweep {
         ++errors.nonfinite;
       }
     }
-    Json entry = {{"input_fmt", *setting.input_fmt}, {"output_fmt", *setting.output_fmt}};
+    Json entry = setting.names;
     errors.write(entry);
     const quant::StatsSnapshot seen = book.snapshot();
     for (const char* kind : {"linear", "attention"}) {
@@ -253,36 +377,44 @@ class Sweep {
     }
     entry["n_observations"] = cases_.size();
     entry["inference_time_s"] = seconds;
-    meta["input_fmt"] = *setting.input_fmt;
-    meta["output_fmt"] = *setting.output_fmt;
-    const fs::path folder = folder_of(setting);
+    Json meta = meta_;
+    meta.update(setting.names);
+    const fs::path folder = options_.output / setting.folder;
     fs::create_directories(folder);
     protocol::write_whole(folder / "stats.json", quant::report_json(seen, meta));
     // Last: a setting with a result is a whole one.
-    protocol::write_whole(folder / "result.json", Json{{"meta", meta_}, {"entry", entry}}.dump(1) + "\n");
+    protocol::write_whole(folder / "result.json", Json{{"meta", meta}, {"entry", entry}}.dump(1) + "\n");
     return entry;
   }
 
-  void write_summary(const std::vector<Json>& entries) const {
-    std::vector<std::string> components;
-    for (const Json& entry : entries) {
-      for (const auto& [name, value] : entry["components"].items()) {
-        if (std::ranges::find(components, name) == components.end()) components.push_back(name);
-      }
-    }
-    std::string csv = "input_fmt,output_fmt,action_rmse,action_rmse_robot";
-    for (const std::string& name : components) csv += ",rmse_" + name;
-    csv += ",n_observations,inference_time_s\n";
-    const auto cell = [](const Json& value) {
-      return value.is_null() ? std::string() : value.is_string() ? value.get<std::string>() : value.dump();
+  // The entries' plain fields and their components, as CSV.
+  static std::string table_of(const std::vector<Json>& entries) {
+    std::vector<std::string> columns, components;
+    const auto note = [](std::vector<std::string>& names, const std::string& name) {
+      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
     };
     for (const Json& entry : entries) {
-      csv += cell(entry["input_fmt"]) + "," + cell(entry["output_fmt"]) + "," + cell(entry["action_rmse"]) + "," +
-             cell(entry["action_rmse_robot"]);
-      for (const std::string& name : components) csv += "," + cell(entry["components"].value(name, Json()));
-      csv += "," + cell(entry["n_observations"]) + "," + cell(entry["inference_time_s"]) + "\n";
+      for (const auto& [name, value] : entry.items()) {
+        if (!value.is_structured()) note(columns, name);
+      }
+      for (const auto& [name, value] : entry["components"].items()) note(components, name);
     }
-    protocol::write_whole(options_.output / "summary.csv", csv);
+    std::string csv = fmt::format("{}", fmt::join(columns, ","));
+    for (const std::string& name : components) csv += ",rmse_" + name;
+    for (const Json& entry : entries) {
+      std::string separator = "\n";
+      const auto add = [&](const Json& value) {
+        csv += separator + (value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump());
+        separator = ",";
+      };
+      for (const std::string& name : columns) add(entry.value(name, Json()));
+      for (const std::string& name : components) add(entry["components"].value(name, Json()));
+    }
+    return csv + "\n";
+  }
+
+  void write_summary(const std::vector<Json>& entries) const {
+    protocol::write_whole(options_.output / "summary.csv", table_of(entries));
     protocol::write_whole(options_.output / "summary.json", Json(entries).dump(1) + "\n");
     tell(fmt::format("{} settings in {}", entries.size(), (options_.output / "summary.json").string()));
   }
@@ -318,6 +450,24 @@ void add_sweep(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::IsMember(formats))
       ->group(group);
+  CLI::Option* rules =
+      command->add_option("--rules", options->rules, "Files of formats per layer, instead of pairs")
+          ->delimiter(',')
+          ->check(CLI::ExistingFile)
+          ->excludes("--input-fmts")
+          ->excludes("--output-fmts")
+          ->group(group);
+  CLI::Option* sensitivity =
+      command->add_option("--sensitivity", options->sensitivity,
+                          "Instead: one of the layers or components at a time under one pair, ranked by action RMSE")
+          ->check(CLI::IsMember({"layers", "components"}))
+          ->excludes(rules)
+          ->group(group);
+  command->add_option("--budget", options->budget,
+                      "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
+      ->check(CLI::PositiveNumber)
+      ->needs(sensitivity)
+      ->group(group);
   CLI::Option* recorded =
       command->add_option("--observations", options->observations, "Folder that pi0-server --record wrote")
           ->check(CLI::ExistingDirectory)
@@ -332,6 +482,9 @@ void add_sweep(CLI::App& app) {
   command->callback([options, recorded, synthetic] {
     if (recorded->count() + synthetic->count() == 0) {
       throw CLI::RequiredError("--observations or --synthetic");
+    }
+    if (options->budget && options->sensitivity != "layers") {
+      throw CLI::ValidationError("--budget", "needs the ranking of --sensitivity layers");
     }
     Sweep(*options).run();
   });

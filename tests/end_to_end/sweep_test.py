@@ -113,6 +113,40 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(without_times(self.summary()), without_times(whole))
 
+    def test_layers_are_ranked_and_a_budget_is_kept(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--quantize-attention", "none"]
+        pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
+        done = self.sweep(*arguments, *pair, "--sensitivity", "layers", "--budget", 0.02)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ranking = json.loads((self.output / "sensitivity.json").read_text())
+        errors = [entry["action_rmse"] for entry in ranking]
+        self.assertEqual(errors, sorted(errors, reverse=True))
+        self.assertGreater(errors[0], 0)
+        layers = {entry["layer"] for entry in ranking}
+        self.assertIn("action_out_proj", layers)
+        self.assertFalse([layer for layer in layers if layer.endswith("lm_head")])  # nothing reads them
+        for entry in ranking:  # only that one was quantized
+            self.assertEqual(list(entry["components"]), [entry["component"]])
+        budget = json.loads((self.output / "budget.json").read_text())
+        rules = json.loads((self.output / "rules.json").read_text())["rules"]
+        self.assertEqual([rule["match"] for rule in rules], [entry["layer"] for entry in ranking[-budget["layers"] :]])
+        self.assertLessEqual(budget["action_rmse"], 0.02)
+        self.assertLess(0, budget["layers"])
+        self.assertLess(budget["layers"], len(ranking))
+
+        rules_file, self.output = self.output / "rules.json", self.folder / "again"
+        done = self.sweep(*arguments, "--rules", rules_file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = self.summary()
+        self.assertEqual(entry["action_rmse"], budget["action_rmse"])
+
+    def test_components_are_ranked(self):
+        done = self.sweep("--synthetic", 1, "--num-steps", 1, "--sensitivity", "components",
+                          "--input-fmts", "float8_e5m2", "--output-fmts", "float16")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ranking = json.loads((self.output / "sensitivity.json").read_text())
+        self.assertEqual({entry["component"] for entry in ranking}, {"vision", "language", "action_expert", "action_head"})
+
     def test_what_does_not_fit_is_refused_and_nothing_is_lost(self):
         first = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16", "--output-fmts", "float16"]
         self.assertEqual(self.sweep(*first).returncode, 0)
@@ -127,6 +161,9 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             (["--observations", empty], ["empty", "request.msgpack"]),
             (["--synthetic", 1, "--input-fmts", "float12"], ["float12", "float8_e5m2"]),
             ([], ["--observations or --synthetic"]),
+            (["--synthetic", 1, "--sensitivity", "layers"], ["one pair"]),
+            (["--synthetic", 1, "--sensitivity", "components", "--budget", 1], ["--budget", "layers"]),
+            (["--synthetic", 1, "--rules", empty / "none.json"], ["none.json"]),
         ):
             done = self.sweep(*arguments)
             self.assertIn(done.returncode, (1, 2), arguments)
