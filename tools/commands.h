@@ -12,5 +12,6 @@ void add_client(CLI::App& app);
 void add_make_checkpoint(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
+void add_merge(CLI::App& app);
 
 }  // namespace pi0::tools

@@ -15,5 +15,6 @@ int main(int argc, char** argv) {
   pi0::tools::add_make_checkpoint(app);
   pi0::tools::add_bench(app);
   pi0::tools::add_sweep(app);
+  pi0::tools::add_merge(app);
   return pi0::tools::run_program(app, argc, argv);
 }

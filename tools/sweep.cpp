@@ -2,10 +2,10 @@
 // unquantized actions. Reference: pi0-quant eval_harness.py run_sweep.
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -18,7 +18,6 @@
 #include <string>
 #include <vector>
 
-#include "model/json_fields.h"
 #include "protocol/files.h"
 #include "protocol/openpi_messages.h"
 #include "tools/bench_clock.h"
@@ -26,6 +25,7 @@
 #include "tools/model_options.h"
 #include "tools/observations.h"
 #include "tools/quant_session.h"
+#include "tools/sweep_results.h"
 
 namespace pi0::tools {
 namespace {
@@ -40,6 +40,10 @@ struct SweepOptions {
   std::vector<fs::path> rules;
   std::string sensitivity;  // layers, components or nothing
   std::optional<double> budget;
+  struct {
+    std::size_t index = 1;
+    std::size_t of = 1;
+  } shard;
   fs::path observations;
   std::int64_t synthetic = 0;
   fs::path output;
@@ -47,6 +51,18 @@ struct SweepOptions {
 };
 
 void tell(const std::string& line) { fmt::print(stderr, "sweep: {}\n", line); }
+
+void read_shard(const std::string& text, SweepOptions& options) {
+  const char* const end = text.data() + text.size();
+  const auto [slash, error] = std::from_chars(text.data(), end, options.shard.index);
+  const bool split = error == std::errc() && slash != end && *slash == '/';
+  const auto [rest, second] = std::from_chars(split ? slash + 1 : end, end, options.shard.of);
+  if (split && second == std::errc() && rest == end && options.shard.index >= 1 &&
+      options.shard.index <= options.shard.of) {
+    return;
+  }
+  throw CLI::ValidationError("--shard", "found '" + text + "', expected I/N with I from 1 to N");
+}
 
 // An observation as the model takes it, and its actions without quantization.
 struct Case {
@@ -83,6 +99,8 @@ struct Setting {
   std::string folder;  // of its results, in --output
   Json names;          // what it is, first in its entry
   quant::PlanRequest plan;
+  std::size_t place = 0;  // in the sweep
+  std::size_t of = 1;     // settings of the sweep
 };
 
 // Squared differences of all observations.
@@ -141,7 +159,12 @@ class Sweep {
   }
 
   void run() {
-    if (options_.sensitivity.empty()) return write_summary(measured(chosen_settings()));
+    if (options_.sensitivity.empty()) {
+      const std::vector<Json> entries = measured(own_share(chosen_settings()));
+      if (options_.shard.of == 1) return write_summary(options_.output, entries);
+      return tell(fmt::format("shard {} of {} is done; pi0 merge makes the summary of all", options_.shard.index,
+                              options_.shard.of));
+    }
     const std::vector<Json> ranking = rank(measured(one_by_one()));
     protocol::write_whole(options_.output / "sensitivity.json", Json(ranking).dump(1) + "\n");
     protocol::write_whole(options_.output / "sensitivity.csv", table_of(ranking));
@@ -176,6 +199,17 @@ class Sweep {
       }
     }
     return settings;
+  }
+
+  // Every n-th setting of the sweep, from the shard's index on.
+  std::vector<Setting> own_share(std::vector<Setting> all) const {
+    std::vector<Setting> own;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      all[i].place = i;
+      all[i].of = all.size();
+      if (i % options_.shard.of == options_.shard.index - 1) own.push_back(std::move(all[i]));
+    }
+    return own;
   }
 
   // A setting per site, or per component, that has a part in the actions.
@@ -303,18 +337,16 @@ class Sweep {
       throw std::runtime_error(file.string() + ": is there already; --resume goes on with such a sweep, "
                                "or choose another --output");
     }
-    const Json result = model::read_json(file);
-    if (!result.is_object() || !result.contains("meta") || !result.contains("entry")) {
-      throw std::runtime_error(file.string() + ": is no result of a sweep; remove it to measure the setting again");
-    }
+    const SweepResult result = read_result(file);
     Json meta = meta_;
     meta.update(setting.names);
     for (const auto& [key, value] : meta.items()) {
-      if (result["meta"].value(key, Json()) == value) continue;
+      const Json found = result.meta.value(key, Json());
+      if (found == value) continue;
       throw std::runtime_error(fmt::format("{}: was measured with {} {}, this sweep has {}", file.string(), key,
-                                           result["meta"].value(key, Json()).dump(), value.dump()));
+                                           found.dump(), value.dump()));
     }
-    return result["entry"];
+    return result.entry;
   }
 
   void load() {
@@ -383,40 +415,8 @@ class Sweep {
     fs::create_directories(folder);
     protocol::write_whole(folder / "stats.json", quant::report_json(seen, meta));
     // Last: a setting with a result is a whole one.
-    protocol::write_whole(folder / "result.json", Json{{"meta", meta}, {"entry", entry}}.dump(1) + "\n");
+    write_result(folder, {meta, setting.names, entry, setting.place, setting.of});
     return entry;
-  }
-
-  // The entries' plain fields and their components, as CSV.
-  static std::string table_of(const std::vector<Json>& entries) {
-    std::vector<std::string> columns, components;
-    const auto note = [](std::vector<std::string>& names, const std::string& name) {
-      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
-    };
-    for (const Json& entry : entries) {
-      for (const auto& [name, value] : entry.items()) {
-        if (!value.is_structured()) note(columns, name);
-      }
-      for (const auto& [name, value] : entry["components"].items()) note(components, name);
-    }
-    std::string csv = fmt::format("{}", fmt::join(columns, ","));
-    for (const std::string& name : components) csv += ",rmse_" + name;
-    for (const Json& entry : entries) {
-      std::string separator = "\n";
-      const auto add = [&](const Json& value) {
-        csv += separator + (value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump());
-        separator = ",";
-      };
-      for (const std::string& name : columns) add(entry.value(name, Json()));
-      for (const std::string& name : components) add(entry["components"].value(name, Json()));
-    }
-    return csv + "\n";
-  }
-
-  void write_summary(const std::vector<Json>& entries) const {
-    protocol::write_whole(options_.output / "summary.csv", table_of(entries));
-    protocol::write_whole(options_.output / "summary.json", Json(entries).dump(1) + "\n");
-    tell(fmt::format("{} settings in {}", entries.size(), (options_.output / "summary.json").string()));
   }
 
   SweepOptions& options_;
@@ -467,6 +467,12 @@ void add_sweep(CLI::App& app) {
                       "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
       ->check(CLI::PositiveNumber)
       ->needs(sensitivity)
+      ->group(group);
+  command
+      ->add_option_function<std::string>(
+          "--shard", [options](const std::string& text) { read_shard(text, *options); },
+          "I/N: of N runs that share the settings the I-th, from 1; pi0 merge joins their results")
+      ->excludes(sensitivity)
       ->group(group);
   CLI::Option* recorded =
       command->add_option("--observations", options->observations, "Folder that pi0-server --record wrote")

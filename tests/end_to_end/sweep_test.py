@@ -140,6 +140,35 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         (entry,) = self.summary()
         self.assertEqual(entry["action_rmse"], budget["action_rmse"])
 
+    def test_shards_merge_to_the_summary_of_one_run(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16,float8_e4m3,float8_e5m2"]
+        done = self.sweep(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        whole, self.output = self.summary(), self.folder / "merged"
+        folders = [self.folder / f"shard{index}" for index in (1, 2)]
+        for index, folder in enumerate(folders, 1):
+            done = run("pi0", "sweep", *MODEL, *arguments, "--output", folder, "--shard", f"{index}/2")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertFalse((folder / "summary.json").exists())
+            self.assertEqual(len(list(folder.iterdir())), 8 if index == 1 else 7)
+        missing = run("pi0", "merge", folders[0], "--output", self.output)
+        self.assertEqual(missing.returncode, 1)
+        self.assertIn("7 of 15 settings are missing", missing.stderr)
+        done = run("pi0", "merge", *folders, "--output", self.output)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(without_times(self.summary()), without_times(whole))
+        self.assertTrue((self.output / "float8_e4m3__float16" / "stats.json").exists())
+
+        other = self.folder / "other"
+        run("pi0", "sweep", *MODEL, *arguments, "--seed", 3, "--output", other, "--shard", "2/2")
+        mixed = run("pi0", "merge", folders[0], other, "--output", self.folder / "mixed")
+        self.assertEqual(mixed.returncode, 1)
+        self.assertIn("seed", mixed.stderr)
+        for wrong in ("0/2", "3/2", "1", "1/2x", "a/b"):
+            done = run("pi0", "sweep", *MODEL, *arguments, "--output", other, "--shard", wrong)
+            self.assertEqual(done.returncode, 2, wrong)
+            self.assertIn(wrong, done.stderr)
+
     def test_components_are_ranked(self):
         done = self.sweep("--synthetic", 1, "--num-steps", 1, "--sensitivity", "components",
                           "--input-fmts", "float8_e5m2", "--output-fmts", "float16")  # fmt: skip

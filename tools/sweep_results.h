@@ -1,0 +1,31 @@
+// What a sweep leaves on disk: a result.json per setting, and the summary of all.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace pi0::tools {
+
+struct SweepResult {
+  nlohmann::ordered_json meta;   // what results must share to be compared, and the setting's names
+  nlohmann::ordered_json names;  // the setting's alone
+  nlohmann::ordered_json entry;
+  std::size_t place = 0;  // of the setting in its sweep
+  std::size_t of = 0;     // settings of the sweep
+};
+
+void write_result(const std::filesystem::path& folder, const SweepResult& result);
+
+// Throws std::runtime_error or std::invalid_argument that names the file when it is no result.
+SweepResult read_result(const std::filesystem::path& file);
+
+// The entries' plain fields and their components, as CSV.
+std::string table_of(const std::vector<nlohmann::ordered_json>& entries);
+
+// summary.json and summary.csv of a folder, each whole or not at all.
+void write_summary(const std::filesystem::path& folder, const std::vector<nlohmann::ordered_json>& entries);
+
+}  // namespace pi0::tools
