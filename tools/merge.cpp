@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "model/text_file.h"
+#include "protocol/files.h"
 #include "tools/commands.h"
 #include "tools/sweep_results.h"
 
@@ -77,7 +79,7 @@ void merge(const MergeOptions& options) {
     if (fs::weakly_canonical(from) == fs::weakly_canonical(to)) continue;
     fs::create_directories(to);
     for (const char* name : {"stats.json", "result.json"}) {
-      fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing);
+      protocol::write_whole(to / name, model::read_file(from / name));
     }
   }
   write_summary(options.output, entries);

@@ -1,6 +1,6 @@
 // pi0 sweep: every pair of formats over some observations on one loaded model, against its own
 // unquantized actions. Reference: pi0-quant eval_harness.py run_sweep.
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -354,11 +354,10 @@ class Sweep {
     fs::create_directories(options_.output);
     protocol::check_writable(options_.output / "summary.json");
     model_ = load_model(options_.model, parts_.sizes);
-    at::Tensor raw;
     policy_ = std::make_unique<policy::Policy>(
         parts_.config, parts_.norm_stats, std::move(parts_.tokenizer),
-        [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
-          return raw = model_->sample_actions(inputs, noise, steps, {.masked = options_.model.masked}).cpu();
+        [this](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
+          return raw_ = sample(inputs, noise);
         },
         policy::PolicyOptions{options_.model.default_prompt, steps_, *options_.model.seed, tell,
                               options_.model.masked});
@@ -370,13 +369,17 @@ class Sweep {
         one.robot = actions_of(policy_->infer(observation.request, &noise));
         one.inputs = policy_->prepare(observation.request);
         one.noise = tensor_of(noise);
-        one.raw = raw;
+        one.raw = raw_;
         cases_.push_back(std::move(one));
       } catch (const std::exception& error) {
         throw std::runtime_error("observation " + observation.name + ": " + error.what());
       }
     }
     tell(fmt::format("{} observations without quantization, {:.1f} s", cases_.size(), clock.lap()));
+  }
+
+  at::Tensor sample(const model::ModelInputs& inputs, const at::Tensor& noise) const {
+    return model_->sample_actions(inputs, noise, steps_, {.masked = options_.model.masked}).cpu();
   }
 
   Json measure(const Setting& setting) {
@@ -387,8 +390,7 @@ class Sweep {
     double seconds = 0;
     for (const Case& one : cases_) {
       clock.lap();
-      const at::Tensor raw =
-          model_->sample_actions(one.inputs, one.noise, steps_, {.masked = options_.model.masked}).cpu();
+      const at::Tensor raw = sample(one.inputs, one.noise);
       seconds += clock.lap();
       book.finish_request(quant::StatsBook::Measured::yes);
       errors.add_raw(one.raw, raw);
@@ -426,6 +428,7 @@ class Sweep {
   Json meta_;  // what results must share to be compared
   std::shared_ptr<model::Pi0> model_;
   std::unique_ptr<policy::Policy> policy_;
+  at::Tensor raw_;  // of the policy's last request
   std::vector<Case> cases_;
 };
 

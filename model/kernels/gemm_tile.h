@@ -5,9 +5,9 @@
 // load(const float*), store(float*), load_lanes(const std::uint32_t*), broadcast(std::uint32_t).
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
+#include "model/kernels/bfloat16.h"
 #include "model/kernels/gemm_kernels.h"
 
 namespace pi0::model {
@@ -81,18 +81,11 @@ void add_terms(float* sums, std::int64_t rows, const float* terms) {
 }
 
 void widen_bfloat16(const std::uint16_t* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
-  }
+  for (std::int64_t i = 0; i < count; ++i) to[i] = float_of_bfloat16(from[i]);
 }
 
 void narrow_to_bfloat16(const float* from, std::uint16_t* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto bits = std::bit_cast<std::uint32_t>(from[i]);
-    const std::uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-    const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
-    to[i] = static_cast<std::uint16_t>(is_nan ? (bits >> 16) | 0x40U : rounded);
-  }
+  for (std::int64_t i = 0; i < count; ++i) to[i] = bfloat16_of(from[i]);
 }
 
 void store(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "model/kernels/bfloat16.h"
 #include "model/kernels/gemm_kernels.h"
 
 namespace pi0::model {
@@ -45,14 +46,10 @@ struct AsFloat {
 
 struct AsBfloat16 {
   static float load(const void* values, std::int64_t i) {
-    const std::uint32_t bits = static_cast<const std::uint16_t*>(values)[i];
-    return std::bit_cast<float>(bits << 16);
+    return float_of_bfloat16(static_cast<const std::uint16_t*>(values)[i]);
   }
   static void store(void* values, std::int64_t i, float value) {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    const std::uint32_t half = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-    const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
-    static_cast<std::uint16_t*>(values)[i] = static_cast<std::uint16_t>(is_nan ? (bits >> 16) | 0x40U : half);
+    static_cast<std::uint16_t*>(values)[i] = bfloat16_of(value);
   }
   static float rounded(float value) { return as_bfloat16(value); }
 };

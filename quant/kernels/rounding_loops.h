@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "quant/kernels/rounding_kernels.h"
 
@@ -145,38 +146,45 @@ float encode_all(const void* in, Code* codes, std::int64_t count) {
   return largest.value();
 }
 
-template <Format format, class Code>
-float encode_from(const void* in, bool is_bfloat16, void* codes, std::int64_t count) {
-  auto* const out = static_cast<Code*>(codes);
-  return is_bfloat16 ? encode_all<format, Code, true>(in, out, count)
-                     : encode_all<format, Code, false>(in, out, count);
+// Calls `call` with the format as a constant of the compiler's.
+template <Format format>
+using FormatConstant = std::integral_constant<Format, format>;
+
+template <class Call>
+[[gnu::always_inline]] inline auto with_format(Format format, const Call& call) {
+  switch (format) {
+    case Format::float16: return call(FormatConstant<Format::float16>{});
+    case Format::bfloat16: return call(FormatConstant<Format::bfloat16>{});
+    case Format::float8_e4m3: return call(FormatConstant<Format::float8_e4m3>{});
+    case Format::float8_e5m2: return call(FormatConstant<Format::float8_e5m2>{});
+    case Format::float32: break;
+  }
+  return call(FormatConstant<Format::float32>{});
 }
 
 float round(const float* in, float* out, std::int64_t count, Format format) {
-  switch (format) {
-    case Format::float16: return round_all<Format::float16>(in, out, count);
-    case Format::bfloat16: return round_all<Format::bfloat16>(in, out, count);
-    case Format::float8_e4m3: return round_all<Format::float8_e4m3>(in, out, count);
-    case Format::float8_e5m2: return round_all<Format::float8_e5m2>(in, out, count);
-    case Format::float32: break;
-  }
-  if (in != out) std::memcpy(out, in, static_cast<std::size_t>(count) * sizeof(float));
-  return 0.0F;
+  return with_format(format, [&](auto known) {
+    if constexpr (known() == Format::float32) {
+      if (in != out) std::memcpy(out, in, static_cast<std::size_t>(count) * sizeof(float));
+      return 0.0F;
+    } else {
+      return round_all<known()>(in, out, count);
+    }
+  });
 }
 
 float encode(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format) {
-  switch (format) {
-    case Format::float16:
-      return encode_from<Format::float16, std::uint16_t>(in, is_bfloat16, codes, count);
-    case Format::bfloat16:
-      return encode_from<Format::bfloat16, std::uint16_t>(in, is_bfloat16, codes, count);
-    case Format::float8_e4m3:
-      return encode_from<Format::float8_e4m3, std::uint8_t>(in, is_bfloat16, codes, count);
-    case Format::float8_e5m2:
-      return encode_from<Format::float8_e5m2, std::uint8_t>(in, is_bfloat16, codes, count);
-    case Format::float32: break;
-  }
-  return 0.0F;
+  return with_format(format, [&](auto known) {
+    if constexpr (known() == Format::float32) {
+      return 0.0F;
+    } else {
+      constexpr bool is_wide = known() == Format::float16 || known() == Format::bfloat16;
+      using Code = std::conditional_t<is_wide, std::uint16_t, std::uint8_t>;
+      auto* const out = static_cast<Code*>(codes);
+      return is_bfloat16 ? encode_all<known(), Code, true>(in, out, count)
+                         : encode_all<known(), Code, false>(in, out, count);
+    }
+  });
 }
 
 template <Format format>
@@ -220,14 +228,9 @@ ErrorSums round_and_compare_all(float* values, const float* reference, std::int6
 }
 
 ErrorSums round_and_compare(float* values, const float* reference, std::int64_t count, Format format) {
-  switch (format) {
-    case Format::float16: return round_and_compare_all<Format::float16>(values, reference, count);
-    case Format::bfloat16: return round_and_compare_all<Format::bfloat16>(values, reference, count);
-    case Format::float8_e4m3: return round_and_compare_all<Format::float8_e4m3>(values, reference, count);
-    case Format::float8_e5m2: return round_and_compare_all<Format::float8_e5m2>(values, reference, count);
-    case Format::float32: break;
-  }
-  return round_and_compare_all<Format::float32>(values, reference, count);
+  return with_format(format, [&](auto known) {
+    return round_and_compare_all<known()>(values, reference, count);
+  });
 }
 
 constexpr RoundingKernels kernels = {round, encode, round_and_compare};
