@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/model_options.h"
 #include "tools/quant_session.h"
+#include "tools/tensor_inputs.h"
 
 namespace pi0::tools {
 namespace {
@@ -70,29 +71,8 @@ void infer_request(InferOptions& options) {
   protocol::write_message(options.output, protocol::without_timing(answer));
 }
 
-model::ModelInputs read_inputs(const model::SafetensorsFile& file) {
-  model::ModelInputs inputs;
-  const at::Tensor images = file.tensor("images"), masks = file.tensor("image_masks");
-  if (images.dim() != 5 || images.scalar_type() != at::kByte || masks.dim() != 2 ||
-      masks.size(0) != images.size(0)) {
-    throw std::invalid_argument(c10::str(
-        file.path().string(), ": found images ", images.scalar_type(), " ", images.sizes(),
-        " and image_masks ", masks.sizes(), ", expected uint8 [cameras, B, 224, 224, 3] and [cameras, B]"));
-  }
-  for (std::int64_t camera = 0; camera < images.size(0); ++camera) {
-    inputs.images.push_back(model::image_to_input(images[camera]));
-    inputs.image_masks.push_back(masks[camera]);
-  }
-  inputs.tokens = file.tensor("tokens");
-  inputs.token_mask = file.tensor("token_mask");
-  inputs.state = file.tensor("state");
-  return inputs;
-}
-
 void infer_tensors(const InferOptions& options) {
-  const model::SafetensorsFile file(options.inputs);
-  const model::ModelInputs inputs = read_inputs(file);
-  const at::Tensor noise = file.tensor("noise");
+  const TensorInputs given = read_tensor_inputs(options.inputs);
   const model::ModelConfig sizes = chosen_sizes(options.model);
   const quant::PlanRequest plan = plan_request(options.quant);
   const std::int64_t steps = step_count(options.model, sizes);
@@ -102,7 +82,7 @@ void infer_tensors(const InferOptions& options) {
       with_hooks(options, plan, *model, options.model.config, steps,
                  [&] {
                    return model->sample_actions(
-                       inputs, noise, steps,
+                       given.inputs, given.noise, steps,
                        {.masked = options.trace.empty() ? options.model.masked : model::MaskedInputs::keep,
                         .trace = options.trace.empty() ? nullptr : &trace});
                  })

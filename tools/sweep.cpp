@@ -6,8 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <limits>
@@ -19,12 +17,12 @@
 #include <vector>
 
 #include "protocol/files.h"
-#include "protocol/openpi_messages.h"
+#include "tools/action_errors.h"
 #include "tools/bench_clock.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
-#include "tools/observations.h"
 #include "tools/quant_session.h"
+#include "tools/sweep_model.h"
 #include "tools/sweep_results.h"
 
 namespace pi0::tools {
@@ -44,8 +42,7 @@ struct SweepOptions {
     std::size_t index = 1;
     std::size_t of = 1;
   } shard;
-  fs::path observations;
-  std::int64_t synthetic = 0;
+  ObservationSource source;
   fs::path output;
   bool resume = false;
 };
@@ -64,36 +61,6 @@ void read_shard(const std::string& text, SweepOptions& options) {
   throw CLI::ValidationError("--shard", "found '" + text + "', expected I/N with I from 1 to N");
 }
 
-// An observation as the model takes it, and its actions without quantization.
-struct Case {
-  model::ModelInputs inputs;
-  at::Tensor noise;         // [1, A, N]
-  at::Tensor raw;           // [1, A, N] of the model
-  at::Tensor robot;         // [A, robot's] float64, in its units
-};
-
-at::Tensor actions_of(const protocol::Dict& answer) {
-  const auto& array = std::get<protocol::NdArray>(*answer.find(protocol::actions_key));
-  at::Tensor actions = at::empty(array.shape, at::kDouble);
-  std::memcpy(actions.mutable_data_ptr(), array.data.data(), array.data.size());
-  return actions;
-}
-
-at::Tensor tensor_of(const protocol::NdArray& noise) {
-  at::Tensor tensor = at::empty(noise.shape, at::kFloat);
-  std::memcpy(tensor.mutable_data_ptr(), noise.data.data(), noise.data.size());
-  return tensor.unsqueeze(0);
-}
-
-// Numbers that are not finite are null.
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-
-Json numbers(const at::Tensor& values) {
-  Json list = Json::array();
-  for (std::int64_t i = 0; i < values.numel(); ++i) list.push_back(number(values[i].item<double>()));
-  return list;
-}
-
 // One way to quantize the model.
 struct Setting {
   std::string folder;  // of its results, in --output
@@ -103,56 +70,16 @@ struct Setting {
   std::size_t of = 1;     // settings of the sweep
 };
 
-// Squared differences of all observations.
-class ActionErrors {
- public:
-  // As pi0-quant sums them: float32 tensors, their sums in double.
-  void add_raw(const at::Tensor& reference, const at::Tensor& found) {
-    const at::Tensor squares = (reference - found).pow(2);
-    raw_ += squares.sum().item<float>();
-    raw_count_ += squares.numel();
-  }
-
-  void add_robot(const at::Tensor& reference, const at::Tensor& found) {
-    const at::Tensor squares = (reference - found).pow(2);
-    robot_ = robot_.defined() ? robot_ + squares : squares;
-    ++robot_count_;
-  }
-
-  void write(Json& entry) const {
-    entry["action_rmse"] = number(std::sqrt(raw_ / static_cast<double>(raw_count_)));
-    const at::Tensor mean = robot_.defined() ? robot_ / robot_count_ : at::full({1, 1}, NAN, at::kDouble);
-    entry["action_rmse_robot"] = number(mean.mean().sqrt().item<double>());
-    entry["action_rmse_by_dimension"] = numbers(mean.mean(0).sqrt());
-    entry["action_rmse_by_step"] = numbers(mean.mean(1).sqrt());
-    entry["nonfinite_observations"] = nonfinite;
-  }
-
-  std::int64_t nonfinite = 0;  // observations without actions that a robot could be sent
-
- private:
-  double raw_ = 0;
-  std::int64_t raw_count_ = 0;
-  at::Tensor robot_;  // [A, robot's], summed over observations
-  std::int64_t robot_count_ = 0;
-};
-
 class Sweep {
  public:
   explicit Sweep(SweepOptions& options)
-      : options_(options), parts_(load_parts(options.model)),
-        steps_(step_count(options.model, parts_.sizes)) {
-    if (!options_.model.seed) options_.model.seed = 0;  // a sweep is to be repeatable
-    observations_ = options.observations.empty()
-                        ? synthetic_observations(parts_.config.robot, options.synthetic, *options_.model.seed)
-                        : read_observations(options.observations);
-    meta_ = report_meta(parts_.config.name, chosen_device(options.model.device),
-                        options.model.precision, steps_);
+      : options_(options), model_(options.model, options.source, tell) {
+    meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision,
+                        model_.steps());
     meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
     meta_["kernels"] = options.model.kernels == Kernels::fast ? "fast" : "reference";
     meta_["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
-    meta_["observations"] = options.observations.empty() ? fmt::format("{} synthetic", options.synthetic)
-                                                         : options.observations.string();
+    meta_["observations"] = model_.observations();
     meta_["seed"] = *options_.model.seed;
     meta_["quantize_attention"] = name_of(options.quant.attention);
     meta_["skip_components"] = options.quant.skip_components;
@@ -186,7 +113,12 @@ class Sweep {
     QuantOptions quant = options_.quant;
     for (const fs::path& rules : options_.rules) {
       quant.rules = rules;
-      settings.push_back({"rules__" + rules.stem().string(),
+      const std::string folder = "rules__" + rules.stem().string();
+      if (std::ranges::any_of(settings, [&](const Setting& s) { return s.folder == folder; })) {
+        throw std::invalid_argument(fmt::format("--rules: two files are named {}; their results would share a folder",
+                                                rules.stem().string()));
+      }
+      settings.push_back({folder,
                           {{"input_fmt", nullptr}, {"output_fmt", nullptr}, {"rules", rules.string()}},
                           plan_request(quant)});
     }
@@ -218,10 +150,10 @@ class Sweep {
     load();
     quant::PlanRequest all = plan_request(options_.quant);
     all.rules = quant::one_pair(formats);
-    const quant::QuantPlan plan = quant::make_plan(model_->sites(), all);
+    const quant::QuantPlan plan = quant::make_plan(model_.model().sites(), all);
     std::vector<Setting> settings;
     std::size_t index = 0;
-    for (const model::MatmulSite& site : model_->sites().all()) {
+    for (const model::MatmulSite& site : model_.model().sites().all()) {
       if (!plan[index++] || site.flop == 0) continue;
       const std::string component(model::name_of(site.component));
       Setting setting{options_.sensitivity, {}, all};
@@ -349,59 +281,34 @@ class Sweep {
     return result.entry;
   }
 
+  // Once there is something to run.
   void load() {
-    if (model_ != nullptr) return;
+    if (model_.is_loaded()) return;
     fs::create_directories(options_.output);
     protocol::check_writable(options_.output / "summary.json");
-    model_ = load_model(options_.model, parts_.sizes);
-    policy_ = std::make_unique<policy::Policy>(
-        parts_.config, parts_.norm_stats, std::move(parts_.tokenizer),
-        [this](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
-          return raw_ = sample(inputs, noise);
-        },
-        policy::PolicyOptions{options_.model.default_prompt, steps_, *options_.model.seed, tell,
-                              options_.model.masked});
-    BenchClock clock;
-    for (const Observation& observation : observations_) {
-      try {
-        Case one;
-        protocol::NdArray noise;
-        one.robot = actions_of(policy_->infer(observation.request, &noise));
-        one.inputs = policy_->prepare(observation.request);
-        one.noise = tensor_of(noise);
-        one.raw = raw_;
-        cases_.push_back(std::move(one));
-      } catch (const std::exception& error) {
-        throw std::runtime_error("observation " + observation.name + ": " + error.what());
-      }
-    }
-    tell(fmt::format("{} observations without quantization, {:.1f} s", cases_.size(), clock.lap()));
-  }
-
-  at::Tensor sample(const model::ModelInputs& inputs, const at::Tensor& noise) const {
-    return model_->sample_actions(inputs, noise, steps_, {.masked = options_.model.masked}).cpu();
+    model_.load();
   }
 
   Json measure(const Setting& setting) {
     quant::StatsBook book;
-    const auto hooks = quant::attach(model_->sites(), setting.plan, &book, tell);
+    const auto hooks = quant::attach(model_.model().sites(), setting.plan, &book, tell);
     ActionErrors errors;
     BenchClock clock;
     double seconds = 0;
-    for (const Case& one : cases_) {
+    for (const SweepCase& one : model_.cases()) {
       clock.lap();
-      const at::Tensor raw = sample(one.inputs, one.noise);
+      const at::Tensor raw = model_.sample(one);
       seconds += clock.lap();
       book.finish_request(quant::StatsBook::Measured::yes);
       errors.add_raw(one.raw, raw);
       if (raw.isfinite().all().item<bool>()) {
-        errors.add_robot(one.robot, actions_of(policy_->finish(raw, one.inputs.state)));
+        errors.add_answer(one.answer, model_.answer(one, raw));
       } else {
-        ++errors.nonfinite;
+        errors.add_nonfinite();
       }
     }
     Json entry = setting.names;
-    errors.write(entry);
+    errors.write(entry, model_.has_robot());
     const quant::StatsSnapshot seen = book.snapshot();
     for (const char* kind : {"linear", "attention"}) {
       Json& components = entry[std::string(kind) == "linear" ? "components" : "components_attention"] = Json::object();
@@ -409,7 +316,7 @@ class Sweep {
         components[row.component] = row.mean_rmse ? Json(*row.mean_rmse) : Json();
       }
     }
-    entry["n_observations"] = cases_.size();
+    entry["n_observations"] = model_.cases().size();
     entry["inference_time_s"] = seconds;
     Json meta = meta_;
     meta.update(setting.names);
@@ -422,14 +329,8 @@ class Sweep {
   }
 
   SweepOptions& options_;
-  PolicyParts parts_;
-  const std::int64_t steps_;
-  std::vector<Observation> observations_;
+  SweepModel model_;
   Json meta_;  // what results must share to be compared
-  std::shared_ptr<model::Pi0> model_;
-  std::unique_ptr<policy::Policy> policy_;
-  at::Tensor raw_;  // of the policy's last request
-  std::vector<Case> cases_;
 };
 
 }  // namespace
@@ -440,6 +341,7 @@ void add_sweep(CLI::App& app) {
   const auto options = std::make_shared<SweepOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
+  command->get_option("--seed")->description("Of noise and made-up observations; default: 0");
   add_scope_options(*command, options->quant);
   std::vector<std::string> formats;
   for (const quant::Format format : quant::all_formats) formats.emplace_back(quant::name_of(format));
@@ -478,19 +380,27 @@ void add_sweep(CLI::App& app) {
       ->excludes(sensitivity)
       ->group(group);
   CLI::Option* recorded =
-      command->add_option("--observations", options->observations, "Folder that pi0-server --record wrote")
+      command->add_option("--observations", options->source.recorded, "Folder that pi0-server --record wrote")
           ->check(CLI::ExistingDirectory)
           ->group(group);
   CLI::Option* synthetic =
-      command->add_option("--synthetic", options->synthetic, "Instead: so many made-up observations, of --seed")
+      command->add_option("--synthetic", options->source.synthetic, "Instead: so many made-up observations, of --seed")
           ->check(CLI::Range(1, 100'000))
           ->excludes(recorded)
           ->group(group);
+  CLI::Option* tensors =
+      command->add_option("--inputs", options->source.tensors,
+                          "Instead, for the bare model: safetensors as pi0 infer --inputs takes them")
+          ->delimiter(',')
+          ->check(CLI::ExistingFile)
+          ->excludes(recorded)
+          ->excludes(synthetic)
+          ->group(group);
   command->add_option("--output", options->output, "Folder of the results")->required()->group(group);
   command->add_flag("--resume", options->resume, "Go on with a sweep that was interrupted")->group(group);
-  command->callback([options, recorded, synthetic] {
-    if (recorded->count() + synthetic->count() == 0) {
-      throw CLI::RequiredError("--observations or --synthetic");
+  command->callback([options, recorded, synthetic, tensors] {
+    if (recorded->count() + synthetic->count() + tensors->count() == 0) {
+      throw CLI::RequiredError("--observations, --synthetic or --inputs");
     }
     if (options->budget && options->sensitivity != "layers") {
       throw CLI::ValidationError("--budget", "needs the ranking of --sensitivity layers");

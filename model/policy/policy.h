@@ -82,6 +82,9 @@ class Policy {
   // What the model sees of a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;
 
+  // The request's own noise, else the generator's next: [1, A, N] float32.
+  at::Tensor noise_for(const protocol::Dict& request);
+
   // The answer without timing. `chunk` is [1, A, N] float32, `state` as in prepare()'s result.
   protocol::Dict finish(const at::Tensor& chunk, const at::Tensor& state) const;
 
@@ -100,7 +103,6 @@ class Policy {
   std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;
   PromptTokens tokenize(const RobotObservation& seen, const std::vector<double>& state) const;
-  at::Tensor noise_for(const protocol::Dict& request);
 
   PolicyConfig config_;
   Normalizer normalizer_;

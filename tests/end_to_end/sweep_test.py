@@ -12,12 +12,14 @@ import numpy as np
 from openpi_client import msgpack_numpy
 
 from support import (
+    GOLDENS,
     POLICIES,
     PROGRAMS,
     StatisticsTest,
     TemporaryFolderTest,
     golden_request,
     read,
+    read_tensor,
     run,
 )
 
@@ -66,6 +68,26 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertLess(abs(entry["action_rmse_robot"] / np.sqrt(squares.mean()) - 1), 0.25)
         self.assertEqual(len(entry["action_rmse_by_dimension"]), exact.shape[1])
         self.assertEqual(len(entry["action_rmse_by_step"]), exact.shape[0])
+
+    def test_all_pairs_on_tensors_have_the_originals_statistics_and_action_errors(self):
+        goldens = GOLDENS / "tiny_pi05"
+        done = run("pi0", "sweep", "--checkpoint-dir", goldens, "--inputs", goldens / "inputs.safetensors",
+                   "--output", self.output, "--kernels", "reference", "--quantize-attention", "none")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        exact = read_tensor(goldens / "expected_bfloat16.safetensors", "actions")
+        for entry in self.summary():
+            pair = f"{entry['input_fmt']}__{entry['output_fmt']}"
+            rounded = read_tensor(goldens / "quant_bfloat16" / "actions.safetensors", pair)
+            error = np.sqrt(np.mean((exact - rounded) ** 2))
+            # Rounding near a tie falls the other way on another CPU, which moves actions by as much.
+            self.assertLessEqual(abs(entry["action_rmse"] - error), 0.5 * error, pair)
+            expected = json.loads((goldens / "quant_bfloat16" / f"{pair}.json").read_text())
+            found = {row["component"]: row["mean_rmse"] for row in expected["components"]}
+            self.assertEqual(list(entry["components"]), list(found))
+            for component, rmse in found.items():
+                self.assertLessEqual(abs(entry["components"][component] - rmse), 0.02 * rmse, (pair, component))
+            self.assertIsNone(entry["action_rmse_robot"])
+            self.assertEqual((len(entry["action_rmse_by_step"]), len(entry["action_rmse_by_dimension"])), exact.shape[1:])
 
     def test_figures_are_those_of_single_runs(self):
         records = self.record()
@@ -189,10 +211,11 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             ([*first, "--resume", "--skip-components", "vision"], ["skip_components"]),
             (["--observations", empty], ["empty", "request.msgpack"]),
             (["--synthetic", 1, "--input-fmts", "float12"], ["float12", "float8_e5m2"]),
-            ([], ["--observations or --synthetic"]),
+            ([], ["--observations, --synthetic or --inputs"]),
             (["--synthetic", 1, "--sensitivity", "layers"], ["one pair"]),
             (["--synthetic", 1, "--sensitivity", "components", "--budget", 1], ["--budget", "layers"]),
             (["--synthetic", 1, "--rules", empty / "none.json"], ["none.json"]),
+            (["--inputs", FOLDER / "model.safetensors"], ["model.safetensors", "images"]),
         ):
             done = self.sweep(*arguments)
             self.assertIn(done.returncode, (1, 2), arguments)

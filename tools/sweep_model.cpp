@@ -1,0 +1,85 @@
+#include "tools/sweep_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+#include <variant>
+
+#include "protocol/openpi_messages.h"
+#include "tools/bench_clock.h"
+
+namespace pi0::tools {
+
+SweepModel::SweepModel(ModelOptions& options, const ObservationSource& source,
+                       std::function<void(const std::string&)> tell)
+    : options_(options), tell_(std::move(tell)) {
+  if (!options.seed) options.seed = 0;  // a sweep is to be repeatable
+  if (!source.tensors.empty()) {
+    sizes_ = chosen_sizes(options);
+    steps_ = step_count(options, sizes_);
+    std::vector<std::string> names;
+    for (const std::filesystem::path& file : source.tensors) {
+      TensorInputs given = read_tensor_inputs(file);
+      cases_.push_back({std::move(given.inputs), std::move(given.noise), {}, {}});
+      names.push_back(file.string());
+    }
+    description_ = fmt::format("{}", fmt::join(names, ", "));
+    return;
+  }
+  PolicyParts parts = load_parts(options);
+  sizes_ = parts.sizes;
+  steps_ = step_count(options, sizes_);
+  const bool is_recorded = source.synthetic == 0;
+  description_ = is_recorded ? source.recorded.string() : fmt::format("{} synthetic", source.synthetic);
+  const std::vector<Observation> observations =
+      is_recorded ? read_observations(source.recorded)
+                  : synthetic_observations(parts.config.robot, source.synthetic, *options.seed);
+  // For what it makes of requests and chunks; the model is called here.
+  policy_ = std::make_unique<policy::Policy>(
+      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), nullptr,
+      policy::PolicyOptions{options.default_prompt, steps_, *options.seed, tell_, options.masked});
+  prepare(observations);
+}
+
+void SweepModel::prepare(const std::vector<Observation>& observations) {
+  for (const Observation& observation : observations) {
+    try {
+      cases_.push_back({policy_->prepare(observation.request), policy_->noise_for(observation.request), {}, {}});
+    } catch (const std::exception& error) {
+      throw std::runtime_error("observation " + observation.name + ": " + error.what());
+    }
+  }
+}
+
+void SweepModel::load() {
+  model_ = load_model(options_, sizes_);
+  BenchClock clock;
+  for (std::size_t i = 0; i < cases_.size(); ++i) {
+    SweepCase& one = cases_[i];
+    try {
+      one.raw = sample(one);
+      one.answer = answer(one, one.raw);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(fmt::format("observation {} of {}: {}", i, description_, error.what()));
+    }
+  }
+  tell_(fmt::format("{} observations without quantization, {:.1f} s", cases_.size(), clock.lap()));
+}
+
+at::Tensor SweepModel::sample(const SweepCase& one) const {
+  return model_->sample_actions(one.inputs, one.noise, steps_, {.masked = options_.masked}).cpu();
+}
+
+at::Tensor SweepModel::answer(const SweepCase& one, const at::Tensor& raw) const {
+  if (!has_robot()) return raw.to(at::kDouble);
+  const protocol::Dict answer = policy_->finish(raw, one.inputs.state);
+  const auto& array = std::get<protocol::NdArray>(*answer.find(protocol::actions_key));
+  at::Tensor actions = at::empty(array.shape, at::kDouble);
+  std::memcpy(actions.mutable_data_ptr(), array.data.data(), array.data.size());
+  return actions.unsqueeze(0);
+}
+
+}  // namespace pi0::tools
