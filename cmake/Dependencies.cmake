@@ -10,6 +10,7 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(PkgConfig REQUIRED)
+pkg_check_modules(prometheus REQUIRED IMPORTED_TARGET GLOBAL prometheus-cpp-core)
 
 # The CMake package of msgpack-cxx changes its name between versions; the library is header-only.
 find_path(PI0_MSGPACK_INCLUDE_DIR msgpack.hpp REQUIRED)

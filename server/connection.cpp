@@ -45,8 +45,8 @@ using Request = http::request<http::empty_body>;
 // pings too) then pauses until the next inference. The bytes of one message are the other bound.
 constexpr std::size_t max_requests_ahead = 8;
 
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // What a client reads about a failure: never empty, valid UTF-8, one line.
@@ -136,6 +136,7 @@ class Transport : public beast::buffered_read_stream<beast::tcp_stream, beast::f
 struct Message {
   beast::flat_buffer bytes;
   bool is_text = false;
+  Clock::time_point arrived;
 };
 
 class OpenpiConnection : public Connection, public std::enable_shared_from_this<OpenpiConnection> {
@@ -257,6 +258,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   asio::awaitable<void> serve() {
     spdlog::info("connection from {} opened", peer_);
+    service_.metrics.connection_opened();
     ws_.read_message_max(service_.options.max_message_bytes);
     ws_.auto_fragment(false);
     ws_.control_callback([this](websocket::frame_type, beast::string_view) { heard_ = true; });
@@ -274,6 +276,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     }
     co_await until([this] { return !reading_ && !closing_; });
     watchdog_.cancel();
+    service_.metrics.connection_closed();
+    service_.metrics.dropped(requests_.size() + (is_in_hand_ ? 1 : 0));
     spdlog::info("connection from {} closed", peer_);
   }
 
@@ -285,6 +289,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         Message message;
         co_await ws_.async_read(message.bytes, use_awaitable);
         message.is_text = ws_.got_text();
+        message.arrived = Clock::now();
         heard_ = true;
         bytes_ahead_ += message.bytes.size();
         requests_.push_back(std::move(message));
@@ -319,22 +324,31 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       if (going_away_ || !reading_) co_return;
       std::optional<std::string> refusal;
       std::vector<std::uint8_t> answer;
+      double infer_seconds = 0;
+      const auto arrived = requests_.front().arrived;
+      bool is_readable = false;
       try {
         protocol::Dict request = read(next_message());
+        is_readable = true;
         auto outcome = co_await infer(std::move(request));
         if (!outcome) continue;  // taken back: the client or the server goes away
         if (outcome->error) std::rethrow_exception(outcome->error);
         protocol::add_server_timing(outcome->answer, outcome->infer_ms, prev_total_ms);
         answer = protocol::encode(outcome->answer);
+        infer_seconds = outcome->infer_ms / 1000;
       } catch (const std::exception& error) {
         refusal = error_text(error);
       }
       if (refusal) {
+        is_in_hand_ = false;
+        is_readable ? service_.metrics.failed() : service_.metrics.refused();
         co_await refuse(*refusal);
         co_return;
       }
       co_await send(answer);
-      prev_total_ms = milliseconds_since(start);
+      is_in_hand_ = false;
+      service_.metrics.answered(infer_seconds, seconds_since(arrived));
+      prev_total_ms = 1000 * seconds_since(start);
     }
   }
 
@@ -342,6 +356,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     Message message = std::move(requests_.front());
     requests_.pop_front();
     bytes_ahead_ -= message.bytes.size();
+    is_in_hand_ = true;
     changed_.cancel();
     return message;
   }
@@ -443,6 +458,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   asio::steady_timer watchdog_;
   std::deque<Message> requests_;                   // read, not yet submitted
   std::size_t bytes_ahead_ = 0;                    // in requests_
+  bool is_in_hand_ = false;                        // one of them, nothing came of it yet
   std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
   bool heard_ = true;                              // anything from the client since the last ping
   bool pinging_ = false;                           // a ping is being written

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "server/inference_worker.h"
+#include "server/metrics.h"
 #include "server/routes.h"
 #include "server/server.h"
 
@@ -19,6 +20,7 @@ struct Service {
   std::vector<std::uint8_t> metadata;  // the first frame
   Routes routes;
   InferenceWorker& worker;
+  Metrics& metrics;
 };
 
 enum class Upgrades { accepted, refused };  // refused: too many connections, HTTP routes only

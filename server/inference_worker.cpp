@@ -45,6 +45,11 @@ bool InferenceWorker::withdraw(Ticket ticket) {
   return std::erase_if(waiting_, [&](const Job& job) { return job.ticket == ticket; }) > 0;
 }
 
+std::size_t InferenceWorker::waiting_count() const {
+  const std::lock_guard lock(mutex_);
+  return waiting_.size();
+}
+
 void InferenceWorker::work() {
   std::unique_lock lock(mutex_);
   for (;;) {

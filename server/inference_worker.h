@@ -48,6 +48,8 @@ class InferenceWorker {
   // Takes a request back. True when it had not started: its Done will not be called.
   bool withdraw(Ticket ticket);
 
+  std::size_t waiting_count() const;
+
  private:
   struct Job {
     Ticket ticket;
@@ -60,7 +62,7 @@ class InferenceWorker {
 
   const BatchInferFunction infer_;
   const std::size_t max_batch_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Job> waiting_;  // guarded by mutex_, as are the next two
   Ticket last_ticket_ = 0;

@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace {
 using pi0::policy::CallWatch;
 using pi0::policy::Reply;
 using pi0::protocol::Dict;
+using pi0::server::GaugeValue;
 using pi0::server::HttpResponse;
 using pi0::server::Outcome;
 using pi0::server::ProgramOptions;
@@ -55,6 +57,17 @@ std::unique_ptr<Recorder> start_recording(const ProgramOptions& options) {
   return nullptr;
 }
 
+std::vector<GaugeValue> component_rmse(const pi0::quant::StatsSnapshot& seen) {
+  std::vector<GaugeValue> values;
+  for (const char* kind : {"linear", "attention"}) {
+    for (const pi0::quant::ComponentRow& row : pi0::quant::component_rows(seen, kind)) {
+      values.push_back({row.mean_rmse.value_or(std::numeric_limits<double>::quiet_NaN()),
+                        {{"component", row.component}, {"kind", kind}}});
+    }
+  }
+  return values;
+}
+
 void add_statistics(pi0::server::Server& server, QuantSession& session, double interval_seconds) {
   server.add_route({"GET", "/stats", [&] {
                       return HttpResponse{200, session.report(), "application/json"};
@@ -63,6 +76,12 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
                       session.reset();
                       return HttpResponse{200, "OK\n"};
                     }});
+  server.add_gauge({"pi0_measured_requests", "Answered requests whose errors were measured.", [&] {
+                      return std::vector{GaugeValue{static_cast<double>(session.snapshot().measured)}};
+                    }});
+  server.add_gauge({"pi0_component_rmse",
+                    "Mean RMSE of a component's layers against full precision; NaN when one is not finite.",
+                    [&] { return component_rmse(session.snapshot()); }});
   server.on_signal(SIGUSR1, [&] { session.write(); });
   if (interval_seconds > 0) {
     server.every(std::chrono::milliseconds(static_cast<std::int64_t>(interval_seconds * 1000)),

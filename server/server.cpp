@@ -12,6 +12,7 @@
 
 #include "server/connection.h"
 #include "server/listener.h"
+#include "server/metrics.h"
 
 namespace pi0::server {
 
@@ -22,14 +23,22 @@ class Server::Impl {
   Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
        std::size_t max_batch)
       : worker_(std::move(infer), max_batch),
-        service_{std::move(options), protocol::encode(metadata), {}, worker_},
+        service_{std::move(options), protocol::encode(metadata), {}, worker_, metrics_},
         listener_(io_, service_) {
     add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }});
+    add_route({"GET", "/metrics", [this] {
+                 return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"};
+               }});
+    add_gauge({"pi0_queue_length", "Requests that wait for the model.", [this] {
+                 return std::vector{GaugeValue{static_cast<double>(worker_.waiting_count())}};
+               }});
   }
 
   std::uint16_t port() const { return listener_.port(); }
 
   void add_route(Route route) { service_.routes.push_back(std::move(route)); }
+
+  void add_gauge(Gauge gauge) { metrics_.add(std::move(gauge)); }
 
   void on_signal(int signal, std::function<void()> work) {
     auto& watched = other_signals_.emplace_back(io_, signal);
@@ -100,6 +109,7 @@ class Server::Impl {
   asio::signal_set signals_{io_};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()
+  Metrics metrics_;
   InferenceWorker worker_;
   Service service_;
   Listener listener_;
@@ -113,6 +123,7 @@ Server::Server(ServerOptions options, const protocol::Dict& metadata, BatchInfer
 Server::~Server() = default;
 std::uint16_t Server::port() const { return impl_->port(); }
 void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
+void Server::add_gauge(Gauge gauge) { impl_->add_gauge(std::move(gauge)); }
 void Server::on_signal(int signal, std::function<void()> work) {
   impl_->on_signal(signal, std::move(work));
 }

@@ -11,6 +11,7 @@
 
 #include "protocol/msgpack_numpy.h"
 #include "protocol/value.h"
+#include "server/gauge.h"
 #include "server/inference_worker.h"
 #include "server/routes.h"
 
@@ -40,7 +41,8 @@ class Server {
   std::uint16_t port() const;
 
   // Before run(). These run on the network thread and must be quick; what they throw is logged.
-  void add_route(Route route);  // /healthz is there already
+  void add_route(Route route);  // /healthz and /metrics are there already
+  void add_gauge(Gauge gauge);  // to /metrics
   void on_signal(int signal, std::function<void()> work);
   void every(std::chrono::milliseconds interval, std::function<void()> work);
 

@@ -72,6 +72,7 @@ class QuantSession {
   void count_batch(bool measured, const std::function<std::vector<bool>()>& call);
 
   std::size_t site_count() const { return attachment_->site_count(); }
+  quant::StatsSnapshot snapshot() const { return book_.snapshot(); }
   std::string report() const;  // JSON, from any thread
   std::string table() const { return quant::report_table(book_.snapshot()); }
   void reset() { book_.reset(); }

@@ -314,6 +314,52 @@ TEST_CASE("the end does not wait for clients that never answer", "[server]") {
   CHECK(client.next().kind == "close 1001");
 }
 
+TEST_CASE("metrics count what became of every request", "[server][metrics]") {
+  RunningServer server;
+  const auto metric = [&](const std::string& line) {
+    return http(server.port(), "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").find("\n" + line + "\n") !=
+           std::string::npos;
+  };
+  // What is counted after the client has seen it comes soon.
+  const auto becomes = [&](const std::string& line) {
+    const auto deadline = Clock::now() + 10s;
+    while (!metric(line) && Clock::now() < deadline) std::this_thread::sleep_for(10ms);
+    INFO(line);
+    CHECK(metric(line));
+  };
+  Client good(server);
+  good.ask("one");
+  good.ask("two");
+  becomes("pi0_requests_total{result=\"answered\"} 2");
+  becomes("pi0_inference_seconds_count 2");
+  becomes("pi0_request_seconds_count 2");
+  Client unreadable(server);
+  unreadable.send("\xc1");
+  CHECK(unreadable.next().kind == "text");
+  becomes("pi0_requests_total{result=\"refused\"} 1");
+  Client unlucky(server);
+  unlucky.send(request_with_prompt("fail"));
+  CHECK(unlucky.next().kind == "text");
+  becomes("pi0_requests_total{result=\"failed\"} 1");
+
+  Client busy(server);
+  busy.send(request_with_prompt("wait"));
+  {
+    Client gone(server);
+    gone.send(request_with_prompt("abandoned"));
+    becomes("pi0_queue_length 1");
+    gone.tcp().reset();
+  }
+  becomes("pi0_requests_total{result=\"dropped\"} 1");
+  becomes("pi0_queue_length 0");
+  unreadable.tcp().reset();
+  unlucky.tcp().reset();
+  becomes("pi0_connections 2");
+  server.policy.release();
+  busy.next_answer();
+  becomes("pi0_requests_total{result=\"answered\"} 3");
+}
+
 TEST_CASE("a taken port is named", "[server]") {
   const RunningServer server;
   const ServerOptions options{.host = "127.0.0.1", .port = server.port()};
