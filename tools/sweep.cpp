@@ -93,7 +93,7 @@ class Sweep {
                               options_.shard.of));
     }
     const std::vector<Json> ranking = rank(measured(one_by_one()));
-    protocol::write_whole(options_.output / "sensitivity.json", Json(ranking).dump(1) + "\n");
+    protocol::write_whole(options_.output / "sensitivity.json", text_of(ranking));
     protocol::write_whole(options_.output / "sensitivity.csv", table_of(ranking));
     print(ranking);
     if (options_.budget) keep_budget(ranking);
@@ -227,10 +227,10 @@ class Sweep {
                        {"input_fmt", quant::name_of(formats.input)},
                        {"output_fmt", quant::name_of(formats.output)}});
     }
-    protocol::write_whole(options_.output / "rules.json", Json{{"rules", rules}}.dump(1) + "\n");
+    protocol::write_whole(options_.output / "rules.json", text_of({{"rules", rules}}));
     Json result = {{"budget", *options_.budget}, {"layers_of", ranking.size()}};
     result.update(best);
-    protocol::write_whole(options_.output / "budget.json", result.dump(1) + "\n");
+    protocol::write_whole(options_.output / "budget.json", text_of(result));
     tell(fmt::format("{} of {} layers within an action RMSE of {}: {}; rules in {}", within, ranking.size(),
                      *options_.budget, best["action_rmse"].dump(), (options_.output / "rules.json").string()));
   }

@@ -14,10 +14,29 @@ namespace pi0::tools {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+namespace {
+
+// As RFC 4180 wants a field.
+std::string csv_field(const Json& value) {
+  if (value.is_null()) return "";
+  if (!value.is_string()) return value.dump();
+  const auto text = value.get<std::string>();
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
+  return quoted + "\"";
+}
+
+}  // namespace
+
+std::string text_of(const Json& content) {
+  return content.dump(1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) + "\n";
+}
+
 void write_result(const fs::path& folder, const SweepResult& result) {
   const Json content = {{"meta", result.meta},   {"names", result.names}, {"entry", result.entry},
                         {"place", result.place}, {"of", result.of}};
-  protocol::write_whole(folder / "result.json", content.dump(1) + "\n");
+  protocol::write_whole(folder / "result.json", text_of(content));
 }
 
 SweepResult read_result(const fs::path& file) {
@@ -51,7 +70,7 @@ std::string table_of(const std::vector<Json>& entries) {
   for (const Json& entry : entries) {
     std::string separator = "\n";
     const auto add = [&](const Json& value) {
-      csv += separator + (value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump());
+      csv += separator + csv_field(value);
       separator = ",";
     };
     for (const std::string& name : columns) add(entry.value(name, Json()));
@@ -62,7 +81,7 @@ std::string table_of(const std::vector<Json>& entries) {
 
 void write_summary(const fs::path& folder, const std::vector<Json>& entries) {
   protocol::write_whole(folder / "summary.csv", table_of(entries));
-  protocol::write_whole(folder / "summary.json", Json(entries).dump(1) + "\n");
+  protocol::write_whole(folder / "summary.json", text_of(entries));
   fmt::print(stderr, "sweep: {} settings in {}\n", entries.size(), (folder / "summary.json").string());
 }
 

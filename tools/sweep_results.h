@@ -22,6 +22,9 @@ void write_result(const std::filesystem::path& folder, const SweepResult& result
 // Throws std::runtime_error or std::invalid_argument that names the file when it is no result.
 SweepResult read_result(const std::filesystem::path& file);
 
+// JSON for a file; bytes of names and messages that are not UTF-8 are replaced.
+std::string text_of(const nlohmann::ordered_json& content);
+
 // The entries' plain fields and their components, as CSV.
 std::string table_of(const std::vector<nlohmann::ordered_json>& entries);
 

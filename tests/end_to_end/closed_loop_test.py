@@ -1,0 +1,229 @@
+"""pi0 closed-loop against a stand-in simulator that uses openpi's client: whatever ends it is recorded, and nothing keeps running."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import unittest
+
+from support import POLICIES, PROGRAMS, TemporaryFolderTest
+
+NAME = "pi05_droid_jointpos_polaris"
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1]
+SIMULATOR = f"{sys.executable} -W ignore {pathlib.Path(__file__).with_name('stand_in_simulator.py')}"
+PAIR = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
+
+
+class ClosedLoopTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.output = self.folder / "results"
+
+    def tearDown(self):
+        left = subprocess.run(["pgrep", "-af", str(self.folder)], capture_output=True, text=True, check=False)
+        self.assertEqual(left.stdout, "")
+
+    def command(self, *arguments, simulator=None):
+        simulator = simulator or f"{SIMULATOR} {{host}} {{port}} {{scene}} {{episodes}} {{output_dir}} $(cat behaviour)"
+        words = [PROGRAMS / "pi0", "closed-loop", *MODEL, "--output", self.output, "--eval-command", simulator,
+                 "--eval-dir", self.folder, "--episodes", 2, *arguments]  # fmt: skip
+        return [str(word) for word in words]
+
+    def run_pairs(self, *arguments, behaviour="succeed", simulator=None):
+        (self.folder / "behaviour").write_text(behaviour)
+        command = self.command(*arguments, simulator=simulator)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    def root(self):
+        (root,) = self.output.iterdir()
+        return root
+
+    def summary(self):
+        return json.loads((self.root() / "summary.json").read_text())
+
+    def test_results_lie_as_the_originals_do(self):
+        done = self.run_pairs("--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16", "--scenes", 1, 2,
+                              "--videos-from", self.folder / "runs")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(self.root().name, r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
+        summary = self.summary()
+        self.assertEqual([entry["combo"] for entry in summary], ["float8_e4m3__float16", "bfloat16__float16"])
+        for entry in summary:
+            self.assertEqual(entry["success_rate"], 0.75)
+            self.assertEqual(entry["by_scene"]["1"], {"n_success": 1, "n_episodes": 2, "success_rate": 0.5})
+            folder = self.root() / entry["combo"]
+            self.assertEqual(json.loads((folder / "result.json").read_text()), entry)
+            evaluated = json.loads((folder / "eval_results.json").read_text())
+            self.assertEqual(evaluated["by_scene"], entry["by_scene"])
+            self.assertEqual(evaluated["eval_log"], "scene 2: 2/2\n")
+            statistics = json.loads((folder / "stats.json").read_text())
+            self.assertEqual(statistics["meta"]["requests"], 4)
+            self.assertEqual(entry["rmse_stats_path"], str(folder / "stats.json"))
+            self.assertEqual(
+                entry["component_rmse"], {row["component"]: row["mean_rmse"] for row in statistics["components"]}
+            )
+            videos = {str(path.relative_to(folder / "videos")) for path in folder.glob("videos/**/*.mp4")}
+            self.assertEqual(
+                videos,
+                {"scene1/episode_0.mp4", "scene1/1/episode_1.mp4", "scene2/episode_0.mp4", "scene2/2/episode_1.mp4"},
+            )
+            self.assertEqual(len(entry["video_files"]), 4)
+            self.assertIn("serving on", (folder / "server.log").read_text())
+        with (self.root() / "summary.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["success_scene2"] for row in rows], ["1.0", "1.0"])
+        self.assertEqual(float(rows[0]["rmse_vision"]), summary[0]["component_rmse"]["vision"])
+        self.assertIn("0.75", done.stdout)
+
+    def test_what_becomes_of_a_simulator_is_recorded_and_the_next_scene_runs(self):
+        scenes = ["fail", "abort", "hang", "say-nothing", "succeed"]
+        done = self.run_pairs(*PAIR, "--scenes", ",".join(scenes), "--eval-timeout", 5,
+                              "--success-regex", r"scene 1: (\d+)/(\d+)",
+                              simulator=f"exec {SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} {{scene}}")  # fmt: skip
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1 of 1 pairs had errors", done.stderr)
+        (entry,) = self.summary()
+        errors = {scene: result.get("error") for scene, result in entry["by_scene"].items()}
+        self.assertEqual(
+            errors,
+            {
+                "fail": "exit code 1",
+                "abort": "signal 6 (Aborted)",
+                "hang": "timeout after 5 s",
+                "say-nothing": None,
+                "succeed": None,
+            },
+        )
+        self.assertEqual(entry["success_rate"], 0.5)
+        self.assertIsNone(entry["by_scene"]["say-nothing"]["success_rate"])
+        self.assertIn("no such scene", (self.root() / entry["combo"] / "eval_scenefail.log").read_text())
+        statistics = json.loads((self.root() / entry["combo"] / "stats.json").read_text())
+        self.assertEqual(statistics["meta"]["requests"], 10)
+
+    def test_a_server_that_dies_costs_its_pair_only(self):
+        done = self.run_pairs("--input-fmts", "float8_e4m3", "--output-fmts", "float16,bfloat16", "--scenes", 1,
+                              behaviour="kill-server")  # fmt: skip
+        self.assertEqual(done.returncode, 1)
+        summary = self.summary()
+        self.assertEqual([entry["error"] for entry in summary], ["server_crashed: signal 9 (Killed)"] * 2)
+        self.assertEqual(summary[0]["by_scene"]["1"]["error"], "the server ended under it")
+
+        (self.folder / "behaviour").write_text("succeed")  # those with errors run again
+        done = self.run_pairs("--input-fmts", "float8_e4m3", "--output-fmts", "float16,bfloat16", "--scenes", 1, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([entry["success_rate"] for entry in self.summary()], [0.5, 0.5])
+        stamp = (self.root() / "float8_e4m3__float16" / "result.json").stat().st_mtime_ns
+        done = self.run_pairs("--input-fmts", "float8_e4m3", "--output-fmts", "float16,bfloat16", "--scenes", 1, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((self.root() / "float8_e4m3__float16" / "result.json").stat().st_mtime_ns, stamp)
+
+    def test_an_interruption_stops_all_and_resume_goes_on(self):
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            (self.folder / "behaviour").write_text("wait")
+            arguments = [*PAIR, "--scenes", 1, *(["--resume"] if self.output.exists() else [])]
+            process = subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True)
+            deadline = time.monotonic() + 60
+            while not list(self.output.glob("*/*/videos/scene1/episode_0.mp4")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(stop)
+            errors = process.communicate(timeout=60)[1]
+            self.assertEqual(process.returncode, 1)
+            self.assertIn("--resume goes on", errors)
+            (entry,) = self.summary()
+            self.assertEqual(entry["error"], "interrupted")
+            self.assertTrue((self.root() / entry["combo"] / "stats.json").exists())
+            for video in self.output.glob("*/*/videos/scene1/episode_0.mp4"):
+                video.unlink()
+        done = self.run_pairs(*PAIR, "--scenes", 1, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.summary()[0]["success_rate"], 0.5)
+
+    def test_a_server_that_does_not_start_is_recorded(self):
+        for script, options, error in (
+            ("echo no memory; exit 1", [], "server_start_failed: exit code 1: no memory"),
+            ("sleep 60", ["--server-timeout", 1], "server_start_timeout"),
+        ):
+            self.output = self.folder / script.split()[0]
+            server = self.folder / "server.sh"
+            server.write_text(f"#!/bin/sh\n{script}\n")
+            server.chmod(0o755)
+            done = self.run_pairs("--input-fmts", "float16", "--output-fmts", "float16,bfloat16", *options,
+                                  "--server", server)  # fmt: skip
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual([entry["error"] for entry in self.summary()], [error] * 2)
+
+    def test_sim_evals_is_run_as_it_is(self):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", 8000))
+            except OSError:
+                self.skipTest("port 8000, which sim-evals' client connects to, is taken")
+        checkout, programs = self.folder / "sim-evals", self.folder / "bin"
+        checkout.mkdir()
+        programs.mkdir()
+        (checkout / "run_eval.py").write_text("not run here\n")
+        uv = programs / "uv"  # run python run_eval.py --episodes N --scene S --headless
+        uv.write_text(f'#!/bin/sh\necho "$@"\nexec {SIMULATOR} localhost 8000 "$7" "$5" . succeed\n')
+        uv.chmod(0o755)
+        command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--sim-evals-dir", checkout, "--scenes", 2,
+                   "--output-dir", self.output]  # fmt: skip
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False,
+                              env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = self.summary()
+        log = (self.root() / entry["combo"] / "eval_scene2.log").read_text()
+        self.assertIn("run python run_eval.py --episodes 5 --scene 2 --headless\n", log)
+        self.assertEqual(entry["by_scene"]["2"]["success_rate"], 0.4)
+        self.assertEqual([pathlib.Path(video).name for video in entry["video_files"]], ["episode_1.mp4"])
+
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("", 8000))
+            other.listen()
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("port 8000", done.stderr)
+
+    def test_what_is_wrong_is_said_before_the_first_episode(self):
+        (self.folder / "file").write_text("")
+        for arguments, words in (
+            (["--eval-command", "run {prot}"], ["{prot}", "{port}"]),
+            (["--success-regex", "(\\d+)"], ["1 groups", "two"]),
+            (["--success-regex", "(("], ["no regular expression"]),
+            (["--input-fmts", "float12"], ["float12"]),
+            (["--num-stepps", 3], ["--num-stepps"]),
+            (["--resume"], ["no earlier results"]),
+            (["--output", self.folder / "file" / "results"], ["file"]),
+        ):
+            command = [PROGRAMS / "pi0", "closed-loop", *MODEL, "--output", self.folder / "empty"]
+            if "--eval-command" not in arguments:
+                command += ["--eval-command", "true"]
+            if "--output" in arguments:
+                del command[-4:-2]
+            done = subprocess.run([*map(str, [*command, *arguments])], capture_output=True, text=True, timeout=60, check=False)
+            self.assertIn(done.returncode, (1, 2), arguments)
+            for word in words:
+                self.assertIn(word, done.stderr)
+
+    def test_results_that_do_not_fit_are_refused_and_kept(self):
+        self.assertEqual(self.run_pairs(*PAIR, "--scenes", 1).returncode, 0)
+        other = self.run_pairs(*PAIR, "--scenes", 1, 2, "--resume")
+        self.assertEqual(other.returncode, 1)
+        self.assertIn("scenes", other.stderr)
+        result = self.root() / "float8_e4m3__float16" / "result.json"
+        whole = result.read_text()
+        result.write_text(whole[:50])
+        broken = self.run_pairs(*PAIR, "--scenes", 1, "--resume")
+        self.assertEqual(broken.returncode, 1)
+        self.assertIn("result.json", broken.stderr)
+        self.assertEqual(result.read_text(), whole[:50])
+
+
+if __name__ == "__main__":
+    unittest.main()

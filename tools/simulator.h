@@ -1,0 +1,34 @@
+// A simulator as pi0 closed-loop runs it: a shell command per scene, what its output says of success, and
+// the videos it leaves.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pi0::tools {
+
+// Replaces {name} by its value for every name of `values`, quoted for the shell where that is needed;
+// ${name} is the shell's. Throws std::invalid_argument for a {name} that is not among them.
+std::string fill_command(const std::string& command, const std::map<std::string, std::string>& values);
+
+struct Success {
+  long succeeded = 0;
+  long episodes = 0;
+};
+
+// The two groups of the first match of an ECMAScript pattern, in which {scene} is the scene's name; none
+// without a match. Throws std::invalid_argument for a pattern that is none or has not two groups, and
+// when a group is no number.
+std::optional<Success> find_success(const std::string& log, const std::string& pattern, const std::string& scene);
+
+// Video files under a folder with the time they were written; none when there is no such folder.
+using Videos = std::map<std::filesystem::path, std::filesystem::file_time_type>;
+Videos videos_under(const std::filesystem::path& folder);
+
+// Copies those that `before` does not have to `to`, under their paths in `folder`, each whole or not at all.
+void collect_new_videos(const std::filesystem::path& folder, const Videos& before, const std::filesystem::path& to);
+
+}  // namespace pi0::tools
