@@ -10,19 +10,8 @@ packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
   libsentencepiece-dev libstb-dev prometheus-cpp-dev catch2)
 torch_version=2.13.0
 
-missing=()
-for package in "${packages[@]}"; do
-  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
-    missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  echo "setup: installing ${missing[*]}"
-  as_root=()
-  [ "$(id -u)" = 0 ] || as_root=(sudo)
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+. tools/packages.sh
+install_packages $(missing_packages "${packages[@]}")
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then

@@ -10,6 +10,14 @@ if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/
   .venv/bin/pip install -q --disable-pip-version-check "${clients[@]}"
 fi
 
+. tools/packages.sh
+missing=$(missing_packages haproxy munge prometheus slurm-wlm)
+if [ ! -d /run/systemd/system ]; then
+  install_packages $missing
+elif [ -n "$missing" ]; then
+  echo "test: not installed, as systemd would start their daemons; tests that need them skip:" $missing
+fi
+
 cmake --preset tsan >build/configure.log
 cmake --build --preset tsan -j "$(nproc)"
 ctest --preset tsan

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,30 @@ def run(program, *arguments, environment=None):
     """The finished process; nothing here takes a minute."""
     command = [PROGRAMS / program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def installed(program, packages):
+    """The path of a program that not every machine has; without it the test skips."""
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")
+    if path is None:
+        raise unittest.SkipTest(f"{program} is not installed; apt-get install {packages}")
+    return path
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(done, what, deadline_s=60):
+    """What `done` returns once that is true."""
+    end = time.monotonic() + deadline_s
+    while not (found := done()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline_s} s: {what}")
+        time.sleep(0.05)
+    return found
 
 
 def read(path):
@@ -63,6 +90,11 @@ def make_checkpoint(folder, place):
     for name in ("model.safetensors", "paligemma_tokenizer.model"):
         (place / name).symlink_to(weights / name)
     return place
+
+
+def without_times(entries):
+    """A sweep's summary as it is on every run."""
+    return [{key: value for key, value in entry.items() if key != "inference_time_s"} for entry in entries]
 
 
 def relative_rms(found, expected):

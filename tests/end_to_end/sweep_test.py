@@ -21,16 +21,13 @@ from support import (
     read,
     read_tensor,
     run,
+    without_times,
 )
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
 MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER]
 FORMATS = ["float32", "float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
-
-
-def without_times(entries):
-    return [{key: value for key, value in entry.items() if key != "inference_time_s"} for entry in entries]
 
 
 class SweepTest(StatisticsTest, TemporaryFolderTest):
