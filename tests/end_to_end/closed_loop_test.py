@@ -197,7 +197,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--success-regex", "(\\d+)"], ["1 groups", "two"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
-            (["--num-stepps", 3], ["--num-stepps"]),
+            (["--num-stepps=3"], ["--num-stepps=3"]),
             (["--resume"], ["no earlier results"]),
             (["--output", self.folder / "file" / "results"], ["file"]),
         ):
