@@ -197,8 +197,8 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--success-regex", "(\\d+)"], ["1 groups", "two"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
-            (["--num-stepps=3"], ["--num-stepps=3"]),
             (["--resume"], ["no earlier results"]),
+            (["--num-stepps=3"], ["--num-stepps=3"]),
             (["--output", self.folder / "file" / "results"], ["file"]),
         ):
             command = [PROGRAMS / "pi0", "closed-loop", *MODEL, "--output", self.folder / "empty"]
