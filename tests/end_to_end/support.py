@@ -36,6 +36,23 @@ def installed(program, packages):
     return path
 
 
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """A file system of so many bytes; its options, "ro" or another size, change by calling what this gives."""
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    mounted = mount(f"size={size}")
+    if mounted.returncode != 0:
+        raise unittest.SkipTest(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

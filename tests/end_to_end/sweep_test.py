@@ -21,6 +21,7 @@ from support import (
     read,
     read_tensor,
     run,
+    small_disk,
     without_times,
 )
 
@@ -223,6 +224,29 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         done = self.sweep(*first, "--resume")
         self.assertEqual(done.returncode, 1)
         self.assertIn("result.json", done.stderr)
+
+
+    def test_a_full_or_read_only_disk_is_named_and_costs_the_setting_in_hand(self):
+        self.output.mkdir()
+        arguments = ["--synthetic", 1, "--num-steps", 1]
+        with small_disk(self.output, 200_000) as change:
+            done = self.sweep(*arguments)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("No space left on device", done.stderr)
+            self.assertIn(str(self.output), done.stderr)
+            finished = sorted(self.output.glob("*/result.json"))
+            self.assertGreater(len(finished), 1)
+            for file in self.output.glob("*/*"):
+                json.loads(file.read_text())
+            change("ro")
+            done = self.sweep(*arguments, "--resume")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("Read-only file system", done.stderr)
+            change("rw,size=10m")
+            done = self.sweep(*arguments, "--resume")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"{len(finished)} of 25 settings are there already", done.stderr)
+            self.assertEqual(len(self.summary()), 25)
 
 
 if __name__ == "__main__":
