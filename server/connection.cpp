@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -15,7 +14,6 @@
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/websocket.hpp>
-#include <cctype>
 #include <chrono>
 #include <deque>
 #include <exception>
@@ -26,6 +24,8 @@
 #include <utility>
 
 #include "protocol/openpi_messages.h"
+#include "server/handshake.h"
+#include "server/transport.h"
 
 namespace pi0::server {
 namespace {
@@ -39,11 +39,8 @@ using boost::system::error_code;
 using boost::system::system_error;
 using websocket::close_code;
 using Clock = std::chrono::steady_clock;
-using Request = http::request<http::empty_body>;
 
-// A client that sends requests without waiting for answers is read ahead this far; reading (of its
-// pings too) then pauses until the next inference. The bytes of one message are the other bound.
-constexpr std::size_t max_requests_ahead = 8;
+class TooManyWait : public std::exception {};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -62,79 +59,11 @@ std::string error_text(const std::exception& error) {
   return text;
 }
 
-bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
-  return key.size() == 24 && key.ends_with("==") &&
-         std::all_of(key.begin(), key.end() - 2,
-                     [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/'; });
-}
-
-// Why the request cannot become a WebSocket, with the status openpi's server gives; nothing if it
-// can.
-std::optional<HttpResponse> refuse_upgrade(const Request& request) {
-  const auto refuse = [](http::status status, const std::string& reason) {
-    return HttpResponse{static_cast<unsigned>(status),
-                        "Failed to open a WebSocket connection: " + reason + ".\n"};
-  };
-  const auto header = [&](http::field field) { return request[field]; };
-  const auto name = [&](http::field field) {
-    return (header(field).empty() ? "missing " : "invalid ") + std::string(http::to_string(field)) +
-           " header";
-  };
-  if (request.method() != http::verb::get) {
-    return refuse(http::status::method_not_allowed, "only GET is answered here");
-  }
-  if (!http::token_list{header(http::field::connection)}.exists("upgrade")) {
-    return refuse(http::status::upgrade_required, name(http::field::connection));
-  }
-  if (!http::token_list{header(http::field::upgrade)}.exists("websocket")) {
-    return refuse(http::status::upgrade_required, name(http::field::upgrade));
-  }
-  const auto key = header(http::field::sec_websocket_key);
-  if (!is_websocket_key({key.data(), key.size()})) {
-    return refuse(http::status::bad_request, name(http::field::sec_websocket_key));
-  }
-  if (header(http::field::sec_websocket_version) != "13") {
-    return refuse(http::status::bad_request, name(http::field::sec_websocket_version));
-  }
-  return std::nullopt;
-}
-
-// Ends what we send and reads on until the client ends too: closing a socket with unread bytes
-// would reset the connection, and the client could lose our last words.
-asio::awaitable<void> end_tcp(beast::tcp_stream& socket, std::chrono::milliseconds timeout) {
-  error_code error;
-  socket.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
-  socket.expires_after(timeout);
-  std::array<char, 4096> unread{};
-  while (!error) {
-    co_await socket.async_read_some(asio::buffer(unread),
-                                    asio::redirect_error(use_awaitable, error));
-  }
-  socket.close();
-}
-
-// A socket whose first bytes were already read: those that came behind the HTTP header.
-class Transport : public beast::buffered_read_stream<beast::tcp_stream, beast::flat_buffer> {
- public:
-  Transport(asio::ip::tcp::socket socket, std::chrono::milliseconds end_timeout)
-      : buffered_read_stream(std::move(socket)), end_timeout_(end_timeout) {}
-
-  // How Beast ends the connection after the closing handshake or a violation of the protocol.
-  template <class Handler>
-  friend void async_teardown(beast::role_type, Transport& transport, Handler&& handler) {
-    asio::co_spawn(transport.get_executor(),
-                   end_tcp(transport.next_layer(), transport.end_timeout_),
-                   [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
-                     handler(error_code{});
-                   });
-  }
-
- private:
-  std::chrono::milliseconds end_timeout_;
-};
-
 struct Message {
+  explicit Message(Backlog& backlog) : share(backlog) {}
+
   beast::flat_buffer bytes;
+  Backlog::Share share;
   bool is_text = false;
   Clock::time_point arrived;
 };
@@ -144,9 +73,11 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   OpenpiConnection(asio::ip::tcp::socket socket, const Service& service, Upgrades upgrades)
       : service_(service),
         upgrades_(upgrades),
-        ws_(std::move(socket), service.options.handshake_timeout),
+        ws_(std::move(socket), service.tls, service.options.handshake_timeout),
         changed_(ws_.get_executor(), Clock::time_point::max()),
-        watchdog_(ws_.get_executor()) {}
+        watchdog_(ws_.get_executor()),
+        idle_(ws_.get_executor()),
+        writing_(ws_.get_executor()) {}
 
   void start() {
     asio::co_spawn(
@@ -165,7 +96,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   }
 
  private:
-  beast::tcp_stream& socket() { return ws_.next_layer().next_layer(); }
+  MaybeTlsStream& stream() { return ws_.next_layer().next_layer(); }
+  beast::tcp_stream& socket() { return stream().next_layer(); }
 
   // Suspends until the condition holds; whoever changes a member it reads calls changed_.cancel().
   template <class Condition>
@@ -193,10 +125,15 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // Reads one HTTP request and answers it. True when the connection is a WebSocket now.
   asio::awaitable<bool> shake_hands() {
     socket().expires_after(service_.options.handshake_timeout);
+    error_code error;
+    co_await stream().shake_hands(error);
+    if (error) {
+      spdlog::info("{}: no TLS: {}", peer_, error.message());
+      co_return false;
+    }
     http::request_parser<http::empty_body> parser;
     beast::flat_buffer received;
-    error_code error;
-    co_await http::async_read_header(socket(), received, parser,
+    co_await http::async_read_header(stream(), received, parser,
                                      asio::redirect_error(use_awaitable, error));
     if (error) {
       spdlog::info("{}: no HTTP request: {}", peer_, error.message());
@@ -221,6 +158,13 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     const auto route = std::ranges::find_if(service_.routes, [&](const Route& candidate) {
       return request.method_string() == candidate.method && request.target() == candidate.path;
     });
+    const bool is_open = route != service_.routes.end() && route->access == Access::open;
+    if (!service_.options.api_key.empty() && !is_open) {
+      if (auto refusal = refuse_key(request, service_.options.api_key)) {
+        spdlog::warn("{}: refused: not the API key", peer_);
+        return refusal;
+      }
+    }
     if (route != service_.routes.end()) {
       try {
         return route->respond();
@@ -247,11 +191,14 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     if (message.result() == http::status::upgrade_required) {
       message.set(http::field::upgrade, "websocket");
     }
+    if (message.result() == http::status::unauthorized) {
+      message.set(http::field::www_authenticate, "Api-Key");
+    }
     message.keep_alive(false);
     message.prepare_payload();
     if (request.method() == http::verb::head) message.body().clear();
-    co_await http::async_write(socket(), message, use_awaitable);
-    co_await end_tcp(socket(), service_.options.handshake_timeout);
+    co_await http::async_write(stream(), message, use_awaitable);
+    co_await stream().end(service_.options.handshake_timeout);
   }
 
   // ---- WebSocket
@@ -276,6 +223,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     }
     co_await until([this] { return !reading_ && !closing_; });
     watchdog_.cancel();
+    idle_.cancel();
+    writing_.cancel();
     service_.metrics.connection_closed();
     service_.metrics.dropped(requests_.size() + (is_in_hand_ ? 1 : 0));
     spdlog::info("connection from {} closed", peer_);
@@ -286,11 +235,14 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   asio::awaitable<void> read_requests() {
     try {
       while (!close_sent_) {
-        Message message;
-        co_await ws_.async_read(message.bytes, use_awaitable);
+        Message message(service_.backlog);
+        do {
+          message.share.add(co_await ws_.async_read_some(message.bytes, /*limit=*/0, use_awaitable));
+          heard_ = true;
+          if (service_.backlog.is_full()) throw TooManyWait();
+        } while (!ws_.is_message_done());
         message.is_text = ws_.got_text();
         message.arrived = Clock::now();
-        heard_ = true;
         bytes_ahead_ += message.bytes.size();
         requests_.push_back(std::move(message));
         changed_.cancel();
@@ -301,6 +253,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       if (error.code() != closed && error.code().category() == closed.category()) {
         spdlog::warn("{}: {}", peer_, error.code().message());
       }
+    } catch (const TooManyWait&) {
+      spdlog::warn("{}: refused: the requests that wait have more than {} bytes", peer_,
+                   service_.options.max_waiting_bytes);
+      close(close_code::try_again_later, "too many requests wait");
     } catch (const std::exception& error) {  // no memory for the message
       spdlog::error("{}: {}", peer_, error.what());
       close(close_code::internal_error, {});
@@ -310,8 +266,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     changed_.cancel();
   }
 
+  // A client that sends requests without waiting for answers is read ahead this far; reading (of its
+  // pings too) then pauses until the next inference.
   bool is_too_far_ahead() const {
-    return requests_.size() >= max_requests_ahead ||
+    return requests_.size() >= service_.options.max_requests_ahead ||
            bytes_ahead_ > service_.options.max_message_bytes;
   }
 
@@ -319,16 +277,19 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     std::optional<double> prev_total_ms;
     for (;;) {
       const auto start = Clock::now();  // the total counts from before the wait, as openpi's does
+      limit_idleness();
       co_await until([this] { return going_away_ || !reading_ || !requests_.empty(); });
+      idle_.cancel();
       if (going_away_) close(close_code::going_away, "the server ends");
       if (going_away_ || !reading_) co_return;
       std::optional<std::string> refusal;
       std::vector<std::uint8_t> answer;
       double infer_seconds = 0;
-      const auto arrived = requests_.front().arrived;
+      Message message = next_message();
       bool is_readable = false;
       try {
-        protocol::Dict request = read(next_message());
+        protocol::Dict request = read(message);
+        message.bytes = {};  // decoded it takes as much again
         is_readable = true;
         auto outcome = co_await infer(std::move(request));
         if (!outcome) continue;  // taken back: the client or the server goes away
@@ -347,7 +308,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       }
       co_await send(answer);
       is_in_hand_ = false;
-      service_.metrics.answered(infer_seconds, seconds_since(arrived));
+      service_.metrics.answered(infer_seconds, seconds_since(message.arrived));
       prev_total_ms = 1000 * seconds_since(start);
     }
   }
@@ -397,13 +358,36 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   asio::awaitable<void> send(std::span<const std::uint8_t> frame) {
     ws_.binary(true);
-    co_await ws_.async_write(asio::buffer(frame.data(), frame.size()), use_awaitable);
+    co_await write_message(asio::buffer(frame.data(), frame.size()));
+  }
+
+  // A client that does not take what it is sent loses its connection.
+  asio::awaitable<void> write_message(asio::const_buffer payload) {
+    writing_.expires_after(service_.options.write_timeout);
+    writing_.async_wait([self = shared_from_this()](error_code cancelled) {
+      if (cancelled) return;
+      spdlog::warn("{}: does not take its answer, closing", self->peer_);
+      self->socket().close();
+    });
+    co_await ws_.async_write(payload, use_awaitable);
+    writing_.cancel();
+  }
+
+  void limit_idleness() {
+    if (service_.options.idle_timeout.count() == 0) return;
+    idle_.expires_after(service_.options.idle_timeout);
+    idle_.async_wait([self = shared_from_this()](error_code cancelled) {
+      if (cancelled) return;
+      spdlog::info("{}: sent no request for {} s, closing", self->peer_,
+                   std::chrono::duration<double>(self->service_.options.idle_timeout).count());
+      self->close(close_code::policy_error, "no request within the idle time-out");
+    });
   }
 
   asio::awaitable<void> refuse(const std::string& text) {
     spdlog::warn("{}: refused: {}", peer_, text);
     ws_.text(true);
-    co_await ws_.async_write(asio::buffer(text), use_awaitable);
+    co_await write_message(asio::buffer(text));
     close(close_code::internal_error, "Internal server error. The previous frame says why.");
   }
 
@@ -456,6 +440,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   websocket::stream<Transport, false> ws_;  // false: no permessage-deflate
   asio::steady_timer changed_;  // never expires: its cancel() wakes the coroutines in until()
   asio::steady_timer watchdog_;
+  asio::steady_timer idle_;
+  asio::steady_timer writing_;
   std::deque<Message> requests_;                   // read, not yet submitted
   std::size_t bytes_ahead_ = 0;                    // in requests_
   bool is_in_hand_ = false;                        // one of them, nothing came of it yet

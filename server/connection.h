@@ -3,10 +3,12 @@
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "server/backlog.h"
 #include "server/inference_worker.h"
 #include "server/metrics.h"
 #include "server/routes.h"
@@ -16,11 +18,13 @@ namespace pi0::server {
 
 // What all connections share; outlives them.
 struct Service {
-  ServerOptions options;
+  const ServerOptions& options;
   std::vector<std::uint8_t> metadata;  // the first frame
   Routes routes;
   InferenceWorker& worker;
   Metrics& metrics;
+  Backlog& backlog;
+  boost::asio::ssl::context* tls;  // null: plain TCP
 };
 
 enum class Upgrades { accepted, refused };  // refused: too many connections, HTTP routes only

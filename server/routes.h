@@ -13,10 +13,13 @@ struct HttpResponse {
   std::string content_type = "text/plain; charset=utf-8";
 };
 
+enum class Access { open, with_key };  // with_key: when the server has an API key
+
 struct Route {
   std::string method;                     // "GET"
   std::string path;                       // "/healthz"; a query makes another path
   std::function<HttpResponse()> respond;  // on the network thread: must be quick
+  Access access = Access::with_key;
 };
 
 using Routes = std::vector<Route>;

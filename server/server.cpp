@@ -8,11 +8,13 @@
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
 #include <deque>
+#include <optional>
 #include <utility>
 
 #include "server/connection.h"
 #include "server/listener.h"
 #include "server/metrics.h"
+#include "server/tls.h"
 
 namespace pi0::server {
 
@@ -22,10 +24,15 @@ class Server::Impl {
  public:
   Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
        std::size_t max_batch)
-      : worker_(std::move(infer), max_batch),
-        service_{std::move(options), protocol::encode(metadata), {}, worker_, metrics_},
+      : options_(std::move(options)),
+        backlog_(options_.max_waiting_bytes),
+        worker_(std::move(infer), max_batch),
+        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, nullptr},
         listener_(io_, service_) {
-    add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }});
+    if (!options_.tls_certificates.empty()) {
+      service_.tls = &tls_.emplace(tls_context(options_.tls_certificates, options_.tls_key));
+    }
+    add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }, Access::open});
     add_route({"GET", "/metrics", [this] {
                  return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"};
                }});
@@ -59,7 +66,10 @@ class Server::Impl {
       shut_down();
     });
     listener_.accept_next();
-    spdlog::info("serving on {}:{}", service_.options.host, port());
+    spdlog::info("serving on {}:{}", options_.host, port());
+    spdlog::info("open to {}, {}, {}", options_.host == "0.0.0.0" ? "every network this machine is on" : options_.host,
+                 options_.api_key.empty() ? "without an API key" : "with an API key",
+                 options_.tls_certificates.empty() ? "not encrypted" : "with TLS");
     io_.run();
     spdlog::info("all connections are closed");
   }
@@ -105,11 +115,14 @@ class Server::Impl {
     listener_.stop();
   }
 
+  const ServerOptions options_;
   asio::io_context io_{1};
   asio::signal_set signals_{io_};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()
   Metrics metrics_;
+  Backlog backlog_;
+  std::optional<asio::ssl::context> tls_;
   InferenceWorker worker_;
   Service service_;
   Listener listener_;

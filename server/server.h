@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,13 +25,19 @@ struct ServerOptions {
   std::size_t max_connections = 512;
   std::chrono::milliseconds handshake_timeout{10'000};   // also for the closing handshake
   std::chrono::milliseconds keepalive_interval{20'000};  // between pings, and for their pongs
+  std::chrono::milliseconds write_timeout{30'000};       // for a client to take an answer
+  std::chrono::milliseconds idle_timeout{0};             // between a client's requests; 0: any
+  std::size_t max_requests_ahead = 8;                    // of one client that does not wait for answers
+  std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all unanswered requests together
   protocol::DecodeLimits decode_limits = {};
+  std::string api_key = {};  // empty: everybody may connect
+  std::filesystem::path tls_certificates = {}, tls_key = {};  // PEM; empty: no TLS
 };
 
 class Server {
  public:
   // Opens the port; clients that connect before run() wait. Throws std::runtime_error when the
-  // address is taken or not ours.
+  // address is taken or not ours, or the certificates cannot be used.
   Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer);
 
   // The same with a function that answers up to `max_batch` requests that wait together.

@@ -1,10 +1,14 @@
 #include "server/server_options.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <set>
 #include <stdexcept>
 #include <utility>
+
+#include "model/text_file.h"
+#include "server/tls.h"
 
 namespace pi0::server {
 namespace {
@@ -50,14 +54,14 @@ void add_limit(CLI::App& app, const std::string& name, Number& value, const std:
 }
 
 void add_seconds(CLI::App& app, const std::string& name, std::chrono::milliseconds& value,
-                 const std::string& help) {
+                 const std::string& help, double least = 0.001) {
   app.add_option_function<double>(
          name,
          [&value](double seconds) {
            value = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
          },
          help)
-      ->check(CLI::Range(0.001, 86400.0))
+      ->check(CLI::Range(least, 86400.0))
       ->default_str(std::to_string(value.count() / 1000))
       ->group("Limits");
 }
@@ -82,6 +86,35 @@ void add_record_options(CLI::App& app, RecorderOptions& record) {
       ->default_str(std::to_string(record.max_folder_bytes >> 30))
       ->needs(folder)
       ->group(folder->get_group());
+}
+
+void add_security_options(CLI::App& app, ProgramOptions& options) {
+  const std::string group = "Security";
+  app.add_option("--api-key-file", options.api_key_file,
+                 "File with a key that clients must bring, as openpi's do with api_key=; /healthz is open")
+      ->check(CLI::ExistingFile)
+      ->group(group);
+  CLI::Option* certificates =
+      app.add_option("--tls-cert", options.server.tls_certificates,
+                     "Chain of certificates, PEM: serve wss:// and https:// only")
+          ->check(CLI::ExistingFile)
+          ->group(group);
+  CLI::Option* key = app.add_option("--tls-key", options.server.tls_key, "Its private key, PEM")
+                         ->check(CLI::ExistingFile)
+                         ->needs(certificates)
+                         ->group(group);
+  certificates->needs(key);
+}
+
+// The file's one line.
+std::string read_api_key(const fs::path& file) {
+  std::string key = model::read_file(file);
+  while (key.ends_with('\n') || key.ends_with('\r')) key.pop_back();
+  const bool is_plain = std::ranges::all_of(key, [](unsigned char c) { return c > 0x20 && c < 0x7F; });
+  if (!key.empty() && is_plain) return key;
+  throw std::runtime_error(file.string() + ": found " +
+                           (key.empty() ? "nothing" : "blanks, control characters or non-ASCII characters") +
+                           ", expected an API key on one line");
 }
 
 }  // namespace
@@ -131,10 +164,19 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_record_options(app, options.record);
   app.add_option("--openpi-dir", options.openpi_dir, "Accepted and not needed");
 
+  add_security_options(app, options);
   add_limit(app, "--max-message-bytes", options.server.max_message_bytes, "Of one request");
   add_limit(app, "--max-connections", options.server.max_connections, "At once");
   add_seconds(app, "--handshake-timeout", options.server.handshake_timeout,
               "Seconds a client may take to connect");
+  add_seconds(app, "--write-timeout", options.server.write_timeout,
+              "Seconds a client may take to read an answer");
+  add_seconds(app, "--idle-timeout", options.server.idle_timeout,
+              "Seconds a client may wait between its requests; 0: as long as it likes", 0.0);
+  add_limit(app, "--max-requests-ahead", options.server.max_requests_ahead,
+            "Of one client that does not wait for its answers");
+  add_limit(app, "--max-waiting-bytes", options.server.max_waiting_bytes,
+            "Of all clients' requests that are not answered yet");
   add_seconds(app, "--keepalive", options.server.keepalive_interval,
               "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
@@ -147,6 +189,10 @@ void settle(ProgramOptions& options, const CLI::App& app) {
   if (app.count("--gpu") > 0) {
     options.model.device = options.gpu < 0 ? "cpu" : "cuda:" + std::to_string(options.gpu);
   }
+  if (!options.server.tls_certificates.empty()) {  // before the weights are read
+    tls_context(options.server.tls_certificates, options.server.tls_key);
+  }
+  if (!options.api_key_file.empty()) options.server.api_key = read_api_key(options.api_key_file);
   if (app.count("--record") > 0 && options.record.folder.empty()) {
     throw CLI::ValidationError("--record", "the folder has no name");
   }

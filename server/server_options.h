@@ -21,6 +21,7 @@ struct ProgramOptions {
   double stats_interval = 0;  // seconds between writes of the statistics; 0: only at the end
   ServerOptions server;
   std::size_t max_batch = 1;  // requests that share a call of the model
+  std::filesystem::path api_key_file;
   RecorderOptions record;
   std::string env = "aloha_sim";  // openpi's default environment
   std::string policy;             // "policy:checkpoint", "policy:default" or nothing

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
   libboost-dev libmsgpack-cxx-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
-  libsentencepiece-dev libstb-dev prometheus-cpp-dev catch2)
+  libssl-dev libsentencepiece-dev libstb-dev prometheus-cpp-dev catch2)
 torch_version=2.13.0
 
 . tools/packages.sh

@@ -11,6 +11,7 @@ if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/
 fi
 
 . tools/packages.sh
+install_packages $(missing_packages openssl)
 missing=$(missing_packages haproxy munge prometheus slurm-wlm)
 if [ ! -d /run/systemd/system ]; then
   install_packages $missing

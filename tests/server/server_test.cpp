@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <functional>
@@ -358,6 +359,102 @@ TEST_CASE("metrics count what became of every request", "[server][metrics]") {
   server.policy.release();
   busy.next_answer();
   becomes("pi0_requests_total{result=\"answered\"} 3");
+}
+
+TEST_CASE("a client that does not read its answer loses its connection and holds up nobody", "[server][limits]") {
+  const RunningServer server({.write_timeout = 300ms});
+  Client slow(server);
+  slow.send(request_with_prompt(std::string(std::size_t{15} << 20, 'x')));  // echoed, more than sockets buffer
+  Client other(server);
+  CHECK(other.ask("meanwhile") == "meanwhile");
+  std::this_thread::sleep_for(1s);
+  std::string received;
+  while (slow.tcp().receive(received, Clock::now() + 10s)) {}
+  CHECK(received.size() < std::size_t{15} << 20);
+  CHECK(other.ask("afterwards") == "afterwards");
+}
+
+TEST_CASE("a client may be idle for as long as it likes, or as the server allows", "[server][limits]") {
+  RunningServer server({.idle_timeout = 400ms});
+  Client client(server);
+  client.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  std::this_thread::sleep_for(600ms);  // the model's time is not the client's
+  server.policy.release();
+  CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
+  std::this_thread::sleep_for(200ms);
+  CHECK(client.ask("again") == "again");
+  const Event end = client.next();
+  CHECK(end.kind == "close 1008");
+}
+
+TEST_CASE("requests that wait have a limit for all clients together", "[server][limits]") {
+  RunningServer server({.max_waiting_bytes = 1'000'000});
+  Client busy(server);
+  busy.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  Client first(server);
+  first.send(request_with_prompt(std::string(600'000, 'a')));
+  first.send("", {.opcode = test::ping});
+  CHECK(first.next().kind == "pong");
+  Client second(server);
+  second.send(request_with_prompt(std::string(600'000, 'b')));
+  CHECK(second.next().kind == "close 1013");
+  Client begun(server);  // as do the fragments of one that never ends
+  begun.send(std::string(600'000, 'c'), {.fin = false});
+  CHECK(begun.next().kind == "close 1013");
+  server.policy.release();
+  busy.next_answer();
+  CHECK(std::get<std::string>(*first.next_answer().find("actions")).size() == 600'000);
+  Client third(server);
+  CHECK(third.ask(std::string(600'000, 'd')).size() == 600'000);
+}
+
+TEST_CASE("a client's requests are read ahead up to a limit", "[server][limits]") {
+  RunningServer server({.max_requests_ahead = 2});
+  Client client(server);
+  for (const char* prompt : {"wait", "a", "b", "c"}) client.send(request_with_prompt(prompt));
+  server.policy.wait_for_starts(1);
+  client.send("unread", {.opcode = test::ping});
+  CHECK_THROWS(client.next(300ms));
+  server.policy.release();
+  std::vector<std::string> seen;
+  for (int i = 0; i < 5; ++i) seen.push_back(client.next().kind);
+  std::ranges::sort(seen);
+  CHECK(seen == std::vector<std::string>{"binary", "binary", "binary", "binary", "pong"});
+}
+
+TEST_CASE("one client's flood leaves the others their turns", "[server][limits]") {
+  RunningServer server;
+  Client flood(server);
+  flood.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  for (int i = 0; i < 50; ++i) flood.send(request_with_prompt("flood"));
+  Client other(server);
+  other.send(request_with_prompt("other"));
+  other.send("", {.opcode = test::ping});
+  CHECK(other.next().kind == "pong");
+  server.policy.release();
+  other.next_answer();
+  const std::vector<std::string> starts = server.policy.wait_for_starts(2);
+  CHECK(std::ranges::find(starts, "other") - starts.begin() <= 2);
+  for (int i = 0; i < 51; ++i) REQUIRE(flood.next().kind == "binary");
+}
+
+TEST_CASE("with an API key everything but /healthz asks for it", "[server][security]") {
+  const RunningServer server({.api_key = "secret"});
+  const auto ask = [&](const std::string& request, const std::string& header) {
+    return http(server.port(), request + " HTTP/1.1\r\nHost: test\r\n" + header + "\r\n");
+  };
+  const auto starts = [](const std::string& text, const std::string& with) { return text.starts_with(with); };
+  CHECK(starts(ask("GET /healthz", ""), "HTTP/1.1 200"));
+  CHECK(starts(ask("GET /metrics", ""), "HTTP/1.1 401"));
+  CHECK(starts(ask("POST /stats/reset", ""), "HTTP/1.1 401"));
+  CHECK(starts(ask("GET /metrics", "Authorization: Api-Key secret\r\n"), "HTTP/1.1 200"));
+  for (const char* wrong : {"Api-Key secre", "Api-Key secrets", "Api-Key Secret", "Bearer secret", "secret", "Api-Key "}) {
+    CHECK(starts(ask("GET /metrics", std::string("Authorization: ") + wrong + "\r\n"), "HTTP/1.1 401"));
+  }
+  CHECK(starts(http(server.port(), test::upgrade_request()), "HTTP/1.1 401"));
 }
 
 TEST_CASE("a taken port is named", "[server]") {

@@ -1,0 +1,22 @@
+// What an HTTP request must be to become a WebSocket of ours.
+#pragma once
+
+#include <boost/beast/http/empty_body.hpp>
+#include <boost/beast/http/message.hpp>
+#include <optional>
+#include <string>
+
+#include "server/routes.h"
+
+namespace pi0::server {
+
+using Request = boost::beast::http::request<boost::beast::http::empty_body>;
+
+// Why the request cannot become a WebSocket, with the status openpi's server gives; nothing if it can.
+std::optional<HttpResponse> refuse_upgrade(const Request& request);
+
+// 401 unless the request has the header that openpi's clients send, `Authorization: Api-Key KEY`. How
+// long the comparison takes does not depend on where the keys differ.
+std::optional<HttpResponse> refuse_key(const Request& request, const std::string& api_key);
+
+}  // namespace pi0::server

@@ -1,0 +1,95 @@
+// The byte stream below a WebSocket: TCP, or TLS on it, with what was read behind the HTTP header.
+#pragma once
+
+#include <array>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/buffered_read_stream.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/role.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <utility>
+
+namespace pi0::server {
+
+// Where an operation's error goes that is not thrown.
+inline auto into(boost::system::error_code& error) {
+  return boost::asio::redirect_error(boost::asio::use_awaitable, error);
+}
+
+// One type for both, so that all that is built on it is compiled once.
+class MaybeTlsStream {
+ public:
+  using TcpStream = boost::beast::tcp_stream;
+  using executor_type = TcpStream::executor_type;
+
+  // `tls` is null for plain TCP and outlives this.
+  MaybeTlsStream(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* tls) : tcp_(std::move(socket)) {
+    if (tls != nullptr) tls_.emplace(tcp_, *tls);
+  }
+
+  executor_type get_executor() { return tcp_.get_executor(); }
+  TcpStream& next_layer() { return tcp_; }  // its time limits are those of both
+
+  template <class Buffers, class Token>
+  auto async_read_some(const Buffers& buffers, Token&& token) {
+    return tls_ ? tls_->async_read_some(buffers, std::forward<Token>(token))
+                : tcp_.async_read_some(buffers, std::forward<Token>(token));
+  }
+
+  template <class Buffers, class Token>
+  auto async_write_some(const Buffers& buffers, Token&& token) {
+    return tls_ ? tls_->async_write_some(buffers, std::forward<Token>(token))
+                : tcp_.async_write_some(buffers, std::forward<Token>(token));
+  }
+
+  // The server's side of TLS; nothing for TCP.
+  boost::asio::awaitable<void> shake_hands(boost::system::error_code& error) {
+    if (!tls_) co_return;
+    co_await tls_->async_handshake(boost::asio::ssl::stream_base::server, into(error));
+  }
+
+  // Ends what we send and reads on until the client ends too: closing a socket with unread bytes
+  // would reset the connection, and the client could lose our last words.
+  boost::asio::awaitable<void> end(std::chrono::milliseconds timeout) {
+    boost::system::error_code error;
+    tcp_.expires_after(timeout);
+    if (tls_) co_await tls_->async_shutdown(into(error));
+    tcp_.socket().shutdown(boost::asio::ip::tcp::socket::shutdown_send, error);
+    std::array<char, 4096> unread{};
+    for (error = {}; !error;) co_await tcp_.async_read_some(boost::asio::buffer(unread), into(error));
+    tcp_.close();
+  }
+
+ private:
+  TcpStream tcp_;
+  std::optional<boost::asio::ssl::stream<TcpStream&>> tls_;
+};
+
+class Transport : public boost::beast::buffered_read_stream<MaybeTlsStream, boost::beast::flat_buffer> {
+ public:
+  Transport(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* tls, std::chrono::milliseconds end_timeout)
+      : buffered_read_stream(std::move(socket), tls), end_timeout_(end_timeout) {}
+
+  // How Beast ends the connection after the closing handshake or a violation of the protocol.
+  template <class Handler>
+  friend void async_teardown(boost::beast::role_type, Transport& transport, Handler&& handler) {
+    boost::asio::co_spawn(
+        transport.get_executor(), transport.next_layer().end(transport.end_timeout_),
+        [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
+          handler(boost::system::error_code{});
+        });
+  }
+
+ private:
+  std::chrono::milliseconds end_timeout_;
+};
+
+}  // namespace pi0::server
