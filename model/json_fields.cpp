@@ -1,6 +1,7 @@
 #include "model/json_fields.h"
 
 #include <algorithm>
+#include <regex>
 
 #include "model/text_file.h"
 
@@ -22,6 +23,11 @@ Json read_json(const std::filesystem::path& file) {
     throw JsonFileError(error.what());
   }
   return parse_json(text, file.string());
+}
+
+std::string without_python_numbers(const std::string& text) {
+  static const std::regex not_finite(R"(-?\bInfinity\b|\bNaN\b)");
+  return std::regex_replace(text, not_finite, "null");
 }
 
 JsonFields::JsonFields(const Json& object, std::string where)

@@ -22,6 +22,9 @@ class JsonFileError : public std::invalid_argument {
 Json parse_json(const std::string& text, const std::string& source);
 Json read_json(const std::filesystem::path& file);
 
+// Python's json module writes NaN and Infinity, which JSON has no words for: null instead.
+std::string without_python_numbers(const std::string& text);
+
 // The fields of one object, which must outlive it. Every function throws JsonFileError.
 class JsonFields {
  public:

@@ -16,6 +16,12 @@ Json numbers(const at::Tensor& values) {
   return list;
 }
 
+Json rows(const at::Tensor& values) {
+  Json list = Json::array();
+  for (std::int64_t i = 0; i < values.size(0); ++i) list.push_back(numbers(values[i]));
+  return list;
+}
+
 }  // namespace
 
 void ActionErrors::add_raw(const at::Tensor& reference, const at::Tensor& found) {
@@ -39,6 +45,7 @@ void ActionErrors::write(Json& entry, bool in_robot_units) const {
   entry["action_rmse_robot"] = in_robot_units ? number(mean.mean().sqrt().item<double>()) : Json();
   entry["action_rmse_by_dimension"] = numbers(mean.mean(0).sqrt());
   entry["action_rmse_by_step"] = numbers(mean.mean(1).sqrt());
+  entry["action_rmse_by_step_and_dimension"] = rows(mean.sqrt());
   entry["nonfinite_observations"] = nonfinite_;
 }
 

@@ -20,7 +20,8 @@ class ActionErrors {
   void add_nonfinite() { ++nonfinite_; }
 
   // Fields action_rmse (raw; pi0-quant's formula), action_rmse_robot, and of the answers
-  // action_rmse_by_dimension [D], action_rmse_by_step [A], nonfinite_observations. Numbers that are not
+  // action_rmse_by_dimension [D], action_rmse_by_step [A], action_rmse_by_step_and_dimension [A][D],
+  // nonfinite_observations. Numbers that are not
   // finite are null, as action_rmse_robot is where answers are in no robot's units.
   void write(nlohmann::ordered_json& entry, bool in_robot_units) const;
 

@@ -14,5 +14,6 @@ void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_closed_loop(CLI::App& app);
+void add_report(CLI::App& app);
 
 }  // namespace pi0::tools

@@ -17,5 +17,6 @@ int main(int argc, char** argv) {
   pi0::tools::add_sweep(app);
   pi0::tools::add_merge(app);
   pi0::tools::add_closed_loop(app);
+  pi0::tools::add_report(app);
   return pi0::tools::run_program(app, argc, argv);
 }

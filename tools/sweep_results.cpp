@@ -1,33 +1,18 @@
 #include "tools/sweep_results.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <stdexcept>
 
 #include "model/json_fields.h"
 #include "protocol/files.h"
+#include "tools/csv.h"
 
 namespace pi0::tools {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-namespace {
-
-// As RFC 4180 wants a field.
-std::string csv_field(const Json& value) {
-  if (value.is_null()) return "";
-  if (!value.is_string()) return value.dump();
-  const auto text = value.get<std::string>();
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
-  return quoted + "\"";
-}
-
-}  // namespace
 
 std::string text_of(const Json& content) {
   return content.dump(1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) + "\n";
@@ -65,18 +50,16 @@ std::string table_of(const std::vector<Json>& entries) {
     }
     for (const auto& [name, value] : entry["components"].items()) note(components, name);
   }
-  std::string csv = fmt::format("{}", fmt::join(columns, ","));
-  for (const std::string& name : components) csv += ",rmse_" + name;
+  std::vector<Json> header(columns.begin(), columns.end());
+  for (const std::string& name : components) header.push_back("rmse_" + name);
+  std::string csv = csv_line(header);
   for (const Json& entry : entries) {
-    std::string separator = "\n";
-    const auto add = [&](const Json& value) {
-      csv += separator + csv_field(value);
-      separator = ",";
-    };
-    for (const std::string& name : columns) add(entry.value(name, Json()));
-    for (const std::string& name : components) add(entry["components"].value(name, Json()));
+    std::vector<Json> fields;
+    for (const std::string& name : columns) fields.push_back(entry.value(name, Json()));
+    for (const std::string& name : components) fields.push_back(entry["components"].value(name, Json()));
+    csv += csv_line(fields);
   }
-  return csv + "\n";
+  return csv;
 }
 
 void write_summary(const fs::path& folder, const std::vector<Json>& entries) {

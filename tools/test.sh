@@ -12,11 +12,11 @@ fi
 
 . tools/packages.sh
 install_packages $(missing_packages openssl)
-missing=$(missing_packages haproxy munge prometheus slurm-wlm)
+missing=$(missing_packages chromium fonts-dejavu-core haproxy munge prometheus slurm-wlm)
 if [ ! -d /run/systemd/system ]; then
   install_packages $missing
 elif [ -n "$missing" ]; then
-  echo "test: not installed, as systemd would start their daemons; tests that need them skip:" $missing
+  echo "test: not installed on a machine with systemd, where some start daemons; tests that need them skip:" $missing
 fi
 
 cmake --preset tsan >build/configure.log

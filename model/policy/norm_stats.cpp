@@ -2,8 +2,8 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <regex>
 
+#include "model/json_fields.h"
 #include "model/text_file.h"
 
 namespace pi0::policy {
@@ -15,13 +15,6 @@ using Json = nlohmann::json;
   throw NormStatsError(where + ": " + what);
 }
 
-// Python's json module writes NaN and Infinity, which JSON has no words for. As null they reach the
-// check that can name their key.
-std::string without_python_numbers(const std::string& text) {
-  static const std::regex not_finite(R"(-?\bInfinity\b|\bNaN\b)");
-  return std::regex_replace(text, not_finite, "null");
-}
-
 Json parse(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) {
     refuse(
@@ -29,7 +22,8 @@ Json parse(const std::filesystem::path& file) {
         "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
   }
   try {
-    return Json::parse(without_python_numbers(model::read_file(file)));
+    // As null, numbers that are not finite reach the check that can name their key.
+    return Json::parse(model::without_python_numbers(model::read_file(file)));
   } catch (const Json::exception& error) {
     refuse(file.string(), std::string("is not valid JSON: ") + error.what());
   } catch (const std::runtime_error& error) {

@@ -1,0 +1,231 @@
+"""pi0 report: every number of its page and CSV files is one of the results', and the page stands alone."""
+
+import csv
+import json
+import re
+import subprocess
+import unittest
+
+from support import GOLDENS, POLICIES, TemporaryFolderTest, installed, run, small_disk
+
+NAME = "pi05_droid_jointpos_polaris"
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
+ORIGINALS = POLICIES / NAME / "stats_float8_e4m3__float16.json"
+
+# What a browser is asked once the page has drawn itself: whether a pointer and a key show a value, and what is
+# wider than the window.
+PROBE = """<script>
+setTimeout(() => {
+  const chart = document.querySelector("svg[tabindex]"), box = chart.getBoundingClientRect();
+  const tip = document.getElementById("tip");
+  chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + 100, clientY: box.top + 80}));
+  const pointed = tip.textContent;
+  chart.focus();
+  chart.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+  const seen = {pointed, keyed: tip.textContent, sections: [...document.querySelectorAll("h2")].map((h) => h.textContent)};
+  document.querySelectorAll("details").forEach((details) => { details.open = true; });
+  setTimeout(() => {
+    seen.rows = [...document.querySelectorAll("details")].map((details) => details.querySelectorAll("tbody tr").length);
+    seen.wide = [...document.querySelectorAll("body *")].filter((element) =>
+      !element.closest(".scroll") && element.getBoundingClientRect().right > innerWidth + 1).map((element) => element.outerHTML);
+    seen.width = [document.documentElement.scrollWidth, innerWidth];
+    document.documentElement.dataset.seen = JSON.stringify(seen);
+  }, 200);
+}, 500);
+</script>"""
+
+
+class ReportTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.page = self.folder / "report.html"
+
+    def report(self, *results):
+        return run("pi0", "report", *results, "--output", self.page)
+
+    def data(self):
+        text = re.search(r'<script type="application/json" id="data">(.*?)</script>', self.page.read_text(), re.DOTALL)
+        content = json.loads(text.group(1))
+        return content, {
+            name: [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+            for name, table in content["tables"].items()
+        }
+
+    def csv_rows(self, table):
+        with (self.folder / f"report.{table}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def sweep(self, name, *arguments):
+        output = self.folder / name
+        done = run("pi0", "sweep", *MODEL, "--output", output, "--synthetic", 1, "--num-steps", 1, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return output
+
+    def closed_loop(self):
+        """A folder as pi0-quant leaves it, with one pair whose server did not start."""
+        folder = self.folder / "2026-01-02_03-04-05"
+        statistics = json.loads(ORIGINALS.read_text())
+        rmse = {row["component"]: row["mean_rmse"] for row in statistics["components"]}
+        pair = folder / "float8_e4m3__float16"
+        pair.mkdir(parents=True)
+        (pair / "stats.json").write_text(json.dumps(statistics))
+        scenes = {"1": {"n_success": 2, "n_episodes": 3, "success_rate": 2 / 3}}
+        entries = [
+            {"combo": "float8_e4m3__float16", "input_fmt": "float8_e4m3", "output_fmt": "float16",
+             "success_rate": 2 / 3, "by_scene": scenes, "component_rmse": rmse, "video_files": []},
+            {"combo": "bfloat16__float16", "input_fmt": "bfloat16", "output_fmt": "float16", "error": "server_start_timeout"},
+        ]  # fmt: skip
+        (folder / "summary.json").write_text(json.dumps(entries))
+        return folder
+
+    def test_every_number_is_one_of_the_sweeps(self):
+        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,float32", "--output-fmts", "float16")
+        ranking = self.sweep("ranking", "--input-fmts", "float8_e5m2", "--output-fmts", "float16", "--sensitivity", "components")
+        done = self.report(sweep, ranking)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        content, tables = self.data()
+        self.assertEqual([run["name"] for run in content["runs"]], ["sweep", "ranking"])
+        self.assertEqual(content["runs"][0]["meta"]["config"], NAME)
+        summary = json.loads((sweep / "summary.json").read_text())
+        for entry, row in zip(summary, tables["settings"], strict=True):
+            self.assertEqual(row["setting"], f"{entry['input_fmt']} / {entry['output_fmt']}")
+            for key in ("action_rmse", "action_rmse_robot", "n_observations", "inference_time_s"):
+                self.assertEqual(row[key], entry[key])
+            errors = [cell for cell in tables["actions"] if cell["setting"] == row["setting"]]
+            self.assertEqual([e["rmse"] for e in errors if e["step"] is None], entry["action_rmse_by_dimension"])
+            self.assertEqual([e["rmse"] for e in errors if e["dimension"] is None], entry["action_rmse_by_step"])
+            both = [e["rmse"] for e in errors if e["step"] is not None and e["dimension"] is not None]
+            self.assertEqual(both, sum(entry["action_rmse_by_step_and_dimension"], []))
+            statistics = json.loads((sweep / f"{entry['input_fmt']}__{entry['output_fmt']}" / "stats.json").read_text())
+            layers = [layer for layer in tables["layers"] if layer["setting"] == row["setting"]]
+            for key in ("layer", "component", "kind", "n_calls", "rmse", "rel_rmse", "nonfinite"):
+                self.assertEqual([layer[key] for layer in layers], [layer[key] for layer in statistics["layers"]])
+            means = [(c["kind"], c["component"], c["mean_rmse"]) for c in tables["components"] if c["setting"] == row["setting"]]
+            self.assertEqual(
+                means,
+                [("linear", c["component"], c["mean_rmse"]) for c in statistics["components"]]
+                + [("attention", c["component"], c["mean_rmse"]) for c in statistics["components_attention"]],
+            )
+        entries = json.loads((ranking / "sensitivity.json").read_text())
+        self.assertEqual(
+            [(row["rank"], row["name"], row["action_rmse"]) for row in tables["sensitivity"]],
+            [(rank, entry["component"], entry["action_rmse"]) for rank, entry in enumerate(entries, 1)],
+        )
+        for name, rows in tables.items():
+            expected = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+            found = self.csv_rows(name)
+            self.assertEqual(len(found), len(expected))
+            for mine, theirs in zip(found, expected, strict=True):
+                for key, value in mine.items():
+                    self.assertTrue(value == theirs[key] or float(value) == float(theirs[key]), (name, key, value))
+        self.assertIn("float8_e4m3 / float16", done.stdout)
+        self.assertIn("most sensitive", done.stdout)
+
+    def test_the_originals_results_can_be_read(self):
+        done = self.report(ORIGINALS, self.closed_loop())
+        self.assertEqual(done.returncode, 0, done.stderr)
+        content, tables = self.data()
+        statistics = json.loads(ORIGINALS.read_text())
+        layers = [row for row in tables["layers"] if row["run"] == ORIGINALS.name]
+        self.assertEqual([row["rmse"] for row in layers], [row["rmse"] for row in statistics["layers"]])
+        self.assertEqual({row["setting"] for row in layers}, {"float8_e4m3 / float16"})
+        self.assertEqual(content["runs"][1]["kind"], "closed-loop")
+        self.assertEqual([row["success_rate"] for row in tables["success"]], [2 / 3])
+        self.assertEqual(tables["settings"][-1]["error"], "server_start_timeout")
+        self.assertIn("0.6667", done.stdout)
+
+    def test_what_python_writes_for_numbers_that_are_none_is_null(self):
+        statistics = json.loads(ORIGINALS.read_text())
+        statistics["layers"][0]["rmse"] = float("nan")
+        statistics["layers"][1]["rmse"] = float("inf")
+        file = self.folder / "float16__float16.json"
+        file.write_text(json.dumps(statistics))
+        done = self.report(file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([row["rmse"] for row in self.data()[1]["layers"]][:2], [None, None])
+
+    def test_benchmarks_show_their_stages(self):
+        bench = self.folder / "bench.json"
+        done = run("pi0", "bench", *MODEL, "--repeats", 1, "--num-steps", 1, "--json", bench)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.report(bench).returncode, 0)
+        found = {row["stage"]: row["seconds"] for row in self.data()[1]["stages"]}
+        self.assertEqual(found, json.loads(bench.read_text())["stages"])
+
+    def test_the_page_draws_itself_alone_and_fits(self):
+        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16")
+        other = self.sweep("other", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16", "--seed", 3)
+        ranking = self.sweep("ranking", "--input-fmts", "float8_e5m2", "--output-fmts", "float16", "--sensitivity", "components")
+        hostile = json.loads(ORIGINALS.read_text())
+        hostile["layers"][0]["layer"] += "</script><b>bold"
+        (self.folder / "hostile.json").write_text(json.dumps(hostile))
+        done = self.report(sweep, other, ranking, self.closed_loop(), self.folder / "hostile.json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        page = self.page.read_text()
+        self.assertEqual(set(re.findall(r"https?://[^\s\"']+", page)), {"http://www.w3.org/2000/svg"})
+        self.assertNotRegex(page, r"\bsrc=|@import|url\(")
+
+        browser = installed("chromium", "chromium")
+        probed = self.folder / "probed.html"
+        probed.write_text(page.replace("</body>", PROBE + "</body>"))
+        for width in (1400, 800):
+            for scheme in (0, 1):  # dark, light
+                command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+                           f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
+                           f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", probed.as_uri()]  # fmt: skip
+                done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+                self.assertNotIn("CONSOLE", done.stderr)
+                root = re.search(r"<html[^>]*>", done.stdout).group()
+                self.assertIn(f'data-theme="{"light" if scheme else "dark"}"', root)
+                self.assertIn('data-ready="yes"', root)
+                seen = json.loads(re.search(r'data-seen="([^"]*)"', root).group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
+                self.assertEqual(seen["wide"], [])
+                self.assertLessEqual(*seen["width"])
+                self.assertRegex(seen["pointed"], r"RMSE \d")
+                self.assertNotEqual(seen["keyed"], seen["pointed"])
+                self.assertTrue(all(count > 0 for count in seen["rows"]))
+                self.assertEqual(
+                    seen["sections"],
+                    ["What was measured", "Formats and components", "Action error by format", "Layers by depth", "Sensitivity",
+                     "Action error over the chunk", "Success in simulation", "Seconds per observation", "Two runs side by side"],
+                )  # fmt: skip
+
+    def test_what_cannot_be_read_or_written_is_named_and_nothing_is_left(self):
+        sweep = self.sweep("sweep", "--input-fmts", "float16", "--output-fmts", "float16,bfloat16")
+        empty = self.folder / "empty"
+        empty.mkdir()
+        (self.folder / "file").write_text("{}")
+        statistics = sweep / "float16__bfloat16" / "stats.json"
+        whole = statistics.read_text()
+        self.page.write_text("earlier")
+
+        def refused(result, *words, output=self.page):
+            done = run("pi0", "report", result, "--output", output)
+            self.assertEqual(done.returncode, 1, (result, done.stderr))
+            for word in words:
+                self.assertIn(word, done.stderr)
+            self.assertEqual(self.page.read_text(), "earlier")
+            self.assertEqual(list(self.folder.glob("report.*")), [self.page])
+
+        refused(empty, "empty", "summary.json")
+        refused(self.folder / "none", "none", "not there")
+        refused(self.folder / "file", "file", "pi0 bench --json")
+        refused(GOLDENS / "tiny_tokenizer.model", "tiny_tokenizer.model", "not valid JSON")
+        refused(sweep, "file", output=self.folder / "file" / "report.html")
+        statistics.write_text(whole[:100])
+        refused(sweep, str(statistics), "not valid JSON")
+        statistics.unlink()
+        refused(sweep, str(statistics))
+
+    def test_a_full_disk_is_named(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        with small_disk(disk, 8192):
+            done = run("pi0", "report", ORIGINALS, "--output", disk / "report.html")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("No space left on device", done.stderr)
+            self.assertFalse((disk / "report.html").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

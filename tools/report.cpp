@@ -1,0 +1,51 @@
+// pi0 report: results of any kind as one HTML page, CSV files, and tables for a terminal.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "protocol/files.h"
+#include "tools/commands.h"
+#include "tools/report_data.h"
+#include "tools/report_page.h"
+#include "tools/report_tables.h"
+
+namespace pi0::tools {
+namespace {
+
+struct ReportOptions {
+  std::vector<std::filesystem::path> results;
+  std::filesystem::path output;
+  std::string title;
+};
+
+void report(const ReportOptions& options) {
+  if (!options.output.empty()) protocol::check_writable(options.output);
+  const ReportData data = read_results(options.results);
+  fmt::print("{}", report_text(data));
+  if (options.output.empty()) return;
+  write_csv(data, options.output);
+  protocol::write_whole(options.output, report_page(data, options.title));
+  fmt::print(stderr, "report: {}, and {} CSV files beside it\n", options.output.string(), data.tables.size());
+}
+
+}  // namespace
+
+void add_report(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("report", "Show results of sweep, closed-loop, bench and servers");
+  const auto options = std::make_shared<ReportOptions>();
+  options->title = "Cost of number formats, layer by layer";
+  command
+      ->add_option("results", options->results,
+                   "Folders of pi0 sweep or closed-loop, statistics files (pi0-quant's too), files of pi0 bench --json")
+      ->required();
+  command->add_option("--output", options->output,
+                      "HTML file, with a CSV file per table beside it; default: tables on the terminal only");
+  command->add_option("--title", options->title, "Its heading")->capture_default_str();
+  command->callback([options] { report(*options); });
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,243 @@
+#include "tools/report_data.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <stdexcept>
+
+#include "model/json_fields.h"
+#include "model/text_file.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// Strict first: the other way changes whatever stands in texts, too.
+Json read(const fs::path& file) {
+  const std::string text = model::read_file(file);
+  if (Json content = Json::parse(text, nullptr, /*allow_exceptions=*/false); !content.is_discarded()) return content;
+  return model::parse_json(model::without_python_numbers(text), file.string());
+}
+
+Json field(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
+
+// An object's list of objects.
+const Json& rows_of(const Json& content, const char* key, const fs::path& file) {
+  const auto found = content.find(key);
+  if (found != content.end() && found->is_array() &&
+      std::ranges::all_of(*found, [](const Json& row) { return row.is_object(); })) {
+    return *found;
+  }
+  throw std::runtime_error(fmt::format("{}: found {} '{}', expected a list of objects", file.string(),
+                                       found == content.end() ? "no" : found->type_name(), key));
+}
+
+std::string pair_name(const Json& entry) {
+  const Json input = field(entry, "input_fmt"), output = field(entry, "output_fmt"), rules = field(entry, "rules");
+  if (rules.is_string()) return "rules " + fs::path(rules.get<std::string>()).stem().string();
+  if (!input.is_string() || !output.is_string()) return "";
+  return input.get<std::string>() + " / " + output.get<std::string>();
+}
+
+// pi0-quant's statistics do not say their formats, but lie in files or folders of such names.
+Json pair_in(const std::string& name) {
+  static const std::regex pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?=__|$)");
+  std::smatch found;
+  if (!std::regex_search(name, found, pair)) return {};
+  return {{"input_fmt", found[1].str()}, {"output_fmt", found[2].str()}};
+}
+
+bool is_statistics(const Json& content) {
+  return content.is_object() && content.contains("layers") && content.contains("components");
+}
+
+class Reader {
+ public:
+  Reader() {
+    for (ReportTable table : {
+             ReportTable{"settings", {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
+                                      "nonfinite_observations", "n_observations", "inference_time_s", "success_rate",
+                                      "error", "source"}, {}},
+             ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
+             ReportTable{"layers", {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse",
+                                    "nonfinite"}, {}},
+             ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
+             ReportTable{"success", {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "error"}, {}},
+             ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
+             ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
+      const std::string name = table.name;
+      tables_.emplace(name, data_.tables.size());
+      data_.tables.push_back(std::move(table));
+    }
+  }
+
+  void read_result(const fs::path& given) {
+    path_ = given.has_filename() ? given : given.parent_path();
+    name_ = path_.filename().string();
+    const bool is_known = std::ranges::any_of(data_.runs, [&](const Json& run) { return run["name"] == name_; });
+    if (is_known) name_ = path_.string();
+    data_.runs.push_back({{"name", name_}, {"kind", ""}, {"source", path_.string()}, {"meta", Json::object()}});
+    if (!fs::exists(path_)) throw std::runtime_error(path_.string() + ": is not there");
+    fs::is_directory(path_) ? read_folder() : read_file();
+  }
+
+  ReportData result() {
+    std::erase_if(data_.tables, [](const ReportTable& table) { return table.rows.empty(); });
+    return std::move(data_);
+  }
+
+ private:
+  void add(const char* table, std::vector<Json> row) {
+    data_.tables[tables_.at(table)].rows.push_back(std::move(row));
+  }
+
+  void read_folder() {
+    const fs::path summary = path_ / "summary.json", sensitivity = path_ / "sensitivity.json";
+    if (!fs::exists(summary) && !fs::exists(sensitivity)) {
+      throw std::runtime_error(path_.string() + ": found neither summary.json nor sensitivity.json, expected a folder "
+                               "that pi0 sweep or closed-loop (one of its folders by time) wrote");
+    }
+    data_.runs.back()["kind"] = "sweep";
+    if (fs::exists(summary)) {
+      const Json entries = read(summary);
+      if (!entries.is_array() || entries.empty()) {
+        throw std::runtime_error(summary.string() + ": found no entries, expected a list with one per setting");
+      }
+      for (const Json& entry : entries) read_setting(entry, summary);
+    }
+    if (fs::exists(sensitivity)) read_sensitivity(sensitivity);
+  }
+
+  void read_setting(const Json& entry, const fs::path& summary) {
+    const std::string setting = pair_name(entry);
+    if (setting.empty()) {
+      throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
+    }
+    const bool is_closed_loop = entry.contains("by_scene") || entry.contains("combo");
+    if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
+    const std::string folder =
+        field(entry, "rules").is_string()
+            ? "rules__" + fs::path(entry["rules"].get<std::string>()).stem().string()
+            : entry["input_fmt"].get<std::string>() + "__" + entry["output_fmt"].get<std::string>();
+    const fs::path stats = path_ / folder / "stats.json";
+    add("settings", {name_, setting, field(entry, "input_fmt"), field(entry, "output_fmt"), field(entry, "action_rmse"),
+                     field(entry, "action_rmse_robot"), field(entry, "nonfinite_observations"),
+                     field(entry, "n_observations"), field(entry, "inference_time_s"), field(entry, "success_rate"),
+                     field(entry, "error"), stats.string()});
+    read_action_errors(entry, setting);
+    const Json scenes = field(entry, "by_scene");
+    for (const auto& [scene, result] : scenes.items()) {
+      add("success", {name_, setting, scene, field(result, "n_success"), field(result, "n_episodes"),
+                      field(result, "success_rate"), field(result, "error")});
+    }
+    // A pair whose server failed has none.
+    if (is_closed_loop && !fs::exists(stats) && (entry.contains("error") || field(entry, "component_rmse").empty())) return;
+    read_statistics(read(stats), stats, setting);
+  }
+
+  // Without a step, of all steps; without a dimension, of all dimensions.
+  void read_action_errors(const Json& entry, const std::string& setting) {
+    const Json by_dimension = field(entry, "action_rmse_by_dimension"), by_step = field(entry, "action_rmse_by_step");
+    for (std::size_t i = 0; i < by_dimension.size(); ++i) add("actions", {name_, setting, {}, i, by_dimension[i]});
+    for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, by_step[i]});
+    const Json by_both = field(entry, "action_rmse_by_step_and_dimension");
+    for (std::size_t step = 0; step < by_both.size(); ++step) {
+      for (std::size_t i = 0; i < by_both[step].size(); ++i) add("actions", {name_, setting, step, i, by_both[step][i]});
+    }
+  }
+
+  void read_statistics(const Json& content, const fs::path& file, const std::string& setting) {
+    if (!is_statistics(content)) {
+      throw std::runtime_error(file.string() + ": found no 'layers' and 'components', expected statistics");
+    }
+    const Json meta = field(content, "meta");
+    // What all settings of a run share; how it was run comes from the first.
+    if (meta.is_object() && data_.runs.back()["meta"].empty()) data_.runs.back()["meta"] = meta;
+    for (const Json& row : rows_of(content, "components", file)) {
+      add("components", {name_, setting, "linear", field(row, "component"), field(row, "mean_rmse")});
+    }
+    if (content.contains("components_attention")) {
+      for (const Json& row : rows_of(content, "components_attention", file)) {
+        add("components", {name_, setting, "attention", field(row, "component"), field(row, "mean_rmse")});
+      }
+    }
+    for (const Json& row : rows_of(content, "layers", file)) {
+      if (!field(row, "layer").is_string() || !field(row, "component").is_string()) {
+        throw std::runtime_error(file.string() + ": a row of 'layers' has no 'layer' and 'component'");
+      }
+      add("layers", {name_, setting, row.value("kind", "linear"), row["component"], row["layer"], field(row, "n_calls"),
+                     field(row, "rmse"), field(row, "rel_rmse"), field(row, "nonfinite")});
+    }
+  }
+
+  void read_sensitivity(const fs::path& file) {
+    const Json ranking = read(file);
+    if (!ranking.is_array()) throw std::runtime_error(file.string() + ": found no list, expected a ranking");
+    std::size_t rank = 0;
+    for (const Json& entry : ranking) {
+      const bool is_layer = field(entry, "layer").is_string();
+      const Json name = field(entry, is_layer ? "layer" : "component");
+      if (!name.is_string()) throw std::runtime_error(file.string() + ": an entry has neither layer nor component");
+      if (rank == 0) {
+        const fs::path stats = path_ / (is_layer ? "layers" : "components") / name.get<std::string>() / "stats.json";
+        data_.runs.back()["meta"] = field(read(stats), "meta");
+      }
+      add("sensitivity", {name_, pair_name(entry), ++rank, is_layer ? "layer" : "component", name,
+                          field(entry, "component"), field(entry, "action_rmse")});
+    }
+  }
+
+  void read_file() {
+    const Json content = read(path_);
+    if (is_statistics(content)) {
+      data_.runs.back()["kind"] = "statistics";
+      Json pair = field(content, "meta");
+      if (pair_name(pair).empty()) pair = pair_in(path_.stem().string());
+      if (pair_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
+      const std::string setting = pair_name(pair).empty() ? path_.stem().string() : pair_name(pair);
+      add("settings", {name_, setting, field(pair, "input_fmt"), field(pair, "output_fmt"), {}, {}, {}, {}, {}, {}, {},
+                       path_.string()});
+      return read_statistics(content, path_, setting);
+    }
+    std::vector<Json> records;
+    const auto note = [&](const Json& record) {
+      if (record.is_object() && record.contains("stages") && record.contains("seconds")) records.push_back(record);
+    };
+    note(content);
+    if (content.is_object()) std::ranges::for_each(content, note);
+    if (records.empty()) {
+      throw std::runtime_error(path_.string() + ": found neither statistics nor records of pi0 bench, expected a file of "
+                               "--stats-output, of pi0-quant's, or of pi0 bench --json");
+    }
+    data_.runs.back()["kind"] = "bench";
+    data_.runs.back()["meta"] = field(records.front(), "settings");
+    for (const Json& record : records) {
+      const std::string mode = record.value("mode", "");
+      for (const auto& [stage, seconds] : record["stages"].items()) add("stages", {name_, mode, stage, seconds});
+    }
+  }
+
+  ReportData data_;
+  std::map<std::string, std::size_t> tables_;
+  fs::path path_;
+  std::string name_;  // of the run that is read
+};
+
+}  // namespace
+
+const ReportTable* ReportData::find(const std::string& table) const {
+  const auto found = std::ranges::find(tables, table, &ReportTable::name);
+  return found == tables.end() ? nullptr : &*found;
+}
+
+ReportData read_results(const std::vector<fs::path>& paths) {
+  Reader reader;
+  for (const fs::path& path : paths) reader.read_result(path);
+  return reader.result();
+}
+
+}  // namespace pi0::tools
