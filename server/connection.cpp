@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "protocol/openpi_messages.h"
 #include "server/handshake.h"
@@ -39,6 +40,8 @@ using boost::system::error_code;
 using boost::system::system_error;
 using websocket::close_code;
 using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t chunk_bytes = 64 << 10;  // read from a socket at once
 
 class TooManyWait : public std::exception {};
 
@@ -62,7 +65,7 @@ std::string error_text(const std::exception& error) {
 struct Message {
   explicit Message(Backlog& backlog) : share(backlog) {}
 
-  beast::flat_buffer bytes;
+  std::vector<std::uint8_t> bytes;
   Backlog::Share share;
   bool is_text = false;
   Clock::time_point arrived;
@@ -234,10 +237,14 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // notices that the client is gone.
   asio::awaitable<void> read_requests() {
     try {
+      // A buffer that grows in Beast would throw in its own code when memory ends, where nobody catches.
+      std::vector<std::uint8_t> chunk(chunk_bytes);
       while (!close_sent_) {
         Message message(service_.backlog);
         do {
-          message.share.add(co_await ws_.async_read_some(message.bytes, /*limit=*/0, use_awaitable));
+          const std::size_t size = co_await ws_.async_read_some(asio::buffer(chunk), use_awaitable);
+          message.share.add(size);
+          message.bytes.insert(message.bytes.end(), chunk.begin(), chunk.begin() + static_cast<std::ptrdiff_t>(size));
           heard_ = true;
           if (service_.backlog.is_full()) throw TooManyWait();
         } while (!ws_.is_message_done());
@@ -257,9 +264,9 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       spdlog::warn("{}: refused: the requests that wait have more than {} bytes", peer_,
                    service_.options.max_waiting_bytes);
       close(close_code::try_again_later, "too many requests wait");
-    } catch (const std::exception& error) {  // no memory for the message
-      spdlog::error("{}: {}", peer_, error.what());
-      close(close_code::internal_error, {});
+    } catch (const std::exception& error) {
+      spdlog::error("{}: no memory for its message: {}", peer_, error.what());
+      close(close_code::internal_error, "no memory for the message");
     }
     reading_ = false;
     withdraw();
@@ -326,9 +333,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     if (message.is_text) {
       throw protocol::ProtocolError("message: found text, expected a binary msgpack map");
     }
-    const auto bytes = message.bytes.data();
-    return protocol::decode({static_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
-                            service_.options.decode_limits);
+    return protocol::decode(message.bytes, service_.options.decode_limits);
   }
 
   // Waits for this request's turn and its inference. Nothing when it was taken back before that.

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <stdexcept>
 #include <string>
@@ -43,6 +44,10 @@ void Listener::stop() {
   }
 }
 
+bool Listener::has_connections() const {
+  return !std::ranges::all_of(connections_, [](const auto& connection) { return connection.expired(); });
+}
+
 void Listener::accept_next() {
   acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
     if (!acceptor_.is_open()) return;
@@ -54,8 +59,12 @@ void Listener::accept_next() {
     }
     connections_.remove_if([](const auto& connection) { return connection.expired(); });
     const bool full = connections_.size() >= service_.options.max_connections;
-    connections_.push_back(open_connection(std::move(socket), service_,
-                                           full ? Upgrades::refused : Upgrades::accepted));
+    try {
+      connections_.push_back(open_connection(std::move(socket), service_,
+                                             full ? Upgrades::refused : Upgrades::accepted));
+    } catch (const std::exception& failure) {  // no memory
+      spdlog::error("cannot serve a connection: {}", failure.what());
+    }
     accept_next();
   });
 }

@@ -82,6 +82,7 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
   server.add_gauge({"pi0_component_rmse",
                     "Mean RMSE of a component's layers against full precision; NaN when one is not finite.",
                     [&] { return component_rmse(session.snapshot()); }});
+  server.on_second_signal([&] { session.write(); });
   server.on_signal(SIGUSR1, [&] { session.write(); });
   if (interval_seconds > 0) {
     server.every(std::chrono::milliseconds(static_cast<std::int64_t>(interval_seconds * 1000)),

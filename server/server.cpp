@@ -7,6 +7,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <cstdlib>
 #include <deque>
 #include <optional>
 #include <utility>
@@ -52,6 +53,8 @@ class Server::Impl {
     watch_signal(watched, std::move(work));
   }
 
+  void on_second_signal(std::function<void()> work) { last_work_ = std::move(work); }
+
   void every(std::chrono::milliseconds interval, std::function<void()> work) {
     repeat(timers_.emplace_back(io_), interval, std::move(work));
   }
@@ -63,6 +66,12 @@ class Server::Impl {
       if (error) return;  // stop() came first
       spdlog::info("{}: no new requests; a second signal ends at once",
                    signal == SIGINT ? "SIGINT" : "SIGTERM");
+      watch_signal(signals_, [this] {
+        spdlog::warn("a second signal: the request in hand gets no answer");
+        run_safely(last_work_);
+        spdlog::shutdown();
+        std::_Exit(1);
+      });
       shut_down();
     });
     listener_.accept_next();
@@ -70,6 +79,16 @@ class Server::Impl {
     spdlog::info("open to {}, {}, {}", options_.host == "0.0.0.0" ? "every network this machine is on" : options_.host,
                  options_.api_key.empty() ? "without an API key" : "with an API key",
                  options_.tls_certificates.empty() ? "not encrypted" : "with TLS");
+    // A second signal is waited for until then, so it is not work that keeps the loop going.
+    while (!stopping_ || listener_.has_connections()) {
+      try {
+        if (io_.run_one() == 0) break;
+      } catch (const std::exception& error) {  // no memory for one client's work: the others go on
+        spdlog::error("{}", error.what());
+      }
+    }
+    signals_.clear();  // the default action is back
+    signals_.cancel();
     io_.run();
     spdlog::info("all connections are closed");
   }
@@ -108,16 +127,17 @@ class Server::Impl {
   }
 
   void shut_down() {
+    stopping_ = true;
     for (asio::steady_timer& timer : timers_) timer.cancel();
     for (asio::signal_set& signals : other_signals_) signals.cancel();
-    signals_.clear();  // the default action is back
-    signals_.cancel();
     listener_.stop();
   }
 
   const ServerOptions options_;
   asio::io_context io_{1};
   asio::signal_set signals_{io_};
+  bool stopping_ = false;
+  std::function<void()> last_work_ = [] {};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()
   Metrics metrics_;
@@ -139,6 +159,9 @@ void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
 void Server::add_gauge(Gauge gauge) { impl_->add_gauge(std::move(gauge)); }
 void Server::on_signal(int signal, std::function<void()> work) {
   impl_->on_signal(signal, std::move(work));
+}
+void Server::on_second_signal(std::function<void()> work) {
+  impl_->on_second_signal(std::move(work));
 }
 void Server::every(std::chrono::milliseconds interval, std::function<void()> work) {
   impl_->every(interval, std::move(work));

@@ -51,11 +51,12 @@ class Server {
   void add_route(Route route);  // /healthz and /metrics are there already
   void add_gauge(Gauge gauge);  // to /metrics
   void on_signal(int signal, std::function<void()> work);
+  void on_second_signal(std::function<void()> work);  // then the process ends, with exit code 1
   void every(std::chrono::milliseconds interval, std::function<void()> work);
 
   // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted,
   // requests whose inference runs are answered, all others are dropped, and every connection is
-  // closed with 1001. A second signal has its default action and ends the process.
+  // closed with 1001. A second signal ends the process at once.
   void run();
 
   void stop();  // from any thread

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/bus_errors.h"
+
 namespace pi0::tools {
 namespace {
 
@@ -22,6 +24,8 @@ std::string with_dashes(std::string argument) {
 }  // namespace
 
 int run_program(CLI::App& app, int argc, char** argv) {
+  const std::string name = app.get_name();
+  explain_bus_errors(name.c_str());
   std::vector<std::string> arguments;
   for (int i = argc - 1; i > 0; --i) arguments.push_back(with_dashes(argv[i]));  // CLI11: reversed
   try {

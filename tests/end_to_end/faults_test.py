@@ -1,0 +1,117 @@
+"""What happens to pi0-server from outside: signals, disks, memory, ports. It says what, keeps going where it can, and loses nothing."""
+
+import json
+import pathlib
+import resource
+import signal
+import socket
+import subprocess
+import unittest
+
+import numpy as np
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+from websockets.exceptions import ConnectionClosed
+
+from support import PROGRAMS, POLICIES, TemporaryFolderTest, free_port, golden_request, run, serve, small_disk, wait_until
+
+NAME = "pi05_droid_jointpos_polaris"
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
+E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
+REQUEST = golden_request(POLICIES / NAME)
+
+
+class FaultsTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.disk = self.folder / "disk"
+        self.disk.mkdir()
+        self.stats = self.disk / "stats.json"
+
+    def client(self, server):
+        return WebsocketClientPolicy("127.0.0.1", server.port)
+
+    def test_a_disk_full_of_statistics_stops_no_request_and_keeps_the_earlier_file(self):
+        with small_disk(self.disk, 100_000) as change:
+            with serve(*MODEL, *E4M3, "--num-steps", 1, "--stats-output", self.stats) as server:
+                client = self.client(server)
+                client.infer(REQUEST)
+                server.process.send_signal(signal.SIGUSR1)
+                wait_until(self.stats.exists, "statistics")
+                earlier = json.loads(self.stats.read_text())
+                (self.disk / "other").write_bytes(bytes(60_000))
+                server.process.send_signal(signal.SIGUSR1)
+                wait_until(lambda: "No space left on device" in server.log_text(), "an error in the log")
+                client.infer(REQUEST)
+                self.assertEqual(json.loads(self.stats.read_text()), earlier)
+                change("size=1m")
+                self.assertEqual(server.stop(), 0)
+            self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 2)
+
+    def test_statistics_whose_folder_is_gone_at_the_end_are_still_printed(self):
+        process = subprocess.Popen(
+            [*map(str, [PROGRAMS / "pi0-server", *MODEL, *E4M3, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1",
+                        "--stats-output", self.stats, "--log-file", self.folder / "log"])],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        log = self.folder / "log"
+        port = wait_until(lambda: log.exists() and "serving on 127.0.0.1:" in log.read_text(), "the server") and int(
+            log.read_text().split("serving on 127.0.0.1:")[1].split()[0]
+        )
+        WebsocketClientPolicy("127.0.0.1", port).infer(REQUEST)
+        self.disk.rmdir()
+        process.terminate()
+        table, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn(str(self.stats), errors)
+        self.assertIn("action_expert", table)
+
+    def test_a_second_signal_ends_at_once_with_the_statistics_so_far(self):
+        with serve(*MODEL, *E4M3, "--num-steps", 1000, "--kernels", "reference", "--stats-output", self.stats) as server:
+            busy = self.client(server)
+            busy._ws.send(busy._packer.pack(REQUEST))
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "a second signal ends at once" in server.log_text(), "the first signal")
+            self.assertIsNone(server.process.poll())
+            self.assertEqual(server.stop(signal.SIGTERM), 1)
+            self.assertIn("the request in hand gets no answer", server.log_text())
+        self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 0)
+
+    def test_sigterm_with_fifty_connections_closes_them_all(self):
+        with serve(*MODEL, *E4M3, "--num-steps", 1, "--stats-output", self.stats) as server:
+            clients = [self.client(server) for _ in range(50)]
+            clients[7].infer(REQUEST)
+            server.process.send_signal(signal.SIGTERM)
+            for client in clients:
+                with self.assertRaises(ConnectionClosed) as closed:
+                    client._ws.recv()
+                self.assertEqual(closed.exception.rcvd.code, 1001)
+            self.assertEqual(server.process.wait(timeout=60), 0)
+        self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
+
+    def test_a_taken_port_is_named(self):
+        port = free_port()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            done = run("pi0-server", *MODEL, "--host", "127.0.0.1", "--port", port)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"port {port} on 127.0.0.1 is taken", done.stderr)
+
+    def test_no_memory_for_a_request_costs_that_request(self):
+        with serve(*MODEL, "--num-steps", 1) as server:
+            client = self.client(server)
+            expected = client.infer(REQUEST)["actions"]
+            pages = int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+            little = pages * resource.getpagesize() + 50_000_000, resource.RLIM_INFINITY
+            resource.prlimit(server.process.pid, resource.RLIMIT_AS, little)
+            with self.assertRaises(ConnectionClosed) as closed:
+                self.client(server).infer({**REQUEST, "ignored": np.zeros(120_000_000, np.uint8)})
+            self.assertEqual((closed.exception.rcvd.code, closed.exception.rcvd.reason), (1011, "no memory for the message"))
+            unlimited = resource.RLIM_INFINITY, resource.RLIM_INFINITY
+            resource.prlimit(server.process.pid, resource.RLIMIT_AS, unlimited)
+            np.testing.assert_array_equal(client.infer(REQUEST)["actions"], expected)
+            self.assertEqual(server.stop(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

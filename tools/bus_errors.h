@@ -1,0 +1,11 @@
+// What happens when a mapped file is cut short while it is read: the system sends SIGBUS, and no C++
+// error can come of it.
+#pragma once
+
+namespace pi0::tools {
+
+// From now on SIGBUS ends this program with exit code 1 and a line on stderr that names the file.
+// `program` must outlive it.
+void explain_bus_errors(const char* program);
+
+}  // namespace pi0::tools
