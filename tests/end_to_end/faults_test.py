@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import unittest
+import urllib.request
 
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
@@ -29,6 +30,10 @@ class FaultsTest(TemporaryFolderTest):
 
     def client(self, server):
         return WebsocketClientPolicy("127.0.0.1", server.port)
+
+    def metrics(self, server):
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+            return answer.read().decode()
 
     def test_a_disk_full_of_statistics_stops_no_request_and_keeps_the_earlier_file(self):
         with small_disk(self.disk, 100_000) as change:
@@ -67,8 +72,10 @@ class FaultsTest(TemporaryFolderTest):
 
     def test_a_second_signal_ends_at_once_with_the_statistics_so_far(self):
         with serve(*MODEL, *E4M3, "--num-steps", 1000, "--kernels", "reference", "--stats-output", self.stats) as server:
-            busy = self.client(server)
-            busy._ws.send(busy._packer.pack(REQUEST))
+            clients = [self.client(server) for _ in range(2)]
+            for client in clients:
+                client._ws.send(client._packer.pack(REQUEST))
+            wait_until(lambda: "pi0_queue_length 1\n" in self.metrics(server), "one request in hand, one waiting")
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "a second signal ends at once" in server.log_text(), "the first signal")
             self.assertIsNone(server.process.poll())
