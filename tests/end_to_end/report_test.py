@@ -15,7 +15,7 @@ ORIGINALS = POLICIES / NAME / "stats_float8_e4m3__float16.json"
 # What a browser is asked once the page has drawn itself: whether a pointer and a key show a value, and what is
 # wider than the window.
 PROBE = """<script>
-setTimeout(() => {
+{
   const chart = document.querySelector("svg[tabindex]"), box = chart.getBoundingClientRect();
   const tip = document.getElementById("tip");
   chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + 100, clientY: box.top + 80}));
@@ -24,14 +24,16 @@ setTimeout(() => {
   chart.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
   const seen = {pointed, keyed: tip.textContent, sections: [...document.querySelectorAll("h2")].map((h) => h.textContent)};
   document.querySelectorAll("details").forEach((details) => { details.open = true; });
-  setTimeout(() => {
+  const look = () => {
     seen.rows = [...document.querySelectorAll("details")].map((details) => details.querySelectorAll("tbody tr").length);
+    if (!seen.rows.every((count) => count > 0)) return setTimeout(look, 50);
     seen.wide = [...document.querySelectorAll("body *")].filter((element) =>
       !element.closest(".scroll") && element.getBoundingClientRect().right > innerWidth + 1).map((element) => element.outerHTML);
     seen.width = [document.documentElement.scrollWidth, innerWidth];
     document.documentElement.dataset.seen = JSON.stringify(seen);
-  }, 200);
-}, 500);
+  };
+  look();
+}
 </script>"""
 
 
@@ -174,7 +176,7 @@ class ReportTest(TemporaryFolderTest):
                            f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
                            f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", probed.as_uri()]  # fmt: skip
                 done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
-                self.assertNotIn("CONSOLE", done.stderr)
+                self.assertNotIn("CONSOLE", done.stderr)  # where script errors go
                 root = re.search(r"<html[^>]*>", done.stdout).group()
                 self.assertIn(f'data-theme="{"light" if scheme else "dark"}"', root)
                 self.assertIn('data-ready="yes"', root)

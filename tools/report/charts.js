@@ -148,6 +148,7 @@ function interactive(controls, draw) {
     }
     box.replaceChildren(bar);
     box.append(...draw(chosen).filter((part) => part !== null));
+    if (box.isConnected) drawFitted();
   };
   update();
   return box;
@@ -155,6 +156,7 @@ function interactive(controls, draw) {
 
 function section(title, explanation, ...parts) {
   document.getElementById("report").append(html("section", {}, html("h2", {}, title), html("p", {}, explanation), ...parts));
+  drawFitted();
 }
 
 // ---- line charts
@@ -261,7 +263,9 @@ function lineChart(series, { title, xLabel, yLabel, width }) {
   return chart;
 }
 
-// A picture that is drawn for the width it has, and again when that changes.
+// A picture that is drawn for the width it has, once that is known, and again when it changes.
+const undrawn = [];
+const drawFitted = () => undrawn.splice(0).forEach((draw) => draw());
 function fitted(caption, draw) {
   const figure = html("figure");
   let drawn = 0;
@@ -271,6 +275,7 @@ function fitted(caption, draw) {
     drawn = width;
     figure.replaceChildren(...(caption ? [html("figcaption", {}, caption)] : []), draw(width));
   };
+  undrawn.push(redraw);
   new ResizeObserver(() => requestAnimationFrame(redraw)).observe(figure);
   return figure;
 }
