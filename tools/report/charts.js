@@ -200,7 +200,7 @@ function lineChart(series, { title, xLabel, yLabel, width }) {
   const isCut = found.some((point) => point.y < least);
   const xs = points.map((point) => point.x), ys = points.map((point) => Math.log10(point.y));
   const xLow = Math.min(...xs), xHigh = Math.max(...xs);
-  const yLow = Math.floor(Math.min(...ys) * 2 - 0.02) / 2, yHigh = Math.max(Math.ceil(Math.max(...ys) * 2 + 0.02) / 2, yLow + 0.5);
+  const yLow = isCut ? Math.log10(least) : Math.floor(Math.min(...ys) * 2 - 0.02) / 2, yHigh = Math.max(Math.ceil(Math.max(...ys) * 2 + 0.02) / 2, yLow + 0.5);
   const x = (value) => left + (xHigh > xLow ? (value - xLow) / (xHigh - xLow) : 0.5) * (width - left - right);
   const y = (value) => top + (1 - (Math.log10(value) - yLow) / (yHigh - yLow)) * (height - top - bottom);
   const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": `${title}. Arrow keys go from point to point.` });
@@ -208,8 +208,9 @@ function lineChart(series, { title, xLabel, yLabel, width }) {
   for (let tick = Math.ceil(yLow / step) * step; tick <= yHigh + 1e-9; tick += step) {
     const at = y(10 ** tick);
     chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }),
-      svg("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, (isCut && at > height - bottom - 12 ? "≤ " : "") + tickText(tick)));
+      svg("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, isCut && at > height - bottom - 14 ? "" : tickText(tick)));
   }
+  if (isCut) chart.append(svg("text", { x: left - 8, y: height - bottom + 4, "text-anchor": "end" }, `≤ ${tickText(yLow)}`));
   const every = Math.max(1, Math.ceil((xHigh - xLow + 1) / Math.max(2, (width - left) / 34)));
   for (let tick = xLow; tick <= xHigh; tick += every) {
     chart.append(svg("text", { x: x(tick), y: height - bottom + 18, "text-anchor": "middle" }, tick));
@@ -404,7 +405,8 @@ function drawProfile() {
       });
       const others = called.filter((row) => row.depth === null).map((row) =>
         ({ name: row.layer, value: row[measure], note: measures[measure], look: 0 }));
-      const named = (text, left) => (left.length === 0 ? null : html("p", {}, `${text}: ${left.map((row) => row.layer).join(", ")}`));
+      const named = (text, left) => (left.length === 0 ? null
+        : html("p", {}, `${text}: ${left.slice(0, 6).map((row) => row.layer).join(", ")}${left.length > 6 ? ` and ${left.length - 6} more in the table` : ""}`));
       return [legend(parts), html("div", { class: "panels" }, ...panels),
         named("Without a finite value", called.filter((row) => !isNumber(row[measure]))),
         named("Exactly zero, which a log axis cannot show", stacked.filter((row) => row[measure] === 0)),
