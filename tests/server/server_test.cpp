@@ -7,6 +7,7 @@
 #include <csignal>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -70,7 +71,8 @@ class RunningServer {
 
 // A client that has read the metadata.
 struct Client : WebSocketClient {
-  explicit Client(const RunningServer& server) : WebSocketClient(server.port()) {
+  explicit Client(const RunningServer& server, std::optional<int> receive_buffer_bytes = {})
+      : WebSocketClient(server.port(), receive_buffer_bytes) {
     REQUIRE(next().kind == "binary");
   }
   std::string ask(const std::string& prompt) {
@@ -363,23 +365,25 @@ TEST_CASE("metrics count what became of every request", "[server][metrics]") {
 
 TEST_CASE("a client that does not read its answer loses its connection and holds up nobody", "[server][limits]") {
   const RunningServer server({.write_timeout = 300ms});
-  Client slow(server);
-  slow.send(request_with_prompt(std::string(std::size_t{15} << 20, 'x')));  // echoed, more than sockets buffer
+  Client slow(server, /*receive_buffer_bytes=*/65536);
+  // Echoed, they are more than any system's send buffer holds.
+  const std::size_t size = std::size_t{15} << 20, count = 4;
+  for (std::size_t i = 0; i < count; ++i) slow.send(request_with_prompt(std::string(size, 'x')));
   Client other(server);
   CHECK(other.ask("meanwhile") == "meanwhile");
   std::this_thread::sleep_for(1s);
   std::string received;
   while (slow.tcp().receive(received, Clock::now() + 10s)) {}
-  CHECK(received.size() < std::size_t{15} << 20);
+  CHECK(received.size() < count * size);
   CHECK(other.ask("afterwards") == "afterwards");
 }
 
 TEST_CASE("a client may be idle for as long as it likes, or as the server allows", "[server][limits]") {
-  RunningServer server({.idle_timeout = 400ms});
+  RunningServer server({.idle_timeout = 1s});
   Client client(server);
   client.send(request_with_prompt("wait"));
   server.policy.wait_for_starts(1);
-  std::this_thread::sleep_for(600ms);  // the model's time is not the client's
+  std::this_thread::sleep_for(1500ms);  // the model's time is not the client's
   server.policy.release();
   CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
   std::this_thread::sleep_for(200ms);
@@ -466,7 +470,7 @@ TEST_CASE("a taken port is named", "[server]") {
 }
 
 TEST_CASE("a client that does not answer pings is closed, one that does is kept", "[server]") {
-  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 200ms});
+  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 400ms});
   Client mute(server);
   Client lively(server);
   lively.send(request_with_prompt("wait"));
@@ -484,12 +488,12 @@ TEST_CASE("a client that does not answer pings is closed, one that does is kept"
 
 TEST_CASE("a client that does not read its answers is cut off", "[server]") {
   RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 200ms});
-  Client client(server);
-  const std::string prompt(std::size_t{15} << 20, 'x');  // more than the socket buffers hold
-  client.send(request_with_prompt(prompt));
+  Client client(server, /*receive_buffer_bytes=*/65536);
+  const std::string prompt(std::size_t{15} << 20, 'x');
+  for (int i = 0; i < 4; ++i) client.send(request_with_prompt(prompt));
   for (int i = 0; i < 12; ++i) client.send(request_with_prompt("too far ahead to be read"));
   std::this_thread::sleep_for(1500ms);
-  CHECK(client.tcp().receive_all().size() < prompt.size());
+  CHECK(client.tcp().receive_all().size() < 4 * prompt.size());
   CHECK(Client(server).ask("others are served") == "others are served");
 }
 

@@ -33,7 +33,12 @@ std::uint64_t read_big_endian(std::string_view bytes) {
 
 }  // namespace
 
-TcpClient::TcpClient(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+TcpClient::TcpClient(std::uint16_t port, std::optional<int> receive_buffer_bytes)
+    : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+  if (receive_buffer_bytes) {
+    const int bytes = *receive_buffer_bytes;
+    ::setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+  }
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
@@ -127,7 +132,8 @@ std::string frame_bytes(std::string_view payload, const Frame& frame) {
   return bytes;
 }
 
-WebSocketClient::WebSocketClient(std::uint16_t port) : tcp_(port) {
+WebSocketClient::WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes)
+    : tcp_(port, receive_buffer_bytes) {
   tcp_.send(upgrade_request());
   const auto deadline = Clock::now() + patience;
   std::size_t end = std::string::npos;

@@ -23,7 +23,9 @@ enum Opcode : std::uint8_t {
 
 class TcpClient {
  public:
-  explicit TcpClient(std::uint16_t port);  // throws std::runtime_error when refused
+  // Throws std::runtime_error when refused. The system makes receive buffers as large as it likes
+  // (tens of megabytes) unless told.
+  explicit TcpClient(std::uint16_t port, std::optional<int> receive_buffer_bytes = {});
   ~TcpClient();
   TcpClient(const TcpClient&) = delete;
   TcpClient& operator=(const TcpClient&) = delete;
@@ -58,7 +60,8 @@ struct Event {
 
 class WebSocketClient {
  public:
-  explicit WebSocketClient(std::uint16_t port);  // shakes hands; the metadata is the first event
+  // Shakes hands; the metadata is the first event.
+  explicit WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes = {});
 
   TcpClient& tcp() { return tcp_; }
   void send(std::string_view payload, const Frame& frame = {});
