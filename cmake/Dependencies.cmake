@@ -43,7 +43,9 @@ if(PI0_WITH_TORCH)
     # at::parallel_for is compiled into its callers, serial without this. It must share LibTorch's own
     # OpenMP runtime: the idle threads of two spin in each other's way.
     file(GLOB PI0_TORCH_GOMP "${TORCH_INSTALL_PREFIX}/lib/libgomp*.so*")
-    if(PI0_TORCH_GOMP)
+    if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # Another compiler's OpenMP is another runtime: without one, loops run on one thread.
+    elseif(PI0_TORCH_GOMP)
       list(GET PI0_TORCH_GOMP 0 PI0_TORCH_GOMP)
       target_compile_options(pi0_torch INTERFACE -fopenmp)
       target_link_libraries(pi0_torch INTERFACE "${PI0_TORCH_GOMP}")

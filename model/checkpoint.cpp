@@ -1,8 +1,8 @@
 #include "model/checkpoint.h"
 
 #include <algorithm>
-#include <fstream>
-#include <nlohmann/json.hpp>
+
+#include "model/json_fields.h"
 
 namespace pi0::model {
 namespace {
@@ -19,12 +19,11 @@ constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head
 
 // Shard file to the tensor names that the index places there.
 std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
-  std::ifstream stream(path);
-  nlohmann::json json;
+  Json json;
   try {
-    json = nlohmann::json::parse(stream);
-  } catch (const nlohmann::json::exception& error) {
-    throw CheckpointError(path.string() + ": is not JSON: " + error.what());
+    json = read_json(path);
+  } catch (const JsonFileError& error) {
+    throw CheckpointError(error.what());
   }
   if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object() ||
       json["weight_map"].empty()) {
@@ -34,7 +33,7 @@ std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     const fs::path shard = file.is_string() ? fs::path(file.get<std::string>()) : fs::path();
     if (shard.empty() || shard.filename() != shard) {
-      throw CheckpointError(path.string() + ": tensor '" + tensor + "' is placed in " + file.dump() +
+      throw CheckpointError(path.string() + ": tensor '" + tensor + "' is placed in " + shown(file) +
                             ", expected the name of a file beside the index");
     }
     shards[shard.string()].insert(tensor);

@@ -7,12 +7,30 @@
 
 namespace pi0::model {
 
-Json parse_json(const std::string& text, const std::string& source) {
+Json parse_json(std::string_view text, const std::string& source) {
+  constexpr int max_nesting = 64;
+  std::vector<std::set<std::string>> keys;  // of the objects around the place that is read
+  const auto check = [&](int nesting, Json::parse_event_t event, Json& parsed) {
+    if (nesting > max_nesting) throw JsonFileError(source + ": is nested more than 64 deep");
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      throw JsonFileError(source + ": names '" + parsed.get<std::string>() + "' twice");
+    }
+    return true;
+  };
   try {
-    return Json::parse(text);
+    return Json::parse(text, check);
   } catch (const Json::exception& error) {
     throw JsonFileError(source + ": is not valid JSON: " + error.what());
   }
+}
+
+std::string shown(const Json& value) {
+  constexpr std::size_t longest = 200;
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  if (text.size() > longest) text.replace(longest, text.npos, "...");
+  return text;
 }
 
 Json read_json(const std::filesystem::path& file) {
@@ -32,7 +50,7 @@ std::string without_python_numbers(const std::string& text) {
 
 JsonFields::JsonFields(const Json& object, std::string where)
     : object_(object), where_(std::move(where)) {
-  if (!object.is_object()) refuse("is " + object.dump() + ", expected an object");
+  if (!object.is_object()) refuse("is " + shown(object) + ", expected an object");
 }
 
 bool JsonFields::has(const std::string& key) {
@@ -99,7 +117,7 @@ void JsonFields::finish() const {
 }
 
 void JsonFields::mistyped(const std::string& key, const std::string& expected) {
-  refuse("'" + key + "' is " + value(key).dump() + ", expected " + expected);
+  refuse("'" + key + "' is " + shown(value(key)) + ", expected " + expected);
 }
 
 void JsonFields::refuse(const std::string& what) const { throw JsonFileError(where_ + ": " + what); }

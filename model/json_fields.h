@@ -8,6 +8,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace pi0::model {
@@ -18,9 +19,13 @@ class JsonFileError : public std::invalid_argument {
   using invalid_argument::invalid_argument;
 };
 
-// `source` names the text in messages. Both throw JsonFileError.
-Json parse_json(const std::string& text, const std::string& source);
+// Stricter than JSON: no object has a key twice, of which parsers keep one, and nothing is nested more
+// than 64 deep. `source` names the text in messages. Both throw JsonFileError.
+Json parse_json(std::string_view text, const std::string& source);
 Json read_json(const std::filesystem::path& file);
+
+// A value as messages show it: cut when it is long.
+std::string shown(const Json& value);
 
 // Python's json module writes NaN and Infinity, which JSON has no words for: null instead.
 std::string without_python_numbers(const std::string& text);

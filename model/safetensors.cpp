@@ -10,15 +10,16 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <system_error>
+
+#include "model/json_fields.h"
 
 namespace pi0::model {
 namespace {
 
-using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 // Pages of a map that were read: the system may have them back, and reads them again if asked.
@@ -67,22 +68,11 @@ const char* name_of(at::ScalarType dtype) {
   throw CheckpointError(path.string() + ": " + what);
 }
 
-// JSON allows a key twice and parsers keep one; in a header that hides a tensor, so it is refused.
-Json parse_header(const fs::path& path, const char* begin, std::size_t size) {
-  std::vector<std::set<std::string>> keys;
-  const auto refuse_repeats = [&](int, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key &&
-        !keys.back().insert(parsed.get<std::string>()).second) {
-      fail(path, "header names '" + parsed.get<std::string>() + "' twice");
-    }
-    return true;
-  };
+Json parse_header(const fs::path& path, std::string_view text) {
   try {
-    return Json::parse(begin, begin + size, refuse_repeats);
-  } catch (const Json::exception& error) {
-    fail(path, std::string("header is not JSON: ") + error.what());
+    return parse_json(text, path.string() + ": header");
+  } catch (const JsonFileError& error) {
+    throw CheckpointError(error.what());
   }
 }
 
@@ -92,11 +82,11 @@ std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& te
   constexpr std::uint64_t max_size = std::uint64_t{1} << 62;
   std::vector<std::int64_t> sizes;
   if (!field.is_array()) {
-    fail(path, "tensor '" + tensor + "': " + key + " is " + field.dump() + ", expected a list");
+    fail(path, "tensor '" + tensor + "': " + key + " is " + shown(field) + ", expected a list");
   }
   for (const Json& item : field) {
     if (!item.is_number_unsigned() || item.get<std::uint64_t>() > max_size) {
-      fail(path, "tensor '" + tensor + "': " + key + " is " + field.dump() +
+      fail(path, "tensor '" + tensor + "': " + key + " is " + shown(field) +
                      ", expected non-negative integers");
     }
     sizes.push_back(item.get<std::int64_t>());
@@ -109,16 +99,16 @@ SafetensorsFile::Entry read_entry(const fs::path& path, const std::string& name,
   const auto refuse = [&](const std::string& what) { fail(path, "tensor '" + name + "': " + what); };
   if (!fields.is_object() || fields.size() != 3 || !fields.contains("dtype") ||
       !fields.contains("shape") || !fields.contains("data_offsets")) {
-    refuse("header entry is " + fields.dump() + ", expected dtype, shape and data_offsets");
+    refuse("header entry is " + shown(fields) + ", expected dtype, shape and data_offsets");
   }
   const auto dtype =
       fields["dtype"].is_string() ? dtype_of(fields["dtype"].get<std::string>()) : std::nullopt;
-  if (!dtype) refuse("dtype " + fields["dtype"].dump() + " is unknown");
+  if (!dtype) refuse("dtype " + shown(fields["dtype"]) + " is unknown");
 
   SafetensorsFile::Entry entry{*dtype, read_sizes(path, name, fields["shape"], "shape")};
   const auto offsets = read_sizes(path, name, fields["data_offsets"], "data_offsets");
   if (offsets.size() != 2 || offsets[0] > offsets[1]) {
-    refuse("data_offsets are " + fields["data_offsets"].dump() + ", expected [begin, end]");
+    refuse("data_offsets are " + shown(fields["data_offsets"]) + ", expected [begin, end]");
   }
   std::int64_t bytes = static_cast<std::int64_t>(c10::elementSize(*dtype));
   for (const std::int64_t size : entry.shape) {
@@ -213,7 +203,7 @@ SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
                            ": truncated, or not a safetensors file"));
     }
     const auto* text = reinterpret_cast<const char*>(data_) + 8;
-    const Json header = parse_header(path_, text, header_bytes);
+    const Json header = parse_header(path_, {text, header_bytes});
     if (!header.is_object()) fail(path_, "header is not a JSON object");
     const std::size_t data_start = 8 + header_bytes;
     for (const auto& [name, fields] : header.items()) {
@@ -317,7 +307,7 @@ void write_safetensors(const fs::path& path, const std::vector<SafetensorsPart>&
 void write_safetensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
   std::vector<SafetensorsPart> parts;
   for (const auto& [name, tensor] : tensors) {
-    parts.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }});
+    parts.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [values = tensor] { return values; }});
   }
   write_safetensors(path, parts);
 }

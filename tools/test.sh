@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs every test: first the rooms without LibTorch under ThreadSanitizer, then all.
+# Sets up, builds and runs every test: first the rooms without LibTorch under ThreadSanitizer, then the fuzzers,
+# half a minute each, then all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
@@ -11,7 +12,7 @@ if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/
 fi
 
 . tools/packages.sh
-install_packages $(missing_packages openssl)
+install_packages $(missing_packages openssl clang-14 libclang-rt-14-dev)
 missing=$(missing_packages chromium fonts-dejavu-core haproxy munge prometheus slurm-wlm)
 if [ ! -d /run/systemd/system ]; then
   install_packages $missing
@@ -22,5 +23,9 @@ fi
 cmake --preset tsan >build/configure.log
 cmake --build --preset tsan -j "$(nproc)"
 ctest --preset tsan
+
+Torch_DIR=$(sed -n 's/^Torch_DIR:PATH=//p' build/release/CMakeCache.txt) cmake --preset fuzz >build/configure.log
+cmake --build --preset fuzz -j "$(nproc)"
+ctest --preset fuzz
 
 ctest --preset release

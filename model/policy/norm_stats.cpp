@@ -1,7 +1,6 @@
 #include "model/policy/norm_stats.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "model/json_fields.h"
 #include "model/text_file.h"
@@ -9,7 +8,7 @@
 namespace pi0::policy {
 namespace {
 
-using Json = nlohmann::json;
+using model::Json;
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what) {
   throw NormStatsError(where + ": " + what);
@@ -23,9 +22,9 @@ Json parse(const std::filesystem::path& file) {
   }
   try {
     // As null, numbers that are not finite reach the check that can name their key.
-    return Json::parse(model::without_python_numbers(model::read_file(file)));
-  } catch (const Json::exception& error) {
-    refuse(file.string(), std::string("is not valid JSON: ") + error.what());
+    return model::parse_json(model::without_python_numbers(model::read_file(file)), file.string());
+  } catch (const model::JsonFileError& error) {
+    throw NormStatsError(error.what());
   } catch (const std::runtime_error& error) {
     throw NormStatsError(error.what());
   }
@@ -50,7 +49,7 @@ std::vector<double> numbers(const Json& list, const std::string& where) {
     const double value = item.is_number() ? item.get<double>() : NAN;
     if (!std::isfinite(value)) {
       refuse(where + "[" + std::to_string(values.size()) + "]",
-             "is " + (item.is_null() ? "not finite" : item.dump()) + ", expected a finite number");
+             "is " + (item.is_null() ? "not finite" : model::shown(item)) + ", expected a finite number");
     }
     values.push_back(value);
   }

@@ -92,7 +92,7 @@ TEST_CASE("tied, sharded, prefixed and headless files hold the same model", "[ch
   test::write_all(index, R"({"weight_map":{"a":"../elsewhere.safetensors"}})");
   CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("beside the index"));
   test::write_all(index, "{");
-  CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("not JSON"));
+  CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("not valid JSON"));
 }
 
 TEST_CASE("the dtype of a file changes nothing that its rounding does not", "[checkpoint]") {

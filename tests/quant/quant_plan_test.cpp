@@ -82,6 +82,8 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   };
   refuses("{", "not valid JSON");
   refuses("[]", "expected");
+  refuses(R"({"rules":[{"match":"a","match":"b","off":true}]})", "names 'match' twice");
+  refuses(R"({"rules":[{"match":)" + std::string(100'000, '[') + "]}", "nested more than 64 deep");
   refuses(R"({"rules":[]})", "at least one");
   refuses(R"({"rules":[{"match":"*","off":true}], "more":1})", "unknown key 'more'");
   refuses(R"({"rules":[{}]})", "'rules' entry 1");

@@ -1,0 +1,12 @@
+# configs/{policies,robots}/*.json travel inside the library, so that programs find them without a path.
+function(embed_configs folder variable)
+  file(GLOB files CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/configs/${folder}/*.json")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
+  set(entries "")
+  foreach(file IN LISTS files)
+    get_filename_component(name "${file}" NAME_WE)
+    file(READ "${file}" json)
+    string(APPEND entries "      {\"${name}\", R\"json(${json})json\"},\n")
+  endforeach()
+  set(${variable} "${entries}" PARENT_SCOPE)
+endfunction()
