@@ -184,7 +184,11 @@ class Reader {
       if (!name.is_string()) throw std::runtime_error(file.string() + ": an entry has neither layer nor component");
       if (rank == 0) {
         const fs::path stats = path_ / (is_layer ? "layers" : "components") / name.get<std::string>() / "stats.json";
-        data_.runs.back()["meta"] = field(read(stats), "meta");
+        Json meta = field(read(stats), "meta");
+        if (meta.is_object()) {
+          for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
+        }
+        data_.runs.back()["meta"] = std::move(meta);
       }
       add("sensitivity", {name_, pair_name(entry), ++rank, is_layer ? "layer" : "component", name,
                           field(entry, "component"), field(entry, "action_rmse")});
