@@ -44,6 +44,7 @@ Json read_json(const std::filesystem::path& file) {
 }
 
 std::string without_python_numbers(const std::string& text) {
+  if (text.find("NaN") == text.npos && text.find("Infinity") == text.npos) return text;
   static const std::regex not_finite(R"(-?\bInfinity\b|\bNaN\b)");
   return std::regex_replace(text, not_finite, "null");
 }

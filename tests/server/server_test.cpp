@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <functional>
@@ -412,6 +413,55 @@ TEST_CASE("requests that wait have a limit for all clients together", "[server][
   CHECK(std::get<std::string>(*first.next_answer().find("actions")).size() == 600'000);
   Client third(server);
   CHECK(third.ask(std::string(600'000, 'd')).size() == 600'000);
+}
+
+TEST_CASE("under load every client has its own answers, whatever others send", "[server][load]") {
+  const RunningServer server({}, {}, /*max_batch=*/4);
+  constexpr int good_clients = 6, requests_each = 100, rounds = 40;
+  std::atomic<int> answers = 0, refusals = 0, failures = 0;
+  const auto in_thread = [&](const std::function<void()>& work) {
+    return std::thread([&failures, work] {
+      try {
+        work();
+      } catch (const std::exception&) {
+        ++failures;
+      }
+    });
+  };
+  std::vector<std::thread> threads;
+  for (int client_number = 0; client_number < good_clients; ++client_number) {
+    threads.push_back(in_thread([&, client_number] {
+      WebSocketClient client(server.port());
+      client.next();
+      for (int i = 0; i < requests_each; ++i) {
+        const std::string prompt = std::to_string(client_number) + "/" + std::to_string(i);
+        client.send(request_with_prompt(prompt));
+        if (std::get<std::string>(*client.next_answer().find("actions")) == prompt) ++answers;
+      }
+    }));
+  }
+  threads.push_back(in_thread([&] {
+    for (int i = 0; i < rounds; ++i) {
+      WebSocketClient client(server.port());
+      client.next();
+      i % 2 == 0 ? client.send("\xc1") : client.send(request_with_prompt("fail"));
+      if (client.next().kind == "text" && client.next().kind == "close 1011") ++refusals;
+    }
+  }));
+  threads.push_back(in_thread([&] {  // gone in the middle of a message, or before its answer
+    for (int i = 0; i < rounds; ++i) {
+      WebSocketClient client(server.port());
+      i % 2 == 0 ? client.send("half", {.fin = false}) : client.send(request_with_prompt("abandoned"));
+      client.tcp().reset();
+    }
+  }));
+  threads.push_back(in_thread([&] {
+    for (int i = 0; i < rounds; ++i) http(server.port(), "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+  }));
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failures == 0);
+  CHECK(answers == good_clients * requests_each);
+  CHECK(refusals == rounds);
 }
 
 TEST_CASE("a client's requests are read ahead up to a limit", "[server][limits]") {
