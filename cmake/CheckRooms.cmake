@@ -14,7 +14,7 @@ set(model_outside "ATen/" "c10/" "torch/" "nlohmann/")
 set(model/policy_ours model model/policy protocol)
 set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/")
 set(quant_ours model quant)
-set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/")
+set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 # System headers that a room may use as well as the standard library.
 set(system_headers "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "unistd.h")
 

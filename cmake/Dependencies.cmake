@@ -35,6 +35,13 @@ if(PI0_WITH_TORCH)
     find_package(Torch 2.11 REQUIRED PATHS "${PI0_TORCH_PREFIX}")
   endif()
 
+  # A LibTorch for CUDA, which needs CUDA's toolkit in any case, makes ours one for CUDA.
+  set(PI0_WITH_CUDA OFF)
+  if(TARGET torch_cuda)
+    set(PI0_WITH_CUDA ON)
+    find_package(CUDAToolkit REQUIRED)
+  endif()
+
   # LibTorch's include folder carries its own fmt, which breaks the distribution's spdlog. Its folders
   # are searched after all others.
   if(NOT TARGET pi0_torch)
@@ -56,7 +63,8 @@ if(PI0_WITH_TORCH)
     foreach(dir IN LISTS TORCH_INCLUDE_DIRS)
       target_compile_options(pi0_torch INTERFACE "SHELL:-idirafter ${dir}")
     endforeach()
-    foreach(target IN ITEMS torch torch_library torch_cpu torch_cpu_library c10)
+    foreach(target IN ITEMS torch torch_library torch_cpu torch_cpu_library torch_cuda
+                            torch_cuda_library c10 c10_cuda)
       if(TARGET ${target})
         set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "")
       endif()

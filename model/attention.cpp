@@ -42,7 +42,7 @@ Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands)
 Attention::Attention(BuildContext& context, const std::string& path, std::int64_t head_dim)
     : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)),
       prefix_pack_(std::make_unique<PrefixPack>()) {
-  site_->gemm = context.gemm;
+  site_->gemm = context.execution.gemm;
 }
 
 std::int64_t attention_flop(const AttentionOperands& in) {

@@ -15,8 +15,7 @@ struct BuildContext {
   WeightSource& weights;
   SiteList& sites;
   Precision precision;
-  at::Device device;
-  const GemmKernels* gemm = nullptr;  // null: the reference's operations
+  const Execution& execution;
 
   // For a caller that packs it at once.
   Tensor lent(const std::string& name, at::IntArrayRef shape) {
@@ -25,7 +24,7 @@ struct BuildContext {
 
   Tensor parameter(const std::string& name, at::IntArrayRef shape) {
     const Tensor loaded = weights.load(name, shape, storage_of(name, precision));
-    return loaded.is_meta() ? loaded : loaded.to(device);
+    return loaded.is_meta() ? loaded : loaded.to(execution.device);
   }
 };
 

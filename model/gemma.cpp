@@ -30,7 +30,7 @@ GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const Gem
       down_(context, path + ".mlp.down_proj", config.mlp_dim, config.width),
       input_norm_(context, path + ".input_layernorm", config.width, norms),
       post_attention_norm_(context, path + ".post_attention_layernorm", config.width, norms),
-      kernels_(context.gemm) {}
+      kernels_(context.execution.gemm) {}
 
 Tensor GemmaLayer::heads(const Tensor& projected) const {
   return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim}).transpose(1, 2);
@@ -98,8 +98,8 @@ Gemma::Gemma(BuildContext& context, const std::string& path, const GemmaConfig& 
         return layers;
       }()),
       norm_(context, path + ".norm", config.width, norms),
-      rotary_(config.head_dim, context.precision, context.device),
-      keep_tail_(context.gemm == nullptr) {}
+      rotary_(config.head_dim, context.precision, context.execution.device),
+      keep_tail_(context.execution.kernels == Kernels::reference) {}
 
 GemmaPass Gemma::begin(const Tensor& mask, const Tensor& positions) const {
   return {rotary_.angles(positions, layers_.front().dtype()), mask};

@@ -9,7 +9,7 @@ Tensor plain_linear(const LinearOperands& operands) {
 Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out,
                Bias bias) {
   MatmulSite& site = context.sites.add(path, SiteKind::linear, in, out);
-  site.gemm = context.gemm;
+  site.gemm = context.execution.gemm;
   if (site.gemm != nullptr) {
     const Tensor weight = context.lent(path + ".weight", {out, in});
     dtype_ = weight.scalar_type();

@@ -9,8 +9,9 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <utility>
 
-#include "model/kernels/gemm.h"
+#include "model/execution.h"
 
 namespace pi0::model {
 
@@ -74,7 +75,7 @@ struct MatmulSite {
   Tensor bias = {};            // [Out]; undefined without one
   const GemmKernels* gemm = nullptr;  // null: the reference's operations
   MatmulHook* hook = nullptr;         // not owned
-  std::int64_t flop = 0;              // multiplications and additions done here, for whoever counts
+  mutable std::int64_t flop = 0;      // multiplications and additions done here, for whoever counts
 
   bool is_observed() const { return hook != nullptr && hook->observes(); }
 };
@@ -82,6 +83,9 @@ struct MatmulSite {
 // The sites of one model in the order of its modules. Addresses stay valid while the list lives.
 class SiteList {
  public:
+  explicit SiteList(Execution execution = {}) : execution_(std::move(execution)) {}
+  const Execution& execution() const { return execution_; }  // of their model
+
   MatmulSite& add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out);
   const std::deque<MatmulSite>& all() const { return sites_; }
   std::deque<MatmulSite>& all() { return sites_; }
@@ -91,6 +95,7 @@ class SiteList {
   std::int64_t hook_changes() const { return hook_changes_; }
 
  private:
+  Execution execution_;
   std::deque<MatmulSite> sites_;
   std::int64_t hook_changes_ = 0;
 };

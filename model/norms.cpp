@@ -8,7 +8,7 @@ constexpr double epsilon = 1e-6;  // of both models
 }
 
 RmsNorm::RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form)
-    : kernels_(context.gemm) {
+    : kernels_(context.execution.gemm) {
   if (form == Form::adaptive) {
     dense_.emplace(context, path + ".dense", width, 3 * width, Bias::present);
   } else {

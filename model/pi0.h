@@ -8,7 +8,9 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <list>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -53,7 +55,7 @@ enum class MaskedInputs {
 struct StageSeconds {
   double vision = 0;            // cameras to tokens
   double prefix = 0;            // language model
-  std::vector<double> denoise;  // per step
+  std::vector<double> denoise;  // per step; the mean of all, where they are recorded as one
 };
 
 struct SampleOptions {
@@ -64,10 +66,9 @@ struct SampleOptions {
 
 class Pi0 {
  public:
-  // Asks `weights` for every parameter. Throws what it throws. Without `gemm` the model runs openpi's
-  // operations one by one; with it, on a CPU, the matmuls of these kernels.
-  Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, at::Device device,
-      const GemmKernels* gemm = nullptr);
+  // Asks `weights` for every parameter. Throws what it throws. On a GPU, turns off TF32 for this process: it
+  // would round float32 operands to ten bits.
+  Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, const Execution& execution);
   Pi0(const Pi0&) = delete;
   Pi0& operator=(const Pi0&) = delete;
 
@@ -99,15 +100,44 @@ class Pi0 {
     std::int64_t hook_changes = 0;
     std::vector<Modulation> steps;
   };
+  // One request on its way: what its stages are given and hand on, on the model's device.
+  struct Pass {
+    ModelInputs in;
+    Tensor noise;                        // [B, A, N]
+    std::int64_t num_steps = 0;
+    std::vector<std::size_t> cameras;    // those that are computed
+    std::int64_t places = 0;             // of the prompt, likewise
+    std::shared_ptr<const Schedule> schedule;  // null: every step computes its own
+    std::vector<Tensor> image_tokens;    // per computed camera [B, patches, W]
+    Prefix prefix;
+    Tensor actions;                      // [B, A, N]
+  };
+  using Stages = std::vector<Recorder::Work>;  // vision, prefix, denoise
+  // A kind of request whose stages the device can repeat.
+  struct Recording {
+    std::vector<std::int64_t> kind;  // requests of one kind do the same to tensors of the same shapes
+    Pass pass = {};                  // the tensors that the stages read and write
+    Stages stages = {};              // none yet: such a request was seen once
+    std::vector<std::int64_t> flop = {};  // that they count at each site
+  };
   Pi0(const ModelConfig& config, BuildContext context);
   ModelInputs checked(const ModelInputs& inputs, const Tensor& noise) const;
-  Prefix embed_prefix(const ModelInputs& inputs, const SampleOptions& options) const;
+  Pass begin(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
+             const SampleOptions& options) const;
+  Stages stages(Pass& pass, const SampleOptions& options) const;
+  void embed_images(Pass& pass, Trace* trace) const;
+  void prefill(Pass& pass, Trace* trace) const;
+  void denoise(Pass& pass, const SampleOptions& options) const;
+  void run(const Stages& stages, StageSeconds* seconds) const;
+  Tensor sample_recorded(Pass pass, const SampleOptions& options) const;
+  std::vector<std::int64_t> kind_of(const Pass& pass) const;
+  void record(Recording& recording, const Pass& pass) const;
   Tensor embed_suffix(const Tensor& state, const Tensor& noisy_actions, const Tensor& time) const;
   Tensor time_condition(const Tensor& time) const;  // [B, W] float32, Pi0.5 only
   Tensor denoise_step(const Tensor& state, const Prefix& prefix, const Tensor& noisy_actions,
                       const Tensor& time, const Modulation* scheduled,
                       Trace* trace) const;  // velocity [B, A, N]
-  const Schedule* schedule(std::int64_t num_steps, Trace* trace) const;
+  std::shared_ptr<const Schedule> schedule(std::int64_t num_steps, Trace* trace) const;
   bool modulation_is_observed() const;
 
   ModelConfig config_;
@@ -124,7 +154,9 @@ class Pi0 {
   std::optional<Linear> state_;        // Pi0
   Linear time_mlp_in_, time_mlp_out_;  // action_time_mlp_* in Pi0
   bool keep_schedule_;                 // false: compute it anew in every call, as the reference does
-  mutable Schedule schedule_;          // of the last call; calls must not overlap
+  // Of earlier calls; calls must not overlap.
+  mutable std::shared_ptr<const Schedule> schedule_;
+  mutable std::list<Recording> recordings_;  // the last used first
 };
 
 }  // namespace pi0::model

@@ -17,7 +17,7 @@ SiglipLayer::SiglipLayer(BuildContext& context, const std::string& path, const V
       norm2_(context, path + ".layer_norm2", config.width),
       fc1_(context, path + ".mlp.fc1", config.width, config.mlp_dim, Bias::present),
       fc2_(context, path + ".mlp.fc2", config.mlp_dim, config.width, Bias::present),
-      kernels_(context.gemm) {}
+      kernels_(context.execution.gemm) {}
 
 Tensor SiglipLayer::attend(const Tensor& x) const {
   const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2);

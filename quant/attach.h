@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/matmul_site.h"
+#include "quant/device_hook.h"
 #include "quant/fast_hook.h"
 #include "quant/quant_hook.h"
 #include "quant/quant_plan.h"
@@ -20,9 +21,11 @@ namespace pi0::quant {
 class Attachment {
  public:
   // A hook for every site the plan gives formats, with an entry in `book` unless that is null. `sites`
-  // and `book` must outlive the attachment. Throws std::logic_error when a site has a hook already.
+  // and `book` must outlive the attachment. Throws std::logic_error when a site has a hook already. A model that
+  // is fast without a CPU's kernels gets hooks of `device`, where there are such.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-             std::function<void(const std::string&)> warn = {});
+             std::function<void(const std::string&)> warn = {},
+             const DeviceKernels* device = cuda_kernels());
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
@@ -34,7 +37,7 @@ class Attachment {
 
   // Whether from now on each sample of a batch is an observation of its own, as if requests had come
   // one by one; otherwise a whole batch is one, as in pi0-quant.
-  void observe_samples_apart(bool apart) { context_.samples_apart = apart; }
+  void observe_samples_apart(bool apart);
 
   const HookClock& clock() const { return clock_; }
 
@@ -44,6 +47,7 @@ class Attachment {
   HookContext context_;
   std::vector<model::MatmulSite*> sites_;  // those with our hooks
   PackedInputs inputs_;
+  std::unique_ptr<DeviceErrors> device_errors_;  // null without hooks of a device
   std::vector<std::unique_ptr<model::MatmulHook>> hooks_;
 };
 

@@ -11,19 +11,13 @@ std::optional<double> finite(double value) {
 
 }  // namespace
 
-void ErrorStats::add(const CallError& call) {
-  ++count_;
-  const auto n = static_cast<double>(count_);
-  const double before = call.mse - mean_mse_;
-  mean_mse_ += before / n;
-  squares_ += before * (call.mse - mean_mse_);
-  mean_power_ += (call.reference_power - mean_power_) / n;
-  nonfinite_ += call.nonfinite;
-}
-
 // Chan, Golub and LeVeque's pairwise form of Welford's update.
 void ErrorStats::merge(const ErrorStats& other) {
   if (other.count_ == 0) return;
+  if (count_ == 0) {
+    *this = other;
+    return;
+  }
   const auto n = static_cast<double>(count_), m = static_cast<double>(other.count_);
   const double difference = other.mean_mse_ - mean_mse_;
   mean_mse_ += difference * m / (n + m);

@@ -1,4 +1,5 @@
-// Running statistics of one site's error over calls. Plain numbers, no LibTorch, no locks.
+// Running statistics of one site's error over calls. Plain numbers, no LibTorch, no locks; all zero at first,
+// and added to on a GPU as well.
 // Reference: pi0-quant stats_tracker.py LayerStats (Welford over the calls' mean squared errors).
 #pragma once
 
@@ -16,7 +17,15 @@ struct CallError {
 
 class ErrorStats {
  public:
-  void add(const CallError& call);
+  constexpr void add(const CallError& call) {
+    ++count_;
+    const auto n = static_cast<double>(count_);
+    const double before = call.mse - mean_mse_;
+    mean_mse_ += before / n;
+    squares_ += before * (call.mse - mean_mse_);
+    mean_power_ += (call.reference_power - mean_power_) / n;
+    nonfinite_ += call.nonfinite;
+  }
   void merge(const ErrorStats& other);  // as if other's calls had come after these
 
   std::int64_t call_count() const { return count_; }

@@ -12,11 +12,6 @@ using model::Lane;
 using model::panel_width;
 using model::Tensor;
 
-// A format whose every value a storage dtype's values are: rounding to it changes nothing.
-bool keeps(Format format, at::ScalarType dtype) {
-  return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
-}
-
 // Error sums of the samples of one call, added to from several threads.
 class SampleErrors {
  public:

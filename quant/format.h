@@ -3,7 +3,9 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -38,6 +40,16 @@ constexpr Grid grid_of(Format format) {
     case Format::float32: break;
   }
   return {23, -126, 3.4028234663852886e38F, Overflow::infinity};
+}
+
+// The least magnitude that rounding carries past the format's largest: half a step above it. Infinity for
+// float32.
+constexpr float first_beyond(Format format) {
+  if (format == Format::float32) return std::numeric_limits<float>::infinity();
+  const Grid grid = grid_of(format);
+  const std::uint32_t exponent = std::bit_cast<std::uint32_t>(grid.largest) & 0x7F800000U;
+  const auto steps = static_cast<std::uint32_t>(grid.mantissa_bits + 1) << 23;
+  return grid.largest + std::bit_cast<float>(exponent - steps);
 }
 
 std::string_view name_of(Format format);

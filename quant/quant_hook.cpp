@@ -10,10 +10,6 @@ namespace {
 
 using model::Tensor;
 
-bool holds_exactly(at::ScalarType dtype, Format format) {
-  return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
-}
-
 CallError error_of(const Tensor& reference, const Tensor& result) {
   CallError call;
   call.mse = (reference - result).pow(2).mean().item<float>();
@@ -31,9 +27,9 @@ Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tens
 
 QuantHook::QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
                      std::size_t entry)
-    : site_(site), formats_(formats), context_(context), entry_(entry), overflow_(site, context) {
+    : site_(site), formats_(formats), context_(context), overflow_(site, context), entry_(entry) {
   const auto encode = [&](const Tensor& parameter, const char* what) {
-    if (!parameter.defined() || holds_exactly(parameter.scalar_type(), formats_.input)) {
+    if (!parameter.defined() || keeps(formats_.input, parameter.scalar_type())) {
       return parameter;
     }
     const Rounded codes = round_to_codes(parameter, formats_.input);
@@ -53,7 +49,7 @@ Tensor QuantHook::linear(const Tensor& operand) {
   const Rounded y = round_to(sum, formats_.output);
   overflow_.note(y.overflowed, "its output");
   if (context_.measured()) {
-    const bool same_operands = holds_exactly(operand.scalar_type(), formats_.input) &&
+    const bool same_operands = keeps(formats_.input, operand.scalar_type()) &&
                                weight_codes_.is_same(site_.weight) &&
                                bias_codes_.is_same(site_.bias);
     Tensor reference = sum;
@@ -91,18 +87,22 @@ Tensor QuantHook::attention(const model::AttentionOperands& exact) {
   }
   round_prefix(operands);
   const Tensor attended = model::run_attention(site_.gemm, operands);
-  const Rounded y = round_to(attended.to(at::kFloat), formats_.output);
-  overflow_.note(y.overflowed, "its output");
-  const Tensor result = y.values.to(attended.scalar_type());
+  Tensor reference;
   if (context_.measured()) {
-    const bool same_operands = holds_exactly(exact.query.scalar_type(), formats_.input);
-    Tensor reference = attended;
-    if (!same_operands) {
+    reference = attended;
+    if (!keeps(formats_.input, exact.query.scalar_type())) {
       site_.flop += model::attention_flop(exact);
       reference = model::run_attention(site_.gemm, exact);
     }
-    observe(reference.to(at::kFloat), result.to(at::kFloat));
   }
+  return settle_attention(attended, reference);
+}
+
+Tensor QuantHook::settle_attention(const Tensor& attended, const Tensor& reference) {
+  const Rounded y = round_to(attended.to(at::kFloat), formats_.output);
+  overflow_.note(y.overflowed, "its output");
+  const Tensor result = y.values.to(attended.scalar_type());
+  if (reference.defined()) observe(reference.to(at::kFloat), result.to(at::kFloat));
   return result;
 }
 

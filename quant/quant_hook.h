@@ -73,18 +73,24 @@ class QuantHook : public model::MatmulHook {
   model::Tensor attention(const model::AttentionOperands& operands) override;
   bool observes() const override { return context_.measured(); }
 
- private:
-  model::Tensor round_operand(const model::Tensor& operand);  // to the input format, same dtype
-  void round_prefix(model::AttentionOperands& operands);
-  void observe(const model::Tensor& reference, const model::Tensor& result);
+ protected:
+  virtual model::Tensor round_operand(const model::Tensor& operand);  // to the input format, same dtype
+
+  // Rounds an attention's output; `reference` is that of the exact operands, undefined where not observed.
+  virtual model::Tensor settle_attention(const model::Tensor& attended, const model::Tensor& reference);
 
   model::MatmulSite& site_;
   const FormatPair formats_;
   const HookContext& context_;
-  const std::size_t entry_;      // in the book
-  model::Tensor weight_codes_;   // [Out, In] in the input format's dtype
-  model::Tensor bias_codes_;     // [Out]
+  model::Tensor weight_codes_;  // [Out, In] in the input format's dtype
+  model::Tensor bias_codes_;    // [Out]
   OverflowNote overflow_;
+
+ private:
+  void round_prefix(model::AttentionOperands& operands);
+  void observe(const model::Tensor& reference, const model::Tensor& result);
+
+  const std::size_t entry_;  // in the book
 
   // An attention's prefix, rounded once for all denoise steps of a request.
   struct RoundedPrefix {

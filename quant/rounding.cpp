@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cmath>
 
+#include "quant/device_rounding.h"
+
 namespace pi0::quant {
 namespace {
 
@@ -24,6 +26,18 @@ Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
   });
   result.overflowed = overflowed;
   return result;
+}
+
+// `values` of float32 or bfloat16, to values of `stored`.
+Rounded round_device_tensor(const at::Tensor& values, Format format, at::ScalarType stored) {
+  const DeviceKernels* const kernels = cuda_kernels();
+  TORCH_CHECK(kernels != nullptr && values.is_cuda(), "rounding: this build has no kernels for ", values.device());
+  const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
+  const at::Tensor result = at::empty_like(source, source.options().dtype(stored));
+  const at::Tensor overflowed = at::zeros({1}, source.options().dtype(at::kInt));
+  round_on_device(*kernels, source, result, format,
+                  static_cast<std::uint32_t*>(overflowed.mutable_data_ptr()));
+  return {result, overflowed.item<std::int32_t>() != 0};
 }
 
 }  // namespace
@@ -46,20 +60,14 @@ const RoundingKernels& best_rounding_kernels() {
 }
 
 bool overflows(float magnitude, Format format) {
-  const Grid grid = grid_of(format);
-  const float step = std::ldexp(1.0F, std::ilogb(grid.largest) - grid.mantissa_bits);
-  return std::isfinite(magnitude) && magnitude >= grid.largest + step / 2;
+  return std::isfinite(magnitude) && magnitude >= first_beyond(format);
 }
 
 Rounded round_to(const at::Tensor& values, Format format) {
   TORCH_CHECK(values.scalar_type() == at::kFloat, "round_to: found ", values.scalar_type(),
               ", expected float32");
   if (format == Format::float32) return {values};
-  if (values.is_cpu()) return round_cpu_tensor(values, format);
-  const at::Tensor magnitudes = values.abs();
-  const at::Tensor finite = magnitudes.masked_select(magnitudes.isfinite());
-  const float largest = finite.numel() == 0 ? 0.0F : finite.max().item<float>();
-  return {round_by_casts(values, format), overflows(largest, format)};
+  return values.is_cpu() ? round_cpu_tensor(values, format) : round_device_tensor(values, format, at::kFloat);
 }
 
 at::ScalarType code_dtype(Format format) {
@@ -76,6 +84,7 @@ at::ScalarType code_dtype(Format format) {
 at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(code_dtype(format)); }
 
 Rounded round_to_codes(const at::Tensor& parameter, Format format) {
+  if (!parameter.is_cpu()) return round_device_tensor(parameter, format, code_dtype(format));
   constexpr std::int64_t slice = 1 << 20;
   Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(code_dtype(format)))};
   const at::Tensor source = parameter.contiguous().view({-1});

@@ -9,6 +9,11 @@
 
 namespace pi0::quant {
 
+// Whether rounding values of a dtype to the format changes none of them.
+inline bool keeps(Format format, at::ScalarType dtype) {
+  return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
+}
+
 struct Rounded {
   at::Tensor values;         // on the format's grid
   bool overflowed = false;   // a finite value was beyond the format's largest

@@ -31,11 +31,18 @@ void StatsBook::observe(std::size_t site, const CallError& call) { pending_.push
 
 void StatsBook::finish_request(Measured measured) { finish_batch({true}, measured); }
 
-void StatsBook::drop_request() { pending_.clear(); }
+void StatsBook::drop_request() {
+  pending_.clear();
+  if (fetch_) fetch_();
+}
 
 void StatsBook::finish_batch(const std::vector<bool>& answered, Measured measured) {
   const std::vector<Observation> seen = std::exchange(pending_, {});
+  const std::vector<Gathered> gathered = fetch_ ? fetch_() : std::vector<Gathered>{};
   const std::lock_guard lock(mutex_);
+  for (const Gathered& calls : gathered) {
+    if (answered.at(calls.sample)) sites_[calls.site].errors.merge(calls.errors);
+  }
   for (std::size_t request = 0; request < answered.size(); ++request) {
     if (!answered[request]) continue;
     if (seen.size() % answered.size() != 0) {

@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/error_stats.h"
@@ -40,6 +42,15 @@ class StatsBook {
   // On the model's thread, between its calls of finish_request().
   void observe(std::size_t site, const CallError& call);
 
+  // Calls of one sample of a request that were counted elsewhere, as on a GPU, instead of by observe().
+  struct Gathered {
+    std::size_t sample;
+    std::size_t site;
+    ErrorStats errors;
+  };
+  // From now on `fetch` is called once at the end of every request; null ends that.
+  void gather_from(std::function<std::vector<Gathered>()> fetch) { fetch_ = std::move(fetch); }
+
   // Counts a request and what was observed since the last one; drop_request() forgets it instead.
   enum class Measured { no, yes };
   void finish_request(Measured measured);
@@ -58,7 +69,8 @@ class StatsBook {
     std::size_t site;
     CallError call;
   };
-  std::vector<Observation> pending_;  // of the model's thread alone
+  std::vector<Observation> pending_;  // of the model's thread alone, as is fetch_
+  std::function<std::vector<Gathered>()> fetch_;
 
   mutable std::mutex mutex_;
   std::vector<SiteEntry> sites_;  // guarded by mutex_, as is the rest

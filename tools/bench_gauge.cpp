@@ -1,5 +1,7 @@
 #include "tools/bench_gauge.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 #include <algorithm>
 #include <fstream>
 #include <stdexcept>
@@ -131,6 +133,13 @@ double peak_resident_gib() {
     if (word == "VmHWM:" && status >> kib) return kib / (1 << 20);
   }
   throw std::runtime_error("/proc/self/status: has no VmHWM");
+}
+
+std::optional<double> peak_device_gib(at::Device device) {
+  if (device.is_cpu()) return std::nullopt;
+  constexpr std::size_t all_pools = 0;
+  const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return static_cast<double>(stats.allocated_bytes[all_pools].peak) / (1 << 30);
 }
 
 void forget_peak_resident() { std::ofstream("/proc/self/clear_refs") << "5"; }

@@ -58,6 +58,7 @@ constexpr Row rows[] = {
     {"  memory reads, GB/s", "/step_weights/read_gb_per_second"},
     {"  share of it", "/step_weights/share"},
     {"peak resident, GiB", "/peak_resident_gib"},
+    {"  on the GPU, GiB", "/peak_device_gib"},
 };
 
 std::string cell(const Json& value, double scale) {
@@ -68,6 +69,8 @@ std::string ratio_cell(const Json& value, const Json& first) {
   if (!value.is_number() || !first.is_number() || first.get<double>() == 0) return "";
   return fmt::format("x{:.2f}", value.get<double>() / first.get<double>());
 }
+
+Json or_null(std::optional<double> value) { return value ? Json(*value) : Json(); }
 
 Json at(const Json& record, const char* place) {
   const Json::json_pointer pointer(place);
@@ -140,8 +143,8 @@ Json bench_record(const BenchMode& mode) {
       {"denoise", denoise},
       {"other", seconds.model - seconds.stages.vision - seconds.stages.prefix - denoise}};
   record["within_stages"] = {{"denoise_step", step},
-                             {"rounding", middle.rounding},
-                             {"statistics", middle.statistics}};
+                             {"rounding", or_null(middle.rounding)},
+                             {"statistics", or_null(middle.statistics)}};
   record["flop"] = mode.flop;
   record["gflop_per_second"] = rate / 1e9;
   record["gemm_share"] = rate / mode.gemm.best;
@@ -150,6 +153,7 @@ Json bench_record(const BenchMode& mode) {
                             {"read_gb_per_second", mode.read_bandwidth / 1e9},
                             {"share", step_bytes / step / mode.read_bandwidth}};
   record["peak_resident_gib"] = mode.peak_resident_gib;
+  record["peak_device_gib"] = or_null(mode.peak_device_gib);
   for (const BenchRun& run : mode.runs) {
     record["runs"].push_back({{"seconds", run.seconds.total()},
                               {"gemm_before", run.gemm_before / 1e9},

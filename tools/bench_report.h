@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,7 +18,8 @@ namespace pi0::tools {
 // One timed run.
 struct BenchRun {
   CaseSeconds seconds;
-  double rounding = 0, statistics = 0;     // seconds in the stages: all threads' over their count
+  // Seconds in the stages: all threads' over their count; none on a GPU.
+  std::optional<double> rounding = {}, statistics = {};
   double gemm_before = 0, gemm_after = 0;  // FLOP per second of the reference product
 };
 
@@ -30,6 +32,7 @@ struct BenchMode {
   std::int64_t step_weight_bytes = 0;  // that a denoise step reads
   double read_bandwidth = 0;           // bytes per second
   double peak_resident_gib = 0;
+  std::optional<double> peak_device_gib = {};
   nlohmann::ordered_json settings = {};
 };
 

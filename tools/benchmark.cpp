@@ -57,10 +57,10 @@ void check_size(const CaseSize& size, const policy::PolicyConfig& policy) {
 
 Json case_settings(const BenchOptions& options, const model::Pi0& model,
                    const std::string& config) {
-  const model::GemmKernels* gemm = model.sites().all().front().gemm;
+  const model::GemmKernels* gemm = model.sites().execution().gemm;
   Json settings = report_meta(config, model.device(), options.model.precision,
                               step_count(options.model, model.config()));
-  settings["kernels"] = gemm == nullptr ? "reference" : "fast";
+  settings["kernels"] = model.sites().execution().kernels == Kernels::reference ? "reference" : "fast";
   settings["instructions"] = gemm == nullptr ? Json() : Json(name_of(gemm->set));
   settings["threads"] = at::get_num_threads();
   settings["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
@@ -93,9 +93,9 @@ Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
 }
 
 // Which products are exact for everything that the run multiplies.
-GemmGauge::Operands operands_of(model::Precision precision, const Hooks* hooks) {
+GemmGauge::Operands operands_of(model::Precision precision, at::Device device, const Hooks* hooks) {
   bool fits_bfloat16 = precision == model::Precision::bfloat16;
-  if (hooks != nullptr) {
+  if (hooks != nullptr && device.is_cpu()) {
     for (const std::optional<quant::FormatPair>& formats : hooks->plan) {
       if (formats && formats->input == quant::Format::float16) fits_bfloat16 = false;
     }
@@ -126,6 +126,9 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
   return bytes;
 }
 
+// On a GPU: one that makes room for the statistics, one as it is, and one that is recorded.
+constexpr std::size_t runs_until_recorded = 3;
+
 // What the modes of one invocation share.
 struct Bench {
   const BenchOptions& options;
@@ -145,9 +148,11 @@ BenchRun Bench::run(const Hooks* hooks) {
   const std::int64_t rounding = hooks != nullptr ? hooks->clock.rounding.load() : 0;
   const std::int64_t statistics = hooks != nullptr ? hooks->clock.statistics.load() : 0;
   BenchRun run{.seconds = request.run()};
+  if (model.device().is_cpu()) run.rounding = run.statistics = 0;
   if (hooks != nullptr) {
     using Measured = quant::StatsBook::Measured;
     hooks->book.finish_request(hooks->measured ? Measured::yes : Measured::no);
+    if (!model.device().is_cpu()) return run;
     const double share = 1e-9 / at::get_num_threads();  // of a thread's nanosecond, in seconds
     run.rounding = static_cast<double>(hooks->clock.rounding - rounding) * share;
     run.statistics = static_cast<double>(hooks->clock.statistics - statistics) * share;
@@ -156,9 +161,10 @@ BenchRun Bench::run(const Hooks* hooks) {
 }
 
 BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
-  const std::size_t product = gauge.fastest(operands_of(options.model.precision, hooks));
+  const std::size_t product = gauge.fastest(operands_of(options.model.precision, model.device(), hooks));
   BenchMode mode{.name = name, .gemm = gauge.products()[product], .read_bandwidth = read_bandwidth};
-  for (std::size_t i = 0; i < options.warmup; ++i) {
+  const std::size_t warmup = options.warmup + (model.sites().execution().recorder ? runs_until_recorded : 0);
+  for (std::size_t i = 0; i < warmup; ++i) {
     tell(fmt::format("{}: warm-up, {:.3f} s", name, run(hooks).seconds.total()));
   }
   double before = gauge.measure(product);
@@ -174,6 +180,7 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
   for (const model::MatmulSite& site : model.sites().all()) mode.flop += site.flop;
   mode.step_weight_bytes = step_weight_bytes(model.sites(), hooks);
   mode.peak_resident_gib = peak_resident_gib();
+  mode.peak_device_gib = peak_device_gib(model.device());
   return mode;
 }
 
@@ -283,7 +290,7 @@ void add_bench(CLI::App& app) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str()
       ->group(group);
-  command->add_option("--warmup", options->warmup, "Runs before them")
+  command->add_option("--warmup", options->warmup, "Runs before them; on a GPU three more, until its work is recorded")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str()
       ->group(group);

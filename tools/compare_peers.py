@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-PEERS = ("eager", "original", "original_untracked")
+PEERS = ("eager", "compiled", "original", "original_untracked")
 
 
 def records(arguments):
@@ -26,7 +26,7 @@ def main():
     print("".join(f" {peer + ' /':>21}" for peer in peers))
     for label, record in found.items():
         seconds, counted = record["seconds"], f"{record['counted']} of {record['settings']['repeats']}"
-        print(f"{label:<38} {seconds['median']:8.2f} {seconds['min']:8.2f} {counted:>8}", end="")
+        print(f"{label:<38} {seconds['median']:8.3f} {seconds['min']:8.3f} {counted:>8}", end="")
         print(f" {record['gemm']['gflop_per_second']:8.0f}", end="")
         print("".join(f" {peer['seconds']['median'] / seconds['median']:20.2f}x" for peer in peers.values()))
     print("GFLOP/s: the best matrix product seen beside the runs.", end="")

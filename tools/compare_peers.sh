@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Times one request of a full-size Pi0.5 on this CPU, ours and our peers', in one go, and prints ratios.
+# Times one request of a full-size Pi0.5, ours and our peers', in one go on one device, and prints ratios.
 #
 #     OPENPI_DIR=... PI0_QUANT_DIR=... bash tools/compare_peers.sh [--checkpoint-dir DIR]
 #
 # OPENPI_DIR, PI0_QUANT_DIR   checkouts of openpi and pi0-quant; without them only ours is timed
 # PEERS_PYTHON                Python that openpi's models_pytorch runs in; default: openpi's .venv, else python3
+# DEVICE                      cpu (default) or cuda:N; on a GPU openpi is timed compiled as well
 # REPEATS, THREADS            runs of each (3), CPU threads (all)
 # PI0, RESULTS                program (build/release/pi0), folder that keeps the JSON files
 #
@@ -15,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 pi0=${PI0:-build/release/pi0}
 repeats=${REPEATS:-3}
 threads=${THREADS:-$(nproc)}
+device=${DEVICE:-cpu}
 results=${RESULTS:-$(mktemp -d)}
 [ -n "${RESULTS:-}" ] || trap 'rm -rf "$results"' EXIT
 [ -x "$pi0" ] || { echo "compare_peers: $pi0 is not there; run tools/setup.sh, or set PI0" >&2; exit 1; }
@@ -25,18 +27,19 @@ mkdir -p "$results"
 formats=(--all-modes --input-fmt float8_e4m3 --output-fmt float16 --quantize-attention none)
 found=()
 for masked in skip keep; do
-  "$pi0" bench --config pi05_droid "$@" "--$masked-masked" "${formats[@]}" --device cpu \
+  "$pi0" bench --config pi05_droid "$@" "--$masked-masked" "${formats[@]}" --device "$device" \
     --repeats "$repeats" --threads "$threads" --json "$results/$masked.json" >&2
   found+=("ours, $masked masked:=$results/$masked.json")
 done
 
 if [ -n "${OPENPI_DIR:-}" ]; then
   what=(eager)
+  [ "$device" = cpu ] || what+=(compiled)
   [ -z "${PI0_QUANT_DIR:-}" ] || what+=(original original_untracked)
   python=${PEERS_PYTHON:-$OPENPI_DIR/.venv/bin/python}
   [ -x "$(command -v "$python")" ] || python=python3
   "$python" tools/peers.py --json "$results/peers.json" --repeats "$repeats" --threads "$threads" \
-    "${what[@]}"
+    --device "$device" "${what[@]}"
   found+=("peer:=$results/peers.json")
 fi
 python3 tools/compare_peers.py "${found[@]}"

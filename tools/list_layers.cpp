@@ -13,7 +13,7 @@ namespace pi0::tools {
 
 void print_layers(const model::ModelConfig& config, bool as_json) {
   model::ShapeRecorder shapes;
-  const model::Pi0 model(config, shapes, model::Precision::float32, at::kCPU);
+  const model::Pi0 model(config, shapes, model::Precision::float32, {});
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const model::MatmulSite& site : model.sites().all()) {
     if (as_json) {

@@ -64,7 +64,7 @@ std::string random_norm_stats(std::int64_t action_dim, std::uint64_t seed) {
 void write_weights(const fs::path& path, const model::ModelConfig& config,
                    const MakeCheckpointOptions& options) {
   model::ShapeRecorder shapes;
-  const model::Pi0 model(config, shapes, options.precision, at::kCPU);
+  const model::Pi0 model(config, shapes, options.precision, {});
   const model::RandomWeights random(options.seed);
   const at::ScalarType dtype =
       options.precision == model::Precision::bfloat16 ? at::kBFloat16 : at::kFloat;

@@ -49,11 +49,20 @@ policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t
       vocab_size);
 }
 
-// Null: the reference's operations, which a GPU runs in any case.
-const model::GemmKernels* chosen_gemm(const ModelOptions& options, at::Device device) {
-  if (options.kernels == Kernels::reference || !device.is_cpu()) return nullptr;
-  return &model::gemm_kernels(options.instructions ? *options.instructions
-                                                   : model::fastest_instruction_set());
+model::Execution chosen_execution(const ModelOptions& options) {
+  model::Execution execution{.device = chosen_device(options.device), .kernels = options.kernels};
+  if (options.instructions && !execution.device.is_cpu()) {
+    throw std::invalid_argument("--instructions chooses a CPU's kernels, but the model runs on " +
+                                execution.device.str());
+  }
+  if (options.kernels == Kernels::reference) return execution;
+  if (execution.device.is_cpu()) {
+    execution.gemm = &model::gemm_kernels(options.instructions ? *options.instructions
+                                                               : model::fastest_instruction_set());
+  } else {
+    execution.recorder = model::device_recorder(execution.device);
+  }
+  return execution;
 }
 
 void require_checkpoint(const ModelOptions& options) {
@@ -178,19 +187,18 @@ std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& c
 std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
                                        const model::ModelConfig& config) {
   require_checkpoint(options);
-  const at::Device device = chosen_device(options.device);
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const model::GemmKernels* const gemm = chosen_gemm(options, device);
+  const model::Execution execution = chosen_execution(options);
   std::shared_ptr<model::Pi0> model;
   if (options.random_weights) {
     model::RandomWeights weights(options.seed.value_or(0));
-    model = std::make_shared<model::Pi0>(config, weights, options.precision, device, gemm);
+    model = std::make_shared<model::Pi0>(config, weights, options.precision, execution);
   } else {
     Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
     model::Checkpoint checkpoint(options.checkpoint_dir, [&](std::uint64_t done, std::uint64_t total) {
       progress.update(done, total);
     });
-    model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, device, gemm);
+    model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, execution);
     checkpoint.finish();
   }
   keep_freed_memory();

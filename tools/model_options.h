@@ -17,7 +17,7 @@
 
 namespace pi0::tools {
 
-enum class Kernels { reference, fast };
+using model::Kernels;
 
 struct ModelOptions {
   std::string config;                 // name of a policy

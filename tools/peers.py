@@ -1,9 +1,9 @@
 """Times openpi's PyTorch model, and pi0-quant's layers in it, on the request of `pi0 bench`.
 
-    OPENPI_DIR=... PI0_QUANT_DIR=... python tools/peers.py --json FILE eager original original_untracked
+    OPENPI_DIR=... PI0_QUANT_DIR=... python tools/peers.py --json FILE eager compiled original original_untracked
 
-A full-size Pi0.5 for DROID with random weights, in bfloat16, on the CPU, float8_e4m3 in and float16 out. Needs an
-environment that openpi's models_pytorch runs in. Writes records as `pi0 bench --all-modes --json` does.
+A full-size Pi0.5 for DROID with random weights, in bfloat16, float8_e4m3 in and float16 out; `compiled` is openpi's own
+use of torch.compile. Needs an environment that openpi's models_pytorch runs in. Writes records as `pi0 bench --all-modes --json` does.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def folder(variable):
     return pathlib.Path(path)
 
 
-def build_model():
+def build_model(device):
     """openpi's model with random weights; nothing is ever held in float32 that the model holds in bfloat16."""
     from openpi.models_pytorch.pi0_pytorch import PI0Pytorch
 
@@ -45,7 +45,7 @@ def build_model():
     )  # fmt: skip
     with torch.device("meta"):
         model = PI0Pytorch(config)
-    model.to_empty(device="cpu")
+    model.to_empty(device=device)
     model.paligemma_with_expert.paligemma.tie_weights()
     for parameter in model.parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
@@ -53,20 +53,20 @@ def build_model():
     # Buffers are no parameters: what their modules made of them was lost with the meta device.
     for module in model.modules():
         if hasattr(module, "rope_init_fn"):
-            module.inv_freq, module.attention_scaling = module.rope_init_fn(module.config, "cpu")
+            module.inv_freq, module.attention_scaling = module.rope_init_fn(module.config, device)
         if isinstance(getattr(module, "position_ids", None), torch.Tensor):
-            module.position_ids = torch.arange(module.position_ids.shape[-1]).unsqueeze(0)
+            module.position_ids = torch.arange(module.position_ids.shape[-1], device=device).unsqueeze(0)
     return model.eval()
 
 
-def build_observation(prompt_tokens):
+def build_observation(prompt_tokens, device):
     tokens = torch.zeros(1, PLACES, dtype=torch.int32)
     tokens[:, :prompt_tokens] = torch.randint(VOCABULARY, (1, prompt_tokens), dtype=torch.int32)
     return types.SimpleNamespace(
-        images={name: torch.rand(1, 3, 224, 224) * 2 - 1 for name in CAMERAS},
-        image_masks={name: torch.tensor([name != CAMERAS[2]]) for name in CAMERAS},
-        state=torch.rand(1, ACTION_DIM) * 2 - 1,
-        tokenized_prompt=tokens, tokenized_prompt_mask=torch.arange(PLACES).unsqueeze(0) < prompt_tokens,
+        images={name: (torch.rand(1, 3, 224, 224) * 2 - 1).to(device) for name in CAMERAS},
+        image_masks={name: torch.tensor([name != CAMERAS[2]], device=device) for name in CAMERAS},
+        state=(torch.rand(1, ACTION_DIM) * 2 - 1).to(device), tokenized_prompt=tokens.to(device),
+        tokenized_prompt_mask=(torch.arange(PLACES).unsqueeze(0) < prompt_tokens).to(device),
         token_ar_mask=None, token_loss_mask=None,
     )  # fmt: skip
 
@@ -86,32 +86,41 @@ def quantized(model, tracked):
             unpatch_model(model)
 
 
-def gemm_rate():
+def wait_for(device):
+    """A GPU works on after its functions have returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gemm_rate(device):
     """GFLOP/s of the best libtorch product of [968, 2048] and [2048, 16384] right now."""
     least = math.inf
     for dtype in (torch.float32, torch.bfloat16):
-        x, weight = torch.rand(968, 2048).to(dtype), torch.rand(16384, 2048).to(dtype)
+        x, weight = (torch.rand(rows, 2048).to(device, dtype) for rows in (968, 16384))
         for _ in range(3):
+            wait_for(device)
             start = time.perf_counter()
             functional.linear(x, weight)
+            wait_for(device)
             least = min(least, time.perf_counter() - start)
     return 2 * 968 * 2048 * 16384 / least / 1e9
 
 
-def measure(name, sample, repeats, settings):
+def measure(name, sample, repeats, settings, device):
     """Runs count where the machine is within 15 % of its best speed before and after, as in `pi0 bench`."""
-    sample()  # the first one is slower
-    runs, best, before = [], 0.0, gemm_rate()
+    for _ in range(3 if device.type == "cuda" else 1):  # the first ones are slower
+        sample()
+    runs, best, before = [], 0.0, gemm_rate(device)
     while len(runs) < 3 * repeats and sum(run["counts"] for run in runs) < repeats:
         start = time.perf_counter()
         if not sample().isfinite().all():
             sys.exit(f"peers: {name}: the actions are not finite")
-        seconds, after = time.perf_counter() - start, gemm_rate()
+        seconds, after = time.perf_counter() - start, gemm_rate(device)
         runs.append({"seconds": seconds, "gemm_before": before, "gemm_after": after})
         best, before = max(best, before, after), after
         for run in runs:
             run["counts"] = min(run["gemm_before"], run["gemm_after"]) >= 0.85 * best
-        log(f"{name}: {seconds:.2f} s, {sum(run['counts'] for run in runs)} of {repeats} runs count")
+        log(f"{name}: {seconds:.3f} s, {sum(run['counts'] for run in runs)} of {repeats} runs count")
     counting = sorted(run["seconds"] for run in runs if run["counts"]) or sorted(run["seconds"] for run in runs)
     return {
         "mode": name,
@@ -125,10 +134,11 @@ def measure(name, sample, repeats, settings):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["eager", "original", "original_untracked"])
+    parser.add_argument("what", nargs="+", choices=["eager", "compiled", "original", "original_untracked"])
     parser.add_argument("--json", type=pathlib.Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--prompt-tokens", type=int, default=23)
     arguments = parser.parse_args()
@@ -137,26 +147,29 @@ def main():
     if any(name.startswith("original") for name in arguments.what):
         sys.path.insert(0, str(folder("PI0_QUANT_DIR")))
 
+    device = arguments.device
     torch.set_grad_enabled(False)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     log("making random weights")
-    model, observation = build_model(), build_observation(arguments.prompt_tokens)
-    noise = torch.randn(1, HORIZON, ACTION_DIM)
+    model, observation = build_model(device), build_observation(arguments.prompt_tokens, device)
+    noise = torch.randn(1, HORIZON, ACTION_DIM).to(device)
     settings = {
-        "version": f"torch {torch.__version__}", "config": "pi05_droid", "precision": "bfloat16",
+        "version": f"torch {torch.__version__}", "config": "pi05_droid", "precision": "bfloat16", "device": str(device),
         "threads": arguments.threads, "masked": "keep", "num_steps": arguments.num_steps,
         "prompt_tokens": arguments.prompt_tokens, "cameras": 2, "batch": 1, "repeats": arguments.repeats,
     }  # fmt: skip
 
     def sample():
-        return model.sample_actions("cpu", observation, noise=noise.clone(), num_steps=arguments.num_steps)
+        return model.sample_actions(device, observation, noise=noise.clone(), num_steps=arguments.num_steps)
 
     records = {}
     for name in arguments.what:
-        layers = contextlib.nullcontext() if name == "eager" else quantized(model, tracked=name == "original")
+        hooked = name.startswith("original")
+        layers = quantized(model, tracked=name == "original") if hooked else contextlib.nullcontext()
+        run = torch.compile(sample, mode="max-autotune") if name == "compiled" else sample
         with layers:
-            records[name] = measure(name, sample, arguments.repeats, settings)
+            records[name] = measure(name, run, arguments.repeats, settings, device)
     arguments.json.write_text(json.dumps(records, indent=1) + "\n")
 
 

@@ -27,7 +27,7 @@ Tensors golden_tensors() {
 at::Tensor actions_of(const fs::path& folder, Precision precision = Precision::float32) {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
   model::Checkpoint checkpoint(folder);
-  const model::Pi0 pi0(golden.config, checkpoint, precision, at::kCPU);
+  const model::Pi0 pi0(golden.config, checkpoint, precision, {});
   checkpoint.finish();
   return pi0.sample_actions(golden.inputs, golden.noise, 2);
 }

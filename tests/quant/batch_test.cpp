@@ -104,7 +104,7 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
   }
   SECTION("fast") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16,
-                                     &model::gemm_kernels(model::fastest_instruction_set()));
+                                     test::fast(model::fastest_instruction_set()));
     compare(golden, *pi0, {Format::float8_e4m3, Format::float16});
     compare(golden, *pi0, {Format::float32, Format::float8_e5m2});
   }

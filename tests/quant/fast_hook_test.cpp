@@ -143,7 +143,7 @@ TEST_CASE("fast hooks give the reference hooks' results and errors at every site
     const auto reference = test::load_case(golden, precision);
     std::vector<std::unique_ptr<model::Pi0>> fast;
     for (const model::InstructionSet set : model::instruction_sets()) {
-      fast.push_back(test::load_case(golden, precision, &model::gemm_kernels(set)));
+      fast.push_back(test::load_case(golden, precision, test::fast(set)));
     }
     for (const Format input : quant::all_formats) {
       for (const Format output : quant::all_formats) {

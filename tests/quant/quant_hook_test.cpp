@@ -7,6 +7,8 @@
 #include "quant/attach.h"
 #include "quant/report.h"
 #include "support/catch.h"
+#include "support/device_kernels.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
 
@@ -28,10 +30,10 @@ struct Outcome {
 };
 
 Outcome run_hooked(const test::GoldenCase& golden, model::Pi0& pi0, const quant::PlanRequest& request,
-                   std::int64_t num_steps) {
+                   std::int64_t num_steps, const quant::DeviceKernels* device = quant::cuda_kernels()) {
   StatsBook book;
-  const auto attachment = quant::attach(pi0.sites(), request, &book);
-  Outcome outcome{pi0.sample_actions(golden.inputs, golden.noise, num_steps), {}, {}};
+  const quant::Attachment attachment(pi0.sites(), quant::make_plan(pi0.sites(), request), &book, {}, device);
+  Outcome outcome{pi0.sample_actions(golden.inputs, golden.noise, num_steps).cpu(), {}, {}};
   book.finish_request(StatsBook::Measured::yes);
   const quant::StatsSnapshot seen = book.snapshot();
   outcome.report = Json::parse(quant::report_json(seen, {}));
@@ -136,9 +138,11 @@ void compare_statistics(const Outcome& outcome, const Json& expected) {
 }
 
 void compare_with_goldens(const std::string& name, Precision precision,
-                          const model::GemmKernels* gemm = nullptr) {
+                          const model::Execution& execution = {},
+                          const quant::DeviceKernels* device = quant::cuda_kernels()) {
   const test::GoldenCase golden = test::read_case(name);
-  const auto pi0 = test::load_case(golden, precision, gemm);
+  const auto pi0 = test::load_case(golden, precision, execution);
+  const double least = precision == Precision::bfloat16 ? 3e-3 : execution.device.is_cpu() ? 1e-5 : 1e-4;
   const std::string suffix = precision == Precision::float32 ? "float32" : "bfloat16";
   const auto folder = golden.folder / ("quant_" + suffix);
   const model::SafetensorsFile expected(folder / "actions.safetensors");
@@ -146,12 +150,12 @@ void compare_with_goldens(const std::string& name, Precision precision,
       model::SafetensorsFile(golden.folder / ("expected_" + suffix + ".safetensors")).tensor("actions");
   for (const auto& [key, entry] : expected.entries()) {
     INFO(name << " " << suffix << " " << key);
-    const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps);
+    const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps, device);
     std::ifstream stream(folder / (key + ".json"));
     compare_statistics(outcome, Json::parse(stream));
     const double own_error = test::relative_rms(expected.tensor(key), exact);
     CHECK(test::relative_rms(outcome.actions, expected.tensor(key)) <=
-          std::max(own_error, precision == Precision::float32 ? 1e-5 : 3e-3));
+          std::max(own_error, least));
   }
 }
 
@@ -172,10 +176,28 @@ TEST_CASE("fast kernels: statistics and actions of every setting are the origina
           "[quant][golden][fast]") {
   for (const model::InstructionSet set : model::instruction_sets()) {
     INFO(model::name_of(set));
-    compare_with_goldens("tiny_pi05", Precision::bfloat16, &model::gemm_kernels(set));
+    compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(set));
   }
   compare_with_goldens("tiny_pi0", Precision::float32,
-                       &model::gemm_kernels(model::instruction_sets().back()));
+                       test::fast(model::instruction_sets().back()));
+}
+
+TEST_CASE("device hooks: statistics and actions of every setting are the original's",
+          "[quant][golden][device]") {
+  compare_with_goldens("tiny_pi05", Precision::bfloat16, test::like_gpu(), &test::kernels_in_turn);
+}
+
+TEST_CASE("on a GPU: statistics and actions of every setting are the original's", "[quant][golden][gpu]") {
+  if (!test::fast_gpu()) {
+    WARN("no GPU: not run");
+    return;
+  }
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+      compare_with_goldens(name, precision, *test::fast_gpu());
+      compare_with_goldens(name, precision, {.device = test::fast_gpu()->device});
+    }
+  }
 }
 
 TEST_CASE("float32/float32 changes no bit and has no error, attention included", "[quant][hook]") {

@@ -17,7 +17,7 @@ const FormatPair pair{Format::float8_e4m3, Format::float16};
 // The sites of a tiny Pi0.5, without weights.
 struct Sites {
   model::ShapeRecorder shapes;
-  model::Pi0 pi0{model::tiny_config(true), shapes, model::Precision::float32, at::kCPU};
+  model::Pi0 pi0{model::tiny_config(true), shapes, model::Precision::float32, {}};
 };
 
 std::size_t hooked(const quant::QuantPlan& plan) {

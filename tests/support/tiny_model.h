@@ -34,13 +34,17 @@ inline GoldenCase read_case(const std::string& name) {
   return result;
 }
 
-// `gemm` null: the reference's operations.
 inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Precision precision,
-                                             const model::GemmKernels* gemm = nullptr) {
+                                             const model::Execution& execution = {}) {
   model::Checkpoint checkpoint(golden.folder);
-  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, at::kCPU, gemm);
+  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, execution);
   checkpoint.finish();
   return result;
+}
+
+// A CPU's fast kernels.
+inline model::Execution fast(model::InstructionSet set) {
+  return {.kernels = model::Kernels::fast, .gemm = &model::gemm_kernels(set)};
 }
 
 }  // namespace pi0::test

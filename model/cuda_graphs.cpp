@@ -1,0 +1,50 @@
+// A request's stages as CUDA graphs.
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "model/execution.h"
+
+namespace pi0::model {
+namespace {
+
+class CudaRecorder : public Recorder {
+ public:
+  explicit CudaRecorder(at::Device device)
+      : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {}
+
+  std::vector<Work> record(const std::vector<Work>& parts) override {
+    // Graphs of one pool take turns in the order they were recorded in; another request's have their own.
+    const at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
+    const c10::cuda::CUDAGuard device(device_);
+    c10::cuda::device_synchronize();
+    const c10::cuda::CUDAStreamGuard stream(stream_);
+    std::vector<Work> replays;
+    for (const Work& part : parts) {
+      const auto graph = std::make_shared<at::cuda::CUDAGraph>();
+      // Other threads, of a server that reads and writes, may use the device meanwhile.
+      graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+      try {
+        part();
+      } catch (...) {
+        graph->capture_end();
+        throw;
+      }
+      graph->capture_end();
+      replays.emplace_back([graph] { graph->replay(); });
+    }
+    return replays;
+  }
+
+ private:
+  const at::Device device_;
+  const c10::cuda::CUDAStream stream_;
+};
+
+}  // namespace
+
+std::shared_ptr<Recorder> device_recorder(at::Device device) {
+  return device.is_cuda() ? std::make_shared<CudaRecorder>(device) : nullptr;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,74 @@
+// The hook of a model that is fast on a device. Nothing in it waits for the device, so that a request's work can be
+// recorded once and replayed: errors gather in the device's memory and come over in one copy when the request ends.
+// The same function as QuantHook, but for the order of sums; products of 16-bit operands run on tensor cores,
+// which multiply them exactly and add in float32.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "quant/kernels/device_kernels.h"
+#include "quant/quant_hook.h"
+
+namespace pi0::quant {
+
+// What the hooks of one attachment leave on the device.
+class DeviceErrors {
+ public:
+  struct Record {
+    ErrorStats errors;
+    std::uint32_t input_overflowed = 0;
+    std::uint32_t output_overflowed = 0;
+  };
+
+  // `moved` is called when records have moved, which makes recorded work void.
+  DeviceErrors(at::Device device, std::function<void()> moved);
+
+  // Before the first call of slot(). `entry` is the site's in the book.
+  std::size_t add_site(std::size_t entry, OverflowNote& overflow);
+
+  // On the device: the site's record of a call's first sample; the others follow at `stride` bytes.
+  struct Slot {
+    Record* first;
+    std::int64_t stride;
+  };
+  Slot slot(std::size_t site, std::int64_t samples);
+
+  // Fetches everything since the last call, and warns of what overflowed.
+  std::vector<StatsBook::Gathered> collect();
+
+ private:
+  struct Site {
+    std::size_t entry;
+    OverflowNote* overflow;
+  };
+  const at::Device device_;
+  const std::function<void()> moved_;
+  std::vector<Site> sites_;
+  at::Tensor records_;  // [samples, bytes of all sites' records]
+};
+
+class DeviceHook : public QuantHook {
+ public:
+  // As QuantHook. `errors` is shared by the hooks of one attachment and outlives them.
+  DeviceHook(model::MatmulSite& site, FormatPair formats, const HookContext& context, std::size_t entry,
+             const DeviceKernels& kernels, DeviceErrors& errors);
+
+  model::Tensor linear(const model::Tensor& x) override;
+
+ private:
+  model::Tensor round_operand(const model::Tensor& operand) override;
+  model::Tensor settle_attention(const model::Tensor& attended, const model::Tensor& reference) override;
+  model::Tensor rounded(const model::Tensor& values, at::ScalarType stored);
+  // Rounds `sums` into `result`; an undefined `exact` is not compared with.
+  model::Tensor settle(ResultCall call, const model::Tensor& sums, const model::Tensor& exact,
+                       const model::Tensor& result);
+
+  const DeviceKernels& kernels_;
+  DeviceErrors& errors_;
+  const std::size_t record_;
+  model::Tensor terms_, exact_terms_;  // the bias, rounded and as it is, [Out] float32; undefined without one
+};
+
+}  // namespace pi0::quant

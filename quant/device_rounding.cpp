@@ -1,0 +1,37 @@
+#include "quant/device_rounding.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+namespace pi0::quant {
+
+Storage storage_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return Storage::float32;
+    case at::kBFloat16: return Storage::bfloat16;
+    case at::kHalf: return Storage::float16;
+    case at::kFloat8_e4m3fn:
+    case at::kFloat8_e5m2: return Storage::code8;
+    default: TORCH_CHECK(false, "device kernels: found ", dtype, ", expected a format's dtype");
+  }
+}
+
+void* current_stream(at::Device device) {
+  if (device.is_cpu()) return nullptr;
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
+}
+
+void round_on_device(const DeviceKernels& kernels, const at::Tensor& values, const at::Tensor& out,
+                     Format format, std::uint32_t* overflowed) {
+  const c10::DeviceGuard guard(values.device());
+  kernels.round({.in = values.const_data_ptr(),
+                 .in_storage = storage_of(values.scalar_type()),
+                 .out = out.mutable_data_ptr(),
+                 .out_storage = storage_of(out.scalar_type()),
+                 .count = values.numel(),
+                 .format = format,
+                 .overflowed = overflowed},
+                current_stream(values.device()));
+}
+
+}  // namespace pi0::quant

@@ -1,0 +1,116 @@
+// One value: rounded to a format's grid, and as its code. Included by files that are compiled for one
+// instruction set each, and by CUDA's, which calls whatever is constexpr; in an unnamed namespace so that no
+// copy leaks from one to another.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "quant/format.h"
+
+namespace pi0::quant {
+namespace {
+
+constexpr std::uint32_t infinity_bits = 0x7F800000U;
+
+constexpr std::uint32_t bits_of(float value) { return std::bit_cast<std::uint32_t>(value); }
+
+// Of magnitudes, which have no sign bit: even SSE2 compares signed integers as vectors.
+constexpr bool above(std::uint32_t a, std::uint32_t b) {
+  return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b);
+}
+
+// All bits for NaN, none for others. Arithmetic, because GCC makes branches of repeated comparisons.
+constexpr std::uint32_t nan_mask(std::uint32_t magnitude) {
+  return static_cast<std::uint32_t>(static_cast<std::int32_t>(infinity_bits - magnitude) >> 31);
+}
+
+// One value. Adding a power of two whose last bit is worth the grid's step at the value, and taking it
+// away again, rounds as the hardware does: to nearest, ties to even.
+template <Format format>
+constexpr float round_one(float value) {
+  constexpr Grid grid = grid_of(format);
+  constexpr std::uint32_t dropped_bits = 23 - grid.mantissa_bits;
+  const std::uint32_t sign = bits_of(value) & 0x80000000U;
+  const std::uint32_t magnitude = bits_of(value) ^ sign;
+  std::uint32_t rounded;
+  if constexpr (grid.min_exponent > -126) {
+    // Beyond the grid all values are alike, and a sum with the power must not overflow.
+    constexpr std::uint32_t top = bits_of(grid.overflow == Overflow::saturate ? grid.largest : 65536.0F);
+    const std::uint32_t within = above(magnitude, top) ? top : magnitude;
+    constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
+    const std::uint32_t own_exponent = within & infinity_bits;
+    const std::uint32_t exponent = above(own_exponent, smallest_normal) ? own_exponent : smallest_normal;
+    const float power = std::bit_cast<float>(exponent + (dropped_bits << 23));
+    rounded = bits_of((std::bit_cast<float>(within) + power) - power);
+    if constexpr (grid.overflow == Overflow::infinity) {
+      rounded = rounded == top ? infinity_bits : rounded;
+    }
+  } else {  // every float32 exponent is the grid's: its own bits are rounded, a carry runs into the exponent
+    constexpr std::uint32_t half_below = (1U << (dropped_bits - 1)) - 1;
+    const std::uint32_t odd = (magnitude >> dropped_bits) & 1U;
+    rounded = (magnitude + half_below + odd) & ~((1U << dropped_bits) - 1);
+  }
+  rounded = (magnitude & nan_mask(magnitude)) | (rounded & ~nan_mask(magnitude));
+  return std::bit_cast<float>(rounded | sign);
+}
+
+// The code of a value on the grid: its sign, then exponent and mantissa, moved to where they belong.
+template <Format format>
+constexpr std::uint32_t code_of(float value) {
+  constexpr Grid grid = grid_of(format);
+  constexpr int dropped_bits = 23 - grid.mantissa_bits;
+  constexpr int bits_of_code = format == Format::float16 || format == Format::bfloat16 ? 16 : 8;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = (bits >> 31) << (bits_of_code - 1);
+  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+  constexpr std::uint32_t rebias = static_cast<std::uint32_t>(126 + grid.min_exponent)
+                                   << grid.mantissa_bits;
+  std::uint32_t code = (magnitude >> dropped_bits) - rebias;
+  if constexpr (grid.min_exponent > -126) {
+    constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
+    // Added to this power of two, a subnormal's steps are the sum's last bits.
+    constexpr auto magic_bits =
+        static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
+    const float shifted = std::bit_cast<float>(magnitude) + std::bit_cast<float>(magic_bits);
+    const std::uint32_t steps = std::bit_cast<std::uint32_t>(shifted) - magic_bits;
+    code = above(smallest_normal, magnitude) ? steps : code;
+  }
+  constexpr std::uint32_t code_of_largest =
+      (std::bit_cast<std::uint32_t>(grid.largest) >> dropped_bits) - rebias;
+  if constexpr (grid.overflow == Overflow::infinity) {
+    code = magnitude == infinity_bits ? code_of_largest + 1 : code;
+  }
+  constexpr std::uint32_t nan_code = (1U << (bits_of_code - 1)) - 1;
+  code = (nan_code & nan_mask(magnitude)) | (code & ~nan_mask(magnitude));
+  return code | sign;
+}
+
+template <Format format>
+constexpr float rounded_to(float value) {
+  if constexpr (format == Format::float32) {
+    return value;
+  } else {
+    return round_one<format>(value);
+  }
+}
+
+// Calls `call` with the format as a constant of the compiler's.
+template <Format format>
+using FormatConstant = std::integral_constant<Format, format>;
+
+template <class Call>
+[[gnu::always_inline]] inline auto with_format(Format format, const Call& call) {
+  switch (format) {
+    case Format::float16: return call(FormatConstant<Format::float16>{});
+    case Format::bfloat16: return call(FormatConstant<Format::bfloat16>{});
+    case Format::float8_e4m3: return call(FormatConstant<Format::float8_e4m3>{});
+    case Format::float8_e5m2: return call(FormatConstant<Format::float8_e5m2>{});
+    case Format::float32: break;
+  }
+  return call(FormatConstant<Format::float32>{});
+}
+
+}  // namespace
+}  // namespace pi0::quant

@@ -1,0 +1,237 @@
+// Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
+#include "quant/device_hook.h"
+
+#include <map>
+
+#include "quant/attach.h"
+#include "quant/device_rounding.h"
+#include "support/catch.h"
+#include "support/device_kernels.h"
+#include "support/devices.h"
+#include "support/tensors.h"
+#include "support/tiny_model.h"
+
+namespace pi0 {
+namespace {
+
+using model::Precision;
+using quant::Format;
+using quant::FormatPair;
+using quant::StatsBook;
+
+// Every bit, except which NaN it is.
+bool same(const at::Tensor& found, const at::Tensor& expected) {
+  const at::Tensor a = found.to(at::kCPU, at::kFloat), b = expected.to(at::kCPU, at::kFloat);
+  return ((a.isnan() & b.isnan()) | (a.view(at::kInt) == b.view(at::kInt))).all().item<bool>();
+}
+
+struct OnDevice {
+  at::Tensor values;
+  bool overflowed;
+};
+
+OnDevice round_on(const quant::DeviceKernels& kernels, at::Device device, const at::Tensor& values,
+                  at::ScalarType stored, Format format) {
+  const at::Tensor in = values.to(device);
+  const at::Tensor out = at::empty_like(in, in.options().dtype(stored));
+  const at::Tensor flag = at::zeros({1}, in.options().dtype(at::kInt));
+  quant::round_on_device(kernels, in, out, format, static_cast<std::uint32_t*>(flag.mutable_data_ptr()));
+  return {out, flag.item<int>() != 0};
+}
+
+void check_rounding(const quant::DeviceKernels& kernels, at::Device device) {
+  const at::Tensor halves = at::arange(-32768, 32768, at::kInt).to(at::kShort);
+  const at::Tensor bits = at::randint(-2147483648LL, 2147483648LL, {1'000'000}, at::kLong).to(at::kInt);
+  for (const at::Tensor& values : {halves.view(at::kHalf).to(at::kFloat), halves.view(at::kBFloat16).to(at::kFloat),
+                                   bits.view(at::kFloat), at::full({3}, 1.0F)}) {
+    for (const Format format : quant::all_formats) {
+      INFO(quant::name_of(format));
+      const quant::Rounded expected = quant::round_to(values, format);
+      const OnDevice wide = round_on(kernels, device, values, at::kFloat, format);
+      CHECK(same(wide.values, expected.values));
+      const at::Tensor beyond = values.isfinite() & (values.abs() >= quant::first_beyond(format));
+      CHECK(wide.overflowed == beyond.any().item<bool>());
+      const OnDevice half = round_on(kernels, device, values, at::kBFloat16, format);
+      CHECK(same(half.values, expected.values.to(at::kBFloat16)));
+      if (format != Format::float32) {
+        const OnDevice codes = round_on(kernels, device, values, quant::code_dtype(format), format);
+        CHECK(same(codes.values, expected.values));
+      }
+      const at::Tensor narrow = values.to(at::kBFloat16);
+      CHECK(same(round_on(kernels, device, narrow, at::kFloat, format).values,
+                 quant::round_to(narrow.to(at::kFloat), format).values));
+    }
+  }
+}
+
+TEST_CASE("a device rounds every pattern as the CPU does", "[quant][device]") {
+  check_rounding(test::kernels_in_turn, at::kCPU);
+  CHECK_THROWS_AS(round_on(test::kernels_in_turn, at::kCPU, at::ones({2}), at::kHalf, Format::float8_e4m3),
+                  std::logic_error);
+  CHECK_THROWS_WITH(quant::storage_of(at::kDouble), contains_text("Double"));
+}
+
+TEST_CASE("a GPU rounds every pattern as the CPU does", "[quant][gpu]") {
+  if (!test::fast_gpu()) {
+    WARN("no GPU: not run");
+    return;
+  }
+  check_rounding(*quant::cuda_kernels(), {at::kCUDA, 0});
+}
+
+struct Run {
+  std::vector<at::Tensor> actions;
+  quant::StatsSnapshot seen;
+  std::vector<std::string> warnings;
+};
+
+// Two requests, hooked.
+Run run(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats, const quant::DeviceKernels* kernels) {
+  Run result;
+  StatsBook book;
+  const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  const quant::Attachment attachment(
+      pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
+      [&](const std::string& line) { result.warnings.push_back(line); }, kernels);
+  for (const double sign : {1.0, -1.0}) {
+    result.actions.push_back(pi0.sample_actions(golden.inputs, golden.noise * sign, 2).cpu());
+    book.finish_request(StatsBook::Measured::yes);
+  }
+  result.seen = book.snapshot();
+  return result;
+}
+
+double apart(std::optional<double> found, std::optional<double> expected) {
+  if (found == expected) return 0;
+  if (!found || !expected) return 1;
+  return *expected == 0 ? std::abs(*found) : std::abs(*found / *expected - 1);
+}
+
+// Sums of another order send roundings the other way here and there.
+void compare(const Run& found, const Run& expected) {
+  for (std::size_t i = 0; i < expected.actions.size(); ++i) {
+    CHECK(test::relative_rms(found.actions[i], expected.actions[i]) <= 2e-2);
+  }
+  CHECK(found.seen.requests == expected.seen.requests);
+  REQUIRE(found.seen.sites.size() == expected.seen.sites.size());
+  std::size_t far = 0;
+  for (std::size_t i = 0; i < found.seen.sites.size(); ++i) {
+    const quant::SiteEntry &mine = found.seen.sites[i], &theirs = expected.seen.sites[i];
+    INFO(mine.layer);
+    CHECK(mine.layer == theirs.layer);
+    CHECK(mine.errors.call_count() == theirs.errors.call_count());
+    CHECK(mine.errors.nonfinite() == theirs.errors.nonfinite());
+    const double difference = apart(mine.errors.rmse(), theirs.errors.rmse());
+    CHECK(difference <= 0.25);
+    if (difference > 0.02) ++far;
+    CHECK(apart(mine.errors.reference_rms(), theirs.errors.reference_rms()) <= 0.02);
+  }
+  CHECK(far <= found.seen.sites.size() / 20);
+}
+
+TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+    const auto reference = test::load_case(golden, precision);
+    const auto device = test::load_case(golden, precision, test::like_gpu());
+    for (const FormatPair formats : {FormatPair{Format::float8_e4m3, Format::float16},
+                                     FormatPair{Format::float16, Format::float8_e5m2},
+                                     FormatPair{Format::bfloat16, Format::bfloat16},
+                                     FormatPair{Format::float32, Format::float8_e4m3}}) {
+      if (precision == Precision::float32 && formats.input == Format::float8_e4m3) continue;
+      INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
+      compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr));
+    }
+  }
+}
+
+// One linear of its own.
+struct OneLinear {
+  model::SiteList sites{test::like_gpu()};
+  model::MatmulSite& site = sites.add("gemma_expert.q_proj", model::SiteKind::linear, 24, 10);
+  StatsBook book;
+
+  explicit OneLinear(at::ScalarType dtype) {
+    site.weight = at::randn({10, 24}).to(dtype);
+    site.bias = at::randn({10}).to(dtype);
+  }
+  quant::Attachment attach(FormatPair formats, std::vector<std::string>* warnings = nullptr) {
+    const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+    return {sites, quant::make_plan(sites, request), &book,
+            [warnings](const std::string& line) {
+              if (warnings != nullptr) warnings->push_back(line);
+            },
+            &test::kernels_in_turn};
+  }
+};
+
+TEST_CASE("a device linear's result and error are those of a direct computation", "[quant][device]") {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    OneLinear one(dtype);
+    const auto attachment = one.attach({Format::float8_e5m2, Format::float16});
+    const at::Tensor x = at::randn({3, 5, 24}).to(dtype);
+    const at::Tensor found = one.site.hook->linear(x);
+    one.book.finish_request(StatsBook::Measured::yes);
+
+    const auto rounded = [](const at::Tensor& values) {
+      return quant::round_to(values.to(at::kFloat), Format::float8_e5m2).values;
+    };
+    const at::Tensor sums = at::matmul(rounded(x), rounded(one.site.weight).t()) + rounded(one.site.bias);
+    const at::Tensor result = quant::round_to(sums, Format::float16).values;
+    CHECK(at::equal(found, result.to(dtype)));
+    const at::Tensor exact =
+        at::matmul(x.to(at::kFloat), one.site.weight.to(at::kFloat).t()) + one.site.bias.to(at::kFloat);
+    const double mse = (exact - result).to(at::kDouble).square().mean().item<double>();
+    CHECK(apart(one.book.snapshot().sites[0].errors.mse(), mse) <= 1e-6);
+    CHECK(one.site.flop == 2 * x.numel() * 10);  // of the exact product; the layer counts the other
+  }
+}
+
+TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten", "[quant][device]") {
+  OneLinear one(at::kBFloat16);
+  auto attachment = one.attach({Format::float8_e4m3, Format::float8_e4m3});
+  const at::Tensor x = at::randn({3, 4, 24}).to(at::kBFloat16);
+  attachment.observe_samples_apart(true);
+  const std::int64_t changes = one.sites.hook_changes();
+  const at::Tensor together = one.site.hook->linear(x);
+  CHECK(one.sites.hook_changes() > changes);  // the records moved
+  const std::int64_t settled = one.sites.hook_changes();
+  CHECK(at::equal(one.site.hook->linear(x), together));
+  CHECK(one.sites.hook_changes() == settled);
+  one.book.drop_request();
+  one.site.hook->linear(x);
+  one.book.finish_batch({true, false, true}, StatsBook::Measured::yes);
+  const quant::ErrorStats found = one.book.snapshot().sites[0].errors;
+
+  one.book.reset();
+  for (const std::int64_t sample : {0, 2}) {
+    CHECK(at::equal(one.site.hook->linear(x.narrow(0, sample, 1)), together.narrow(0, sample, 1)));
+    one.book.finish_request(StatsBook::Measured::yes);
+  }
+  const quant::ErrorStats alone = one.book.snapshot().sites[0].errors;
+  CHECK(found.call_count() == 2);
+  CHECK(apart(found.rmse(), alone.rmse()) <= 1e-12);
+  CHECK(apart(found.mse_std(), alone.mse_std()) <= 1e-9);
+
+  one.site.hook->linear(x);
+  one.book.drop_request();
+  one.book.finish_request(StatsBook::Measured::yes);
+  CHECK(one.book.snapshot().sites[0].errors.call_count() == 2);
+}
+
+TEST_CASE("what overflows on a device is warned of when the request ends", "[quant][device]") {
+  OneLinear one(at::kFloat);
+  std::vector<std::string> warnings;
+  const auto attachment = one.attach({Format::float32, Format::float16}, &warnings);
+  for (int call = 0; call < 3; ++call) one.site.hook->linear(at::full({1, 2, 24}, 1e30F));
+  CHECK(warnings.empty());
+  one.book.finish_request(StatsBook::Measured::yes);
+  REQUIRE(warnings.size() == 1);
+  CHECK_THAT(warnings[0], contains_text("q_proj") && contains_text("its output"));
+  const quant::ErrorStats errors = one.book.snapshot().sites[0].errors;
+  CHECK(errors.nonfinite() == 3 * 2 * 10);
+  CHECK_FALSE(errors.rmse());
+}
+
+}  // namespace
+}  // namespace pi0
