@@ -46,6 +46,9 @@ if(PI0_WITH_TORCH)
   # are searched after all others.
   if(NOT TARGET pi0_torch)
     add_library(pi0_torch INTERFACE IMPORTED GLOBAL)
+    # LibTorch's wheels for CUDA export a std::filesystem of their own, whose remove_all() calls null: the
+    # compiler's comes first.
+    target_link_options(pi0_torch INTERFACE LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state)
     target_link_libraries(pi0_torch INTERFACE ${TORCH_LIBRARIES})
     # at::parallel_for is compiled into its callers, serial without this. It must share LibTorch's own
     # OpenMP runtime: the idle threads of two spin in each other's way.
