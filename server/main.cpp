@@ -6,8 +6,11 @@
 
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <limits>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "server/server_options.h"
@@ -90,6 +93,24 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
   }
 }
 
+// What a client is told of a failure. Errors of ours speak for themselves; those of libraries, as when memory ends,
+// get a name, and LibTorch's lose their two screens of addresses.
+std::exception_ptr told(std::exception_ptr error) {
+  const auto failed = [](const char* what) {
+    return std::make_exception_ptr(std::runtime_error(std::string("the policy failed: ") + what));
+  };
+  try {
+    if (error) std::rethrow_exception(error);
+  } catch (const c10::Error& failure) {
+    return failed(failure.what_without_backtrace());
+  } catch (const std::runtime_error&) {
+  } catch (const std::logic_error&) {
+  } catch (const std::exception& failure) {
+    return failed(failure.what());
+  }
+  return error;
+}
+
 void serve_until_signal(pi0::server::Server& server, const QuantSession* session) {
   try {
     server.run();
@@ -139,7 +160,7 @@ void serve(ProgramOptions& options) {
       if (recorder && !reply.error) {
         recorder->record(std::move(request), std::move(reply.noise), reply.answer);
       }
-      outcomes.push_back({std::move(reply.answer), std::move(reply.error)});
+      outcomes.push_back({std::move(reply.answer), told(std::move(reply.error))});
     }
     return outcomes;
   };

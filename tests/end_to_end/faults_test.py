@@ -1,5 +1,6 @@
 """What happens to pi0-server from outside: signals, disks, memory, ports. It says what, keeps going where it can, and loses nothing."""
 
+import contextlib
 import json
 import pathlib
 import resource
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import unittest
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
@@ -108,18 +110,47 @@ class FaultsTest(TemporaryFolderTest):
         with serve(*MODEL, "--num-steps", 1) as server:
             client = self.client(server)
             expected = client.infer(REQUEST)["actions"]
-            pages = int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
-            if pages * resource.getpagesize() > 2**42:
-                self.skipTest("the address sanitizer, which reserves terabytes, ends a program that is out of memory")
-            little = pages * resource.getpagesize() + 50_000_000, resource.RLIM_INFINITY
-            resource.prlimit(server.process.pid, resource.RLIMIT_AS, little)
-            with self.assertRaises(ConnectionClosed) as closed:
+            with self.little_memory(server, 50_000_000), self.assertRaises(ConnectionClosed) as closed:
                 self.client(server).infer({**REQUEST, "ignored": np.zeros(120_000_000, np.uint8)})
             self.assertEqual((closed.exception.rcvd.code, closed.exception.rcvd.reason), (1011, "no memory for the message"))
-            unlimited = resource.RLIM_INFINITY, resource.RLIM_INFINITY
-            resource.prlimit(server.process.pid, resource.RLIMIT_AS, unlimited)
             np.testing.assert_array_equal(client.infer(REQUEST)["actions"], expected)
             self.assertEqual(server.stop(), 0)
+
+    def test_no_memory_for_a_batch_costs_its_requests(self):
+        arguments = [*MODEL, "--num-steps", 20, "--max-batch", 8, "--input-fmt", "float16", "--stats-output", self.stats]
+        with serve(*arguments) as server:
+            clients = [self.client(server) for _ in range(9)]
+            expected = clients[0].infer(REQUEST)["actions"]
+
+            def ask(client):
+                try:
+                    return client.infer(REQUEST)["actions"]
+                except (RuntimeError, ConnectionClosed) as error:
+                    return str(error)
+
+            with self.little_memory(server, 2_000_000), ThreadPoolExecutor(len(clients)) as pool:
+                outcomes = list(pool.map(ask, clients))
+            refused = [outcome for outcome in outcomes if isinstance(outcome, str)]
+            self.assertTrue(refused)
+            for reason in refused:
+                self.assertRegex(reason, "the policy failed: |no memory|bad_alloc")
+                self.assertNotIn("frame #", reason)
+            np.testing.assert_array_equal(self.client(server).infer(REQUEST)["actions"], expected)
+            self.assertEqual(server.stop(), 0)
+        counted = json.loads(self.stats.read_text())["meta"]["requests"]
+        # An answer that finds no memory on its way out counts as well.
+        self.assertGreaterEqual(counted, 2 + len(outcomes) - len(refused))
+
+    @contextlib.contextmanager
+    def little_memory(self, server, more):
+        """The server may have `more` bytes than it has now."""
+        pages = int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+        if pages * resource.getpagesize() > 2**42:
+            self.skipTest("the address sanitizer, which reserves terabytes, ends a program that is out of memory")
+        limit = pages * resource.getpagesize() + more, resource.RLIM_INFINITY
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, limit)
+        yield
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":
