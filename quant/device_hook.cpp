@@ -80,10 +80,8 @@ DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookCo
       exact_terms_(float_terms(site.bias)) {}
 
 Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored) {
-  const Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
-  const Tensor result = at::empty_like(source, source.options().dtype(stored));
-  round_on_device(kernels_, source, result, formats_.input, &errors_.slot(record_, 1).first->input_overflowed);
-  return result;
+  return round_on_device(kernels_, values, stored, formats_.input,
+                         &errors_.slot(record_, 1).first->input_overflowed);
 }
 
 Tensor DeviceHook::linear(const Tensor& x) {

@@ -21,17 +21,20 @@ void* current_stream(at::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
 }
 
-void round_on_device(const DeviceKernels& kernels, const at::Tensor& values, const at::Tensor& out,
-                     Format format, std::uint32_t* overflowed) {
+at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
+                           Format format, std::uint32_t* overflowed) {
   const c10::DeviceGuard guard(values.device());
-  kernels.round({.in = values.const_data_ptr(),
-                 .in_storage = storage_of(values.scalar_type()),
+  const at::Tensor in = values.is_non_overlapping_and_dense() ? values : values.contiguous();
+  const at::Tensor out = at::empty_like(in, in.options().dtype(stored));
+  kernels.round({.in = in.const_data_ptr(),
+                 .in_storage = storage_of(in.scalar_type()),
                  .out = out.mutable_data_ptr(),
-                 .out_storage = storage_of(out.scalar_type()),
-                 .count = values.numel(),
+                 .out_storage = storage_of(stored),
+                 .count = in.numel(),
                  .format = format,
                  .overflowed = overflowed},
-                current_stream(values.device()));
+                current_stream(in.device()));
+  return out;
 }
 
 }  // namespace pi0::quant

@@ -12,8 +12,9 @@ Storage storage_of(at::ScalarType dtype);  // throws c10::Error for one that dev
 // The stream that LibTorch enqueues to; null on the CPU.
 void* current_stream(at::Device device);
 
-// `out` is dense, of `values`' sizes and strides; its dtype says how values lie there.
-void round_on_device(const DeviceKernels& kernels, const at::Tensor& values, const at::Tensor& out,
-                     Format format, std::uint32_t* overflowed);
+// Float32 or bfloat16 values rounded, as values of the dtype `stored`, which the format fits; dense, of the same
+// sizes. `overflowed`, in the device's memory, is set to 1 where a finite value was beyond the format's largest.
+at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
+                           Format format, std::uint32_t* overflowed);
 
 }  // namespace pi0::quant

@@ -32,11 +32,9 @@ Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
 Rounded round_device_tensor(const at::Tensor& values, Format format, at::ScalarType stored) {
   const DeviceKernels* const kernels = cuda_kernels();
   TORCH_CHECK(kernels != nullptr && values.is_cuda(), "rounding: this build has no kernels for ", values.device());
-  const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
-  const at::Tensor result = at::empty_like(source, source.options().dtype(stored));
-  const at::Tensor overflowed = at::zeros({1}, source.options().dtype(at::kInt));
-  round_on_device(*kernels, source, result, format,
-                  static_cast<std::uint32_t*>(overflowed.mutable_data_ptr()));
+  const at::Tensor overflowed = at::zeros({1}, values.options().dtype(at::kInt));
+  const at::Tensor result = round_on_device(*kernels, values, stored, format,
+                                            static_cast<std::uint32_t*>(overflowed.mutable_data_ptr()));
   return {result, overflowed.item<std::int32_t>() != 0};
 }
 

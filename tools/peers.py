@@ -3,7 +3,8 @@
     OPENPI_DIR=... PI0_QUANT_DIR=... python tools/peers.py --json FILE eager compiled original original_untracked
 
 A full-size Pi0.5 for DROID with random weights, in bfloat16, float8_e4m3 in and float16 out; `compiled` is openpi's own
-use of torch.compile. Needs an environment that openpi's models_pytorch runs in. Writes records as `pi0 bench --all-modes --json` does.
+use of torch.compile. Needs an environment that openpi's models_pytorch runs in. Writes records as
+`pi0 bench --all-modes --json` does.
 """
 
 import argparse

@@ -1,8 +1,6 @@
 // Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
 #include "quant/device_hook.h"
 
-#include <map>
-
 #include "quant/attach.h"
 #include "quant/device_rounding.h"
 #include "support/catch.h"
@@ -18,12 +16,7 @@ using model::Precision;
 using quant::Format;
 using quant::FormatPair;
 using quant::StatsBook;
-
-// Every bit, except which NaN it is.
-bool same(const at::Tensor& found, const at::Tensor& expected) {
-  const at::Tensor a = found.to(at::kCPU, at::kFloat), b = expected.to(at::kCPU, at::kFloat);
-  return ((a.isnan() & b.isnan()) | (a.view(at::kInt) == b.view(at::kInt))).all().item<bool>();
-}
+using test::same;
 
 struct OnDevice {
   at::Tensor values;
@@ -33,9 +26,9 @@ struct OnDevice {
 OnDevice round_on(const quant::DeviceKernels& kernels, at::Device device, const at::Tensor& values,
                   at::ScalarType stored, Format format) {
   const at::Tensor in = values.to(device);
-  const at::Tensor out = at::empty_like(in, in.options().dtype(stored));
   const at::Tensor flag = at::zeros({1}, in.options().dtype(at::kInt));
-  quant::round_on_device(kernels, in, out, format, static_cast<std::uint32_t*>(flag.mutable_data_ptr()));
+  const at::Tensor out = quant::round_on_device(kernels, in, stored, format,
+                                                static_cast<std::uint32_t*>(flag.mutable_data_ptr()));
   return {out, flag.item<int>() != 0};
 }
 

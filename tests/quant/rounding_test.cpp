@@ -3,11 +3,13 @@
 #include <torch/version.h>
 
 #include "support/catch.h"
+#include "support/tensors.h"
 
 namespace pi0 {
 namespace {
 
 using quant::Format;
+using test::same;
 
 // What libtorch 2.13 casts to on a CPU, written down apart from the code under test. Earlier ones do not saturate.
 at::Tensor by_libtorch(const at::Tensor& values, Format format) {
@@ -23,12 +25,6 @@ at::Tensor by_libtorch(const at::Tensor& values, Format format) {
     case Format::float32: break;
   }
   return values;
-}
-
-// Every bit, except which NaN it is.
-bool same(const at::Tensor& found, const at::Tensor& expected) {
-  const at::Tensor both_nan = found.isnan() & expected.isnan();
-  return (both_nan | (found.view(at::kInt) == expected.view(at::kInt))).all().item<bool>();
 }
 
 void check_all_formats(const at::Tensor& values) {
