@@ -126,7 +126,8 @@ TEST_CASE("an answer ends with the server's timings", "[server]") {
   const protocol::Dict second = client.next_answer();
   CHECK(timing(second, "prev_total_ms") >= timing(first, "infer_ms"));
 
-  std::this_thread::sleep_for(100ms);  // the wait for a request counts
+  // The wait for a request counts, from when the server has done with the last answer: a while after it is here.
+  std::this_thread::sleep_for(300ms);
   client.send(request_with_prompt("third"));
   client.next_answer();
   client.send(request_with_prompt("fourth"));
