@@ -59,6 +59,16 @@ function(pi0_library room)
   endif()
 endfunction()
 
+# CUDA files of a room, by themselves: nvcc knows neither the others' options nor their precompiled header. Fused
+# multiply-adds would change the bits of what the CPU computes as well.
+function(pi0_cuda_sources room)
+  add_library(pi0_${room}_cuda OBJECT ${ARGN})
+  set_target_properties(pi0_${room}_cuda PROPERTIES CUDA_STANDARD 20 POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(pi0_${room}_cuda PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_compile_options(pi0_${room}_cuda PRIVATE --expt-relaxed-constexpr -fmad=false)
+  target_sources(pi0_${room} PRIVATE $<TARGET_OBJECTS:pi0_${room}_cuda>)
+endfunction()
+
 function(pi0_executable name)
   cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${arg_SOURCES})

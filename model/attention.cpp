@@ -1,5 +1,7 @@
 #include "model/attention.h"
 
+#include "model/backend.h"
+
 namespace pi0::model {
 namespace {
 
@@ -34,16 +36,9 @@ Tensor plain_attention(const AttentionOperands& in) {
                                           /*dropout_p=*/0.0, /*is_causal=*/false, in.scale);
 }
 
-Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands) {
-  return gemm != nullptr && operands.form == AttentionForm::eager ? fast_attention(*gemm, operands)
-                                                                  : plain_attention(operands);
-}
-
 Attention::Attention(BuildContext& context, const std::string& path, std::int64_t head_dim)
     : site_(&context.sites.add(path + ".sdpa", SiteKind::attention, head_dim, head_dim)),
-      prefix_pack_(std::make_unique<PrefixPack>()) {
-  site_->gemm = context.execution.gemm;
-}
+      prefix_pack_(std::make_unique<PrefixPack>()) {}
 
 std::int64_t attention_flop(const AttentionOperands& in) {
   const std::int64_t keys = in.key.size(2) + (in.prefix_key.defined() ? in.prefix_key.size(2) : 0);
@@ -53,8 +48,7 @@ std::int64_t attention_flop(const AttentionOperands& in) {
 Tensor Attention::operator()(AttentionOperands operands) const {
   operands.prefix_pack = prefix_pack_.get();
   site_->flop += attention_flop(operands);
-  return site_->hook != nullptr ? site_->hook->attention(operands)
-                               : run_attention(site_->gemm, operands);
+  return site_->hook != nullptr ? site_->hook->attention(operands) : site_->backend->attention(operands);
 }
 
 }  // namespace pi0::model

@@ -13,9 +13,6 @@ namespace pi0::model {
 // Scores have the operands' dtype; mask and softmax are float32. [B, H, L, D].
 Tensor plain_attention(const AttentionOperands& operands);
 
-// The same with fast kernels, or without them where `gemm` is null or has none for the form.
-Tensor run_attention(const GemmKernels* gemm, const AttentionOperands& operands);
-
 // Multiplications and additions of both its products.
 std::int64_t attention_flop(const AttentionOperands& operands);
 

@@ -30,10 +30,13 @@ class Recorder {
 // Of CUDA graphs; null for other devices.
 std::shared_ptr<Recorder> device_recorder(at::Device device);
 
+struct DeviceLayers;
+
 struct Execution {
   at::Device device = at::kCPU;
   Kernels kernels = Kernels::reference;
   const GemmKernels* gemm = nullptr;             // a CPU's fast kernels; null: libtorch's products
+  const DeviceLayers* layers = nullptr;          // a device's fast kernels; null: libtorch's operations
   std::shared_ptr<Recorder> recorder = nullptr;  // with fast kernels; null: nothing is recorded
 };
 

@@ -3,18 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/kernels/fast_layers.h"
-
 namespace pi0::model {
-namespace {
-
-// modeling_gemma.py _gated_residual
-Tensor add_residual(const Tensor& x, const Tensor& y, const Tensor& gate) {
-  return gate.defined() ? x + y * gate : x + y;
-}
-
-}  // namespace
-
 GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config,
                        RmsNorm::Form norms)
     : config_(config),
@@ -30,27 +19,19 @@ GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const Gem
       down_(context, path + ".mlp.down_proj", config.mlp_dim, config.width),
       input_norm_(context, path + ".input_layernorm", config.width, norms),
       post_attention_norm_(context, path + ".post_attention_layernorm", config.width, norms),
-      kernels_(context.execution.gemm) {}
+      query_key_value_({&query_, &key_, &value_}),
+      gate_and_up_({&gate_, &up_}),
+      backend_(context.sites.backend()) {}
 
 Tensor GemmaLayer::heads(const Tensor& projected) const {
   return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim}).transpose(1, 2);
 }
 
-Tensor GemmaLayer::turned(const Tensor& heads, const RotaryAngles& angles) const {
-  return kernels_ != nullptr ? fast_rotate(*kernels_, heads, angles.cos, angles.sin)
-                             : rotate(heads, angles);
-}
-
-Tensor GemmaLayer::feed(const Tensor& x) const {
-  const Tensor gate = gate_(x), up = up_(x);
-  return down_(kernels_ != nullptr ? fast_gelu(*kernels_, gate, up) : at::gelu(gate, "tanh") * up);
-}
-
 Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
                           LayerKv* own) const {
-  const Tensor query = turned(heads(query_(x)), pass.angles);
-  const Tensor key = turned(heads(key_(x)), pass.angles);
-  const Tensor value = heads(value_(x));
+  const std::vector<Tensor> projected = query_key_value_(x);
+  const auto [query, key] = backend_.rotate(heads(projected[0]), heads(projected[1]), pass.angles);
+  const Tensor value = heads(projected[2]);
   if (own != nullptr) *own = {key, value};
   const Tensor attended =
       attention_({.form = AttentionForm::eager,
@@ -64,19 +45,19 @@ Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv*
   return out_(attended.transpose(1, 2).contiguous().view({x.size(0), x.size(1), -1}));
 }
 
-Tensor GemmaLayer::operator()(const Tensor& x, const GemmaPass& pass,
-                              const LayerModulation& modulation, const LayerKv* prefix,
-                              LayerKv* own) const {
+Residual GemmaLayer::operator()(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation,
+                                const LayerKv* prefix, LayerKv* own) const {
   const RmsNorm::Output before = input_norm_(x, modulation.input);
-  const Tensor attended = add_residual(x, attend(before.x, pass, prefix, own), before.gate);
+  const Residual attended{before.sum, attend(before.x, pass, prefix, own), before.gate};
   const RmsNorm::Output between = post_attention_norm_(attended, modulation.post_attention);
-  return add_residual(attended, feed(between.x), between.gate);
+  return {between.sum, down_(gate_and_up_.gated(between.x)), between.gate};
 }
 
-LayerKv GemmaLayer::keys_and_values(const Tensor& x, const GemmaPass& pass,
+LayerKv GemmaLayer::keys_and_values(const Residual& x, const GemmaPass& pass,
                                     const LayerModulation& modulation) const {
   const Tensor normed = input_norm_(x, modulation.input).x;
-  return {turned(heads(key_(normed)), pass.angles), heads(value_(normed))};
+  const Tensor key = heads(key_(normed));
+  return {backend_.rotate(key, key, pass.angles).second, heads(value_(normed))};
 }
 
 LayerModulation GemmaLayer::modulation(const Tensor& condition) const {
@@ -119,7 +100,7 @@ bool Gemma::modulation_is_observed() const {
 KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& positions) const {
   const GemmaPass pass = begin(mask, positions);
   KvCache cache(layers_.size());
-  Tensor x = tokens.to(layers_.front().dtype());
+  Residual x{tokens.to(layers_.front().dtype())};
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     // Of the last layer nothing else is read, nor is the final norm.
     if (i + 1 == layers_.size() && !keep_tail_ && !layers_[i].is_observed_beyond_keys()) {
@@ -131,10 +112,9 @@ KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& p
   return cache;
 }
 
-Tensor Gemma::decode(const Tensor& tokens, const Tensor& mask, const Tensor& positions,
-                     const Modulation& modulation, const KvCache& prefix) const {
-  const GemmaPass pass = begin(mask, positions);
-  Tensor x = tokens.to(layers_.front().dtype());
+Tensor Gemma::decode(const Tensor& tokens, const GemmaPass& pass, const Modulation& modulation,
+                     const KvCache& prefix) const {
+  Residual x{tokens.to(layers_.front().dtype())};
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     x = layers_[i](x, pass, modulation.layers[i], &prefix[i], nullptr);
   }

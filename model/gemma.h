@@ -36,13 +36,13 @@ class GemmaLayer {
   GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config,
              RmsNorm::Form norms);
 
-  // x [B, L, W]; attends to `prefix` (null: none) and to itself. The layer's own keys and values are
-  // put into `own` unless it is null.
-  Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerModulation& modulation,
-                    const LayerKv* prefix, LayerKv* own) const;
+  // Attends to `prefix` (null: none) and to itself. The layer's own keys and values are put into `own` unless it
+  // is null.
+  Residual operator()(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation,
+                      const LayerKv* prefix, LayerKv* own) const;
 
   // Its keys and values alone.
-  LayerKv keys_and_values(const Tensor& x, const GemmaPass& pass,
+  LayerKv keys_and_values(const Residual& x, const GemmaPass& pass,
                           const LayerModulation& modulation) const;
 
   LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
@@ -58,8 +58,6 @@ class GemmaLayer {
 
  private:
   Tensor heads(const Tensor& projected) const;  // [B, L, H·D] to [B, H, L, D]
-  Tensor turned(const Tensor& heads, const RotaryAngles& angles) const;
-  Tensor feed(const Tensor& x) const;
   Tensor attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
   GemmaConfig config_;
@@ -67,7 +65,8 @@ class GemmaLayer {
   Attention attention_;
   Linear gate_, up_, down_;
   RmsNorm input_norm_, post_attention_norm_;
-  const GemmKernels* kernels_;  // null: the reference's operations
+  JoinedLinears query_key_value_, gate_and_up_;
+  const Backend& backend_;
 };
 
 class Gemma {
@@ -79,17 +78,16 @@ class Gemma {
   // mask [B, 1, L, L]; positions [B, L].
   KvCache prefill(const Tensor& x, const Tensor& mask, const Tensor& positions) const;
 
+  // What all layers and all denoise steps share of a pass. mask [B, 1, L, P + L]; positions [B, L].
+  GemmaPass begin(const Tensor& mask, const Tensor& positions) const;
+
   // Runs the suffix x [B, L, W] against a cached prefix of P tokens; normed output [B, L, W].
-  // mask [B, 1, L, P + L]; positions [B, L].
-  Tensor decode(const Tensor& x, const Tensor& mask, const Tensor& positions,
-                const Modulation& modulation, const KvCache& prefix) const;
+  Tensor decode(const Tensor& x, const GemmaPass& pass, const Modulation& modulation, const KvCache& prefix) const;
 
   Modulation modulation(const Tensor& condition) const;  // of [B, W], or undefined
   bool modulation_is_observed() const;
 
  private:
-  GemmaPass begin(const Tensor& mask, const Tensor& positions) const;
-
   std::vector<GemmaLayer> layers_;
   RmsNorm norm_;
   RotaryEmbedding rotary_;

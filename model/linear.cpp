@@ -1,6 +1,13 @@
 #include "model/linear.h"
 
+#include <algorithm>
+
 namespace pi0::model {
+namespace {
+
+void count_flop(const MatmulSite& site, const Tensor& x) { site.flop += 2 * x.numel() * site.out_features; }
+
+}  // namespace
 
 Tensor plain_linear(const LinearOperands& operands) {
   return at::linear(operands.x, operands.weight, operands.bias);
@@ -23,10 +30,38 @@ Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, 
 }
 
 Tensor Linear::operator()(const Tensor& x) const {
-  site_->flop += 2 * x.numel() * site_->out_features;
-  if (site_->hook != nullptr) return site_->hook->linear(x);
-  if (site_->gemm != nullptr) return fast_linear(*site_->gemm, x, site_->packed, site_->bias);
-  return plain_linear({x, site_->weight, site_->bias});
+  count_flop(*site_, x);
+  return site_->hook != nullptr ? site_->hook->linear(x) : site_->backend->linear(*site_, x);
+}
+
+JoinedLinears::JoinedLinears(std::initializer_list<const Linear*> linears) {
+  for (const Linear* linear : linears) sites_.push_back(linear->site_);
+  joined_ = sites_.front()->backend->join(sites_);
+}
+
+bool JoinedLinears::has_hooks() const {
+  return std::ranges::any_of(sites_, [](const MatmulSite* site) { return site->hook != nullptr; });
+}
+
+std::vector<Tensor> JoinedLinears::each(const Tensor& x) const {
+  std::vector<Tensor> results;
+  for (const MatmulSite* site : sites_) {
+    results.push_back(site->hook != nullptr ? site->hook->linear(x) : site->backend->linear(*site, x));
+  }
+  return results;
+}
+
+std::vector<Tensor> JoinedLinears::operator()(const Tensor& x) const {
+  for (const MatmulSite* site : sites_) count_flop(*site, x);
+  return has_hooks() ? each(x) : sites_.front()->backend->linears(joined_, x);
+}
+
+Tensor JoinedLinears::gated(const Tensor& x) const {
+  for (const MatmulSite* site : sites_) count_flop(*site, x);
+  const Backend& backend = *sites_.front()->backend;
+  if (!has_hooks()) return backend.gated_linears(joined_, x);
+  const std::vector<Tensor> both = each(x);
+  return backend.gelu(both[0], both[1]);
 }
 
 }  // namespace pi0::model

@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "model/backend.h"
+
 namespace pi0::model {
 
 std::string_view name_of(SiteKind kind) {
@@ -40,9 +42,11 @@ Component component_of(std::string_view path) {
   return Component::unknown;
 }
 
+SiteList::SiteList(Execution execution) : execution_(std::move(execution)), backend_(make_backend(execution_)) {}
+
 MatmulSite& SiteList::add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out) {
   const Component component = component_of(path);
-  return sites_.emplace_back(MatmulSite{std::move(path), component, kind, in, out});
+  return sites_.emplace_back(MatmulSite{std::move(path), component, kind, in, out, backend_.get()});
 }
 
 }  // namespace pi0::model

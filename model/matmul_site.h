@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@ namespace pi0::model {
 
 using at::Tensor;
 
+class Backend;
 class PrefixPack;
 
 struct LinearOperands {
@@ -70,10 +72,11 @@ struct MatmulSite {
   SiteKind kind;
   std::int64_t in_features;   // head size for attention
   std::int64_t out_features;  // head size for attention
+  const Backend* backend;     // the model's, which computes what no hook takes over
   Tensor weight = {};          // [Out, In]; undefined for attention and for layers never called
   PackedWeight packed = {};    // the weight instead, where the model runs fast kernels
   Tensor bias = {};            // [Out]; undefined without one
-  const GemmKernels* gemm = nullptr;  // null: the reference's operations
+  const GemmKernels* gemm = nullptr;  // of a CPU's fast kernels; null: other ones
   MatmulHook* hook = nullptr;         // not owned
   mutable std::int64_t flop = 0;      // multiplications and additions done here, for whoever counts
 
@@ -83,8 +86,9 @@ struct MatmulSite {
 // The sites of one model in the order of its modules. Addresses stay valid while the list lives.
 class SiteList {
  public:
-  explicit SiteList(Execution execution = {}) : execution_(std::move(execution)) {}
+  explicit SiteList(Execution execution = {});
   const Execution& execution() const { return execution_; }  // of their model
+  const Backend& backend() const { return *backend_; }       // likewise
 
   MatmulSite& add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out);
   const std::deque<MatmulSite>& all() const { return sites_; }
@@ -96,6 +100,7 @@ class SiteList {
 
  private:
   Execution execution_;
+  std::shared_ptr<const Backend> backend_;
   std::deque<MatmulSite> sites_;
   std::int64_t hook_changes_ = 0;
 };

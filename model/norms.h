@@ -13,8 +13,9 @@ namespace pi0::model {
 class RmsNorm {
  public:
   struct Output {
-    Tensor x;     // [B, L, W], dtype of the input
-    Tensor gate;  // [B, 1, W], undefined unless adaptive
+    Tensor sum;   // the residual stream, [B, L, W]
+    Tensor x;     // its norm, dtype of the input
+    Tensor gate;  // [B, 1, W] of the modulation's dtype, undefined unless adaptive
   };
   enum class Form { plain, adaptive };
 
@@ -22,21 +23,22 @@ class RmsNorm {
 
   // Scale, shift and gate [B, 3W] of a condition [B, W]; undefined unless adaptive.
   Tensor modulation(const Tensor& condition) const;
-  Output operator()(const Tensor& x, const Tensor& modulation) const;  // x [B, L, W]
+  Output operator()(const Residual& x, const Tensor& modulation) const;
   bool is_observed() const { return dense_ && dense_->is_observed(); }
 
  private:
   Tensor weight_;                // [W], plain only
   std::optional<Linear> dense_;  // W to 3W, adaptive only
-  const GemmKernels* kernels_;   // null: the reference's operations
+  const Backend& backend_;
 };
 
 class LayerNorm {
  public:
   LayerNorm(BuildContext& context, const std::string& path, std::int64_t width);
-  Tensor operator()(const Tensor& x) const;  // [..., W]
+  Normed operator()(const Residual& x) const;
 
  private:
+  const Backend& backend_;
   Tensor weight_;
   Tensor bias_;
 };

@@ -159,6 +159,8 @@ Pi0::Pi0(const ModelConfig& config, BuildContext context)
   if (device_.is_cpu()) return;
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
+  at::globalContext().setAllowFP16ReductionCuBLAS(false);
 }
 
 ModelInputs Pi0::checked(const ModelInputs& in, const Tensor& noise) const {
@@ -216,8 +218,14 @@ Pi0::Pass Pi0::begin(const ModelInputs& inputs, const Tensor& noise, std::int64_
 
 void Pi0::embed_images(Pass& pass, Trace* trace) const {
   pass.image_tokens.clear();
-  for (const std::size_t camera : pass.cameras) {
-    pass.image_tokens.push_back(projector_(vision_(pass.in.images[camera])));
+  if (pass.cameras.size() > 1 && sites_.backend().batches_cameras() && !vision_is_observed()) {
+    std::vector<Tensor> images;
+    for (const std::size_t camera : pass.cameras) images.push_back(pass.in.images[camera]);
+    pass.image_tokens = projector_(vision_(at::cat(images))).split(pass.noise.size(0));
+  } else {
+    for (const std::size_t camera : pass.cameras) {
+      pass.image_tokens.push_back(projector_(vision_(pass.in.images[camera])));
+    }
   }
   if (trace != nullptr) keep(trace, "image_features", at::stack(pass.image_tokens));
 }
@@ -262,15 +270,10 @@ Tensor Pi0::embed_suffix(const Tensor& state, const Tensor& noisy_actions, const
   return at::cat({state_token, time_mlp_out_(at::silu(time_mlp_in_(timed)))}, 1);
 }
 
-Tensor Pi0::denoise_step(const Tensor& state, const Prefix& prefix, const Tensor& noisy_actions,
-                         const Tensor& time, const Modulation* scheduled, Trace* trace) const {
-  const std::int64_t batch = noisy_actions.size(0);
-  const Tensor suffix = embed_suffix(state, noisy_actions, time);
-  const Tensor condition = scheduled == nullptr ? time_condition(time) : Tensor{};
-  const Modulation own = scheduled == nullptr ? action_expert_.modulation(condition) : Modulation{};
-
-  // Actions see the prefix, the state and each other; the state does not see them.
-  const std::int64_t length = suffix.size(1), action_start = length - config_.action_horizon;
+// Actions see the prefix, the state and each other; the state does not see them.
+GemmaPass Pi0::begin_suffix(const Prefix& prefix) const {
+  const std::int64_t batch = prefix.pad_mask.size(0);
+  const std::int64_t action_start = state_ ? 1 : 0, length = action_start + config_.action_horizon;
   const auto options = at::dtype(at::kInt).device(device_);
   Tensor block_starts = at::zeros({length}, options);
   block_starts.slice(0, 0, action_start + 1).fill_(1);
@@ -278,13 +281,20 @@ Tensor Pi0::denoise_step(const Tensor& state, const Prefix& prefix, const Tensor
   const Tensor to_prefix = prefix.pad_mask.unsqueeze(1).expand({-1, length, -1});
   const Tensor allowed = at::cat({to_prefix, block_mask(own_mask, block_starts)}, 2);
   const Tensor positions = prefix.pad_mask.sum(-1, /*keepdim=*/true) + own_mask.cumsum(1) - 1;
+  return action_expert_.begin(additive_mask(allowed), positions);
+}
 
-  const Tensor output = action_expert_.decode(suffix, additive_mask(allowed), positions,
-                                              scheduled == nullptr ? own : *scheduled, prefix.cache);
+Tensor Pi0::denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const Tensor& time,
+                         const Modulation* scheduled, Trace* trace) const {
+  const Tensor suffix = embed_suffix(pass.in.state, pass.actions, time);
+  const Tensor condition = scheduled == nullptr ? time_condition(time) : Tensor{};
+  const Modulation own = scheduled == nullptr ? action_expert_.modulation(condition) : Modulation{};
+  const Tensor output =
+      action_expert_.decode(suffix, suffix_pass, scheduled == nullptr ? own : *scheduled, pass.prefix.cache);
   keep(trace, "suffix_embeddings_step0", suffix);
   keep(trace, "adarms_cond_step0", condition);
   keep(trace, "expert_output_step0", output);
-  return action_out_(output.slice(1, action_start).to(at::kFloat));
+  return action_out_(output.slice(1, suffix.size(1) - config_.action_horizon).to(at::kFloat));
 }
 
 std::shared_ptr<const Pi0::Schedule> Pi0::schedule(std::int64_t num_steps, Trace* trace) const {
@@ -303,6 +313,12 @@ std::shared_ptr<const Pi0::Schedule> Pi0::schedule(std::int64_t num_steps, Trace
   return schedule_;
 }
 
+bool Pi0::vision_is_observed() const {
+  return std::ranges::any_of(sites_.all(), [](const MatmulSite& site) {
+    return site.component == Component::vision && site.is_observed();
+  }) || projector_.is_observed();
+}
+
 bool Pi0::modulation_is_observed() const {
   return time_mlp_in_.is_observed() || time_mlp_out_.is_observed() ||
          action_expert_.modulation_is_observed();
@@ -313,12 +329,12 @@ void Pi0::denoise(Pass& pass, const SampleOptions& options) const {
   const std::vector<float> times = flow_times(pass.num_steps);
   std::vector<Tensor> velocities;
   pass.actions = pass.noise;
+  const GemmaPass suffix_pass = begin_suffix(pass.prefix);
   Stopwatch watch(device_);
   for (std::size_t step = 0; step < times.size(); ++step) {
     const Tensor time = at::full({pass.noise.size(0)}, times[step], pass.noise.options());
     const Tensor velocity =
-        denoise_step(pass.in.state, pass.prefix, pass.actions, time,
-                     pass.schedule ? &pass.schedule->steps[step] : nullptr, options.trace);
+        denoise_step(pass, suffix_pass, time, pass.schedule ? &pass.schedule->steps[step] : nullptr, options.trace);
     if (options.trace != nullptr) velocities.push_back(velocity);
     pass.actions = pass.actions + velocity * dt;
     if (options.seconds != nullptr) options.seconds->denoise.push_back(watch.lap());

@@ -134,10 +134,11 @@ class Pi0 {
   void record(Recording& recording, const Pass& pass) const;
   Tensor embed_suffix(const Tensor& state, const Tensor& noisy_actions, const Tensor& time) const;
   Tensor time_condition(const Tensor& time) const;  // [B, W] float32, Pi0.5 only
-  Tensor denoise_step(const Tensor& state, const Prefix& prefix, const Tensor& noisy_actions,
-                      const Tensor& time, const Modulation* scheduled,
+  GemmaPass begin_suffix(const Prefix& prefix) const;
+  Tensor denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const Tensor& time, const Modulation* scheduled,
                       Trace* trace) const;  // velocity [B, A, N]
   std::shared_ptr<const Schedule> schedule(std::int64_t num_steps, Trace* trace) const;
+  bool vision_is_observed() const;
   bool modulation_is_observed() const;
 
   ModelConfig config_;

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "model/kernels/fast_layers.h"
-
 namespace pi0::model {
 
 SiglipLayer::SiglipLayer(BuildContext& context, const std::string& path, const VisionConfig& config)
@@ -17,7 +15,8 @@ SiglipLayer::SiglipLayer(BuildContext& context, const std::string& path, const V
       norm2_(context, path + ".layer_norm2", config.width),
       fc1_(context, path + ".mlp.fc1", config.width, config.mlp_dim, Bias::present),
       fc2_(context, path + ".mlp.fc2", config.mlp_dim, config.width, Bias::present),
-      kernels_(context.execution.gemm) {}
+      query_key_value_({&query_, &key_, &value_}),
+      backend_(context.sites.backend()) {}
 
 Tensor SiglipLayer::attend(const Tensor& x) const {
   const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2);
@@ -25,25 +24,26 @@ Tensor SiglipLayer::attend(const Tensor& x) const {
   const auto heads = [&](const Tensor& projected) {
     return projected.view({batch, length, num_heads_, head_dim}).transpose(1, 2);
   };
+  const std::vector<Tensor> projected = query_key_value_(x);
   const Tensor attended = attention_({.form = AttentionForm::fused,
-                                      .query = heads(query_(x)),
+                                      .query = heads(projected[0]),
                                       .prefix_key = {},
                                       .prefix_value = {},
-                                      .key = heads(key_(x)),
-                                      .value = heads(value_(x)),
+                                      .key = heads(projected[1]),
+                                      .value = heads(projected[2]),
                                       .mask = {},
                                       .scale = std::pow(static_cast<double>(head_dim), -0.5)});
   return out_(attended.transpose(1, 2).contiguous().view({batch, length, width}));
 }
 
-Tensor SiglipLayer::operator()(const Tensor& x) const {
-  const Tensor attended = x + attend(norm1_(x));
-  return attended + feed(norm2_(attended));
+Residual SiglipLayer::operator()(const Residual& x) const {
+  const Normed before = norm1_(x);
+  const Normed between = norm2_({before.sum, attend(before.x)});
+  return {between.sum, feed(between.x)};
 }
 
 Tensor SiglipLayer::feed(const Tensor& x) const {
-  const Tensor wide = fc1_(x);
-  return fc2_(kernels_ != nullptr ? fast_gelu(*kernels_, wide, {}) : at::gelu(wide, "tanh"));
+  return fc2_(backend_.gelu(fc1_(x), {}));
 }
 
 Siglip::Siglip(BuildContext& context, const std::string& path, const VisionConfig& config)
@@ -64,10 +64,10 @@ Siglip::Siglip(BuildContext& context, const std::string& path, const VisionConfi
 
 Tensor Siglip::operator()(const Tensor& image) const {
   const Tensor patches = at::conv2d(image, patch_weight_, patch_bias_, patch_size_);  // [B, W, h, w]
-  Tensor x = patches.flatten(2).transpose(1, 2) + positions_;
-  x = x.to(layers_.front().dtype());
+  const Tensor tokens = patches.flatten(2).transpose(1, 2) + positions_;
+  Residual x{tokens.to(layers_.front().dtype())};
   for (const SiglipLayer& layer : layers_) x = layer(x);
-  return post_norm_(x);
+  return post_norm_(x).x;
 }
 
 }  // namespace pi0::model

@@ -15,7 +15,7 @@ namespace pi0::model {
 class SiglipLayer {
  public:
   SiglipLayer(BuildContext& context, const std::string& path, const VisionConfig& config);
-  Tensor operator()(const Tensor& x) const;  // [B, L, W]
+  Residual operator()(const Residual& x) const;
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
@@ -28,7 +28,8 @@ class SiglipLayer {
   Attention attention_;
   LayerNorm norm2_;
   Linear fc1_, fc2_;
-  const GemmKernels* kernels_;  // null: the reference's operations
+  JoinedLinears query_key_value_;
+  const Backend& backend_;
 };
 
 class Siglip {

@@ -1,7 +1,9 @@
 #include "model/weight_source.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -30,10 +32,22 @@ void ShapeRecorder::pass_over(const std::string& name, at::IntArrayRef shape) {
 }
 
 at::Tensor RandomWeights::draw(const std::string& name, at::IntArrayRef shape) const {
+  constexpr std::uint64_t fnv_prime = 1099511628211ULL;
   std::uint64_t hash = 14695981039346656037ULL ^ seed_;  // FNV-1a: stable across machines
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  at::Tensor values =
-      at::randn(shape, at::detail::createCPUGenerator(hash), at::dtype(at::kFloat));
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * fnv_prime;
+  at::Tensor values = at::empty(shape, at::dtype(at::kFloat));
+  const at::Tensor flat = values.view({-1});
+  // One generator is one thread's work, so each part of a large tensor has its own.
+  constexpr std::int64_t part_size = std::int64_t{1} << 22;
+  const std::int64_t parts = (flat.numel() + part_size - 1) / part_size;
+  at::parallel_for(0, parts, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t part = begin; part < end; ++part) {
+      const std::int64_t first = part * part_size;
+      const auto part_seed = hash + static_cast<std::uint64_t>(part) * fnv_prime;
+      flat.narrow(0, first, std::min(part_size, flat.numel() - first))
+          .normal_(0, 1, at::detail::createCPUGenerator(part_seed));
+    }
+  });
   double scale = 0.1;
   if (name.find("embed_tokens") != std::string::npos || name.ends_with("lm_head.weight")) {
     scale = 0.05;

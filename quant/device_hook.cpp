@@ -22,8 +22,7 @@ at::ScalarType operand_dtype(Format format) {
 // rows · weightᵀ in float32, [R, Out].
 Tensor product(const Tensor& rows, const Tensor& weight) {
   const at::ScalarType dtype = rows.scalar_type();
-  const bool fits = dtype == weight.scalar_type() || (dtype == at::kBFloat16 && weight.element_size() == 1);
-  if (rows.is_cuda() && dtype != at::kFloat && fits) return at::mm(rows, weight.to(dtype).t(), at::kFloat);
+  if (rows.is_cuda() && dtype != at::kFloat && dtype == weight.scalar_type()) return at::mm(rows, weight.t(), at::kFloat);
   return at::mm(rows.to(at::kFloat), weight.to(at::kFloat).t());
 }
 
@@ -77,32 +76,65 @@ DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookCo
                        std::size_t entry, const DeviceKernels& kernels, DeviceErrors& errors)
     : QuantHook(site, formats, context, entry), kernels_(kernels), errors_(errors),
       record_(errors.add_site(entry, overflow_)), terms_(float_terms(bias_codes_)),
-      exact_terms_(float_terms(site.bias)) {}
+      exact_terms_(float_terms(site.bias)),
+      codes_are_finite_(weight_codes_.defined() && weight_codes_.element_size() == 1 &&
+                        from_codes(weight_codes_).isfinite().all().item<bool>()) {}
 
 Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored) {
   return round_on_device(kernels_, values, stored, formats_.input,
                          &errors_.slot(record_, 1).first->input_overflowed);
 }
 
-Tensor DeviceHook::linear(const Tensor& x) {
-  const Tensor rows = x.contiguous().view({-1, site_.in_features});
-  const bool keeps_input = keeps(formats_.input, x.scalar_type());
-  const Tensor sums =
-      product(keeps_input ? rows : rounded(rows, operand_dtype(formats_.input)), weight_codes_);
-  Tensor exact;
-  if (context_.measured()) {
-    exact = sums;
-    if (!keeps_input || !weight_codes_.is_same(site_.weight)) {
-      site_.flop += 2 * x.numel() * site_.out_features;
-      exact = product(rows, site_.weight);
-    }
+bool DeviceHook::exact_operands(const Tensor& x) const {
+  return keeps(formats_.input, x.scalar_type()) && weight_codes_.is_same(site_.weight);
+}
+
+const Tensor& DeviceHook::wide_weight() {
+  if (weight_codes_.element_size() > 1) return weight_codes_;
+  if (!wide_weight_.defined()) {
+    const c10::InferenceMode inference;
+    wide_weight_ = weight_codes_.to(at::kBFloat16);
   }
+  return wide_weight_;
+}
+
+bool DeviceHook::takes_few_rows(const Tensor& x) const {
+  const bool samples_apart = context_.measured() && context_.samples_apart && x.size(0) > 1;
+  return x.scalar_type() == at::kBFloat16 && site_.weight.scalar_type() == at::kBFloat16 && site_.in_features % 8 == 0 &&
+         x.numel() <= HookedRowsCall::most_rows * site_.in_features && !samples_apart &&
+         (codes_are_finite_ || weight_codes_.element_size() > 1);
+}
+
+Tensor DeviceHook::linear(const Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  const Tensor rows = x.contiguous().view({-1, site_.in_features});
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = site_.out_features;
-  ResultCall call{};
-  call.bias = terms_of(terms_);
-  call.exact_bias = terms_of(exact_terms_);
-  return settle(call, sums, exact, at::empty(shape, x.options()));
+  const Tensor result = at::empty(shape, x.options());
+  const bool compares_other = context_.measured() && !exact_operands(x);
+  if (compares_other) site_.flop += 2 * x.numel() * site_.out_features;
+  if (takes_few_rows(x)) return few_rows(rows, result);
+
+  const bool keeps_input = keeps(formats_.input, x.scalar_type());
+  const Tensor sums = product(keeps_input ? rows : rounded(rows, operand_dtype(formats_.input)), wide_weight());
+  if (!context_.measured()) return settle(sums, {}, result);
+  return settle(sums, compares_other ? product(rows, site_.weight) : sums, result);
+}
+
+Tensor DeviceHook::few_rows(const Tensor& rows, const Tensor& result) {
+  HookedRowsCall call{};
+  call.rows = static_cast<int>(rows.size(0));
+  call.in = static_cast<int>(site_.in_features);
+  call.out = static_cast<int>(site_.out_features);
+  call.x = static_cast<const std::uint16_t*>(rows.const_data_ptr());
+  call.input = formats_.input;
+  call.weight = weight_codes_.const_data_ptr();
+  if (!exact_operands(rows)) call.exact_weight = static_cast<const std::uint16_t*>(site_.weight.const_data_ptr());
+  const Finish finish = finish_of(result, context_.measured(), 1, partial_count(call));
+  call.result = finish.call;
+  call.input_overflowed = &errors_.slot(record_, 1).first->input_overflowed;
+  kernels_.multiply_few_rows(call, current_stream(rows.device()));
+  return result;
 }
 
 Tensor DeviceHook::round_operand(const Tensor& operand) {
@@ -110,34 +142,45 @@ Tensor DeviceHook::round_operand(const Tensor& operand) {
 }
 
 Tensor DeviceHook::settle_attention(const Tensor& attended, const Tensor& reference) {
-  ResultCall call{};
-  call.compare_stored = true;
+  const c10::DeviceGuard guard(attended.device());
   const Tensor sums = attended.contiguous();
-  return settle(call, sums, reference.defined() ? reference.contiguous() : reference, at::empty_like(sums));
+  return settle(sums, reference.defined() ? reference.contiguous() : reference, at::empty_like(sums));
 }
 
-Tensor DeviceHook::settle(ResultCall call, const Tensor& sums, const Tensor& exact, const Tensor& result) {
-  const c10::DeviceGuard guard(sums.device());
-  const bool compared = exact.defined();
-  call.samples = compared && context_.samples_apart ? result.size(0) : 1;
-  call.values = result.numel() / call.samples;
-  call.columns = result.size(-1);
-  const DeviceErrors::Slot slot = errors_.slot(record_, call.samples);
-  const Tensor partial =
-      compared ? at::empty({call.samples * partial_count(call.values) * static_cast<std::int64_t>(sizeof(ErrorSums))},
-                           sums.options().dtype(at::kByte))
-               : Tensor{};
-  call.sums = sums.const_data_ptr();
-  call.exact_sums = compared ? exact.const_data_ptr() : nullptr;
-  call.in_storage = storage_of(sums.scalar_type());
+DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, std::int64_t samples, std::int64_t parts) {
+  const DeviceErrors::Slot slot = errors_.slot(record_, samples);
+  Finish finish{};
+  ResultCall& call = finish.call;
+  call.bias = terms_of(terms_);
+  call.exact_bias = terms_of(exact_terms_);
   call.out = result.mutable_data_ptr();
   call.out_storage = storage_of(result.scalar_type());
+  call.compare_stored = site_.kind == model::SiteKind::attention;
+  call.samples = static_cast<int>(samples);
+  call.values = static_cast<int>(result.numel() / samples);
+  call.columns = static_cast<int>(result.size(-1));
   call.format = formats_.output;
   call.overflowed = &slot.first->output_overflowed;
+  if (!compared) return finish;
   call.errors = &slot.first->errors;
-  call.errors_stride = slot.stride;
-  call.partial = compared ? static_cast<ErrorSums*>(partial.mutable_data_ptr()) : nullptr;
-  kernels_.finish(call, current_stream(sums.device()));
+  call.arrived = &slot.first->arrived;
+  call.record_stride = slot.stride;
+  finish.partial = at::empty({samples * parts * static_cast<std::int64_t>(sizeof(ErrorSums))},
+                             result.options().dtype(at::kByte));
+  call.partial = static_cast<ErrorSums*>(finish.partial.mutable_data_ptr());
+  return finish;
+}
+
+Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor& result) {
+  const bool compared = exact.defined();
+  const std::int64_t samples = compared && context_.samples_apart ? result.size(0) : 1;
+  const Finish finish =
+      finish_of(result, compared, samples, partial_count(static_cast<int>(result.numel() / samples)));
+  kernels_.finish({.sums = sums.const_data_ptr(),
+                   .exact_sums = compared ? exact.const_data_ptr() : nullptr,
+                   .in_storage = storage_of(sums.scalar_type()),
+                   .result = finish.call},
+                  current_stream(sums.device()));
   return result;
 }
 

@@ -20,6 +20,7 @@ class DeviceErrors {
     ErrorStats errors;
     std::uint32_t input_overflowed = 0;
     std::uint32_t output_overflowed = 0;
+    std::uint32_t arrived = 0;  // parts of a call under way
   };
 
   // `moved` is called when records have moved, which makes recorded work void.
@@ -61,14 +62,28 @@ class DeviceHook : public QuantHook {
   model::Tensor round_operand(const model::Tensor& operand) override;
   model::Tensor settle_attention(const model::Tensor& attended, const model::Tensor& reference) override;
   model::Tensor rounded(const model::Tensor& values, at::ScalarType stored);
+
+  // For one call of the kernels: what becomes of its sums in `result`, and room for its parts' errors.
+  struct Finish {
+    ResultCall call;
+    model::Tensor partial;
+  };
+  Finish finish_of(const model::Tensor& result, bool compared, std::int64_t samples, std::int64_t parts);
+
   // Rounds `sums` into `result`; an undefined `exact` is not compared with.
-  model::Tensor settle(ResultCall call, const model::Tensor& sums, const model::Tensor& exact,
-                       const model::Tensor& result);
+  model::Tensor settle(const model::Tensor& sums, const model::Tensor& exact, const model::Tensor& result);
+
+  bool takes_few_rows(const model::Tensor& x) const;
+  model::Tensor few_rows(const model::Tensor& rows, const model::Tensor& result);
+  bool exact_operands(const model::Tensor& x) const;  // whether rounding changes neither x nor the weight
+  const model::Tensor& wide_weight();
 
   const DeviceKernels& kernels_;
   DeviceErrors& errors_;
   const std::size_t record_;
   model::Tensor terms_, exact_terms_;  // the bias, rounded and as it is, [Out] float32; undefined without one
+  bool codes_are_finite_;              // which few rows are multiplied with as they are
+  model::Tensor wide_weight_;          // codes of 8 bits as bfloat16, once many rows were multiplied with them
 };
 
 }  // namespace pi0::quant

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "model/attention.h"
+#include "model/backend.h"
 #include "model/linear.h"
 
 namespace pi0::quant {
@@ -86,13 +87,13 @@ Tensor QuantHook::attention(const model::AttentionOperands& exact) {
     *operand = round_operand(*operand);
   }
   round_prefix(operands);
-  const Tensor attended = model::run_attention(site_.gemm, operands);
+  const Tensor attended = site_.backend->attention(operands);
   Tensor reference;
   if (context_.measured()) {
     reference = attended;
     if (!keeps(formats_.input, exact.query.scalar_type())) {
       site_.flop += model::attention_flop(exact);
-      reference = model::run_attention(site_.gemm, exact);
+      reference = site_.backend->attention(exact);
     }
   }
   return settle_attention(attended, reference);

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "model/checkpoint.h"
+#include "model/kernels/device_layer_kernels.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
 
@@ -60,6 +61,7 @@ model::Execution chosen_execution(const ModelOptions& options) {
     execution.gemm = &model::gemm_kernels(options.instructions ? *options.instructions
                                                                : model::fastest_instruction_set());
   } else {
+    execution.layers = model::cuda_layers();
     execution.recorder = model::device_recorder(execution.device);
   }
   return execution;

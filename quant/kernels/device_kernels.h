@@ -24,37 +24,63 @@ struct RoundCall {
   std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
 };
 
-// Rounds a matmul's sums to `format`, and compares the results with the exact ones, sample by sample.
+// What becomes of a matmul's sums: rounded to `format`, and compared with the exact ones, sample by sample.
 struct ResultCall {
-  const void* sums;  // [samples, values]
   const float* bias;  // [columns], added to every row; null: none
-  const void* exact_sums;  // compared with; may be `sums`; null: nothing is compared
   const float* exact_bias;
-  Storage in_storage;  // of both sums: float32 or bfloat16
-  void* out;           // may be `sums` where both lie alike
+  void* out;            // may be the sums where both lie alike
   Storage out_storage;  // float32 or bfloat16
   bool compare_stored;  // whether the error is that of what `out` holds, or of the rounded value before
-  std::int64_t samples;
-  std::int64_t values;   // of a sample: whole rows
-  std::int64_t columns;
+  int samples;
+  int values;   // of a sample: whole rows
+  int columns;
   Format format;
-  std::uint32_t* overflowed;
-  ErrorStats* errors;  // of sample i at i * errors_stride bytes: gets one call; where something is compared
-  std::int64_t errors_stride;
-  ErrorSums* partial;  // room for samples * partial_count(values)
+  std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
+  // Of sample i at i * record_stride bytes. Errors get one call; null: nothing is compared. `arrived` counts the parts
+  // that are there, zero before and after.
+  ErrorStats* errors;
+  std::uint32_t* arrived;
+  std::int64_t record_stride;
+  ErrorSums* partial;  // room for each sample's parts
 };
 
-// Parts that a sample is cut into, each summed by itself, so that sums do not depend on who is first.
-constexpr std::int64_t partial_count(std::int64_t values) {
-  constexpr std::int64_t values_per_part = 4096, most = 256;
-  const std::int64_t parts = (values + values_per_part - 1) / values_per_part;
+struct SumsCall {
+  const void* sums;  // [samples, values]
+  const void* exact_sums;  // compared with; may be `sums`
+  Storage in_storage;  // of both: float32 or bfloat16
+  ResultCall result;
+};
+
+// Parts that a sample's sums are cut into, each summed by itself, so that errors do not depend on who is first.
+constexpr int partial_count(int values) {
+  constexpr int values_per_part = 8192, most = 512;
+  const int parts = (values + values_per_part - 1) / values_per_part;
   return parts < 1 ? 1 : parts > most ? most : parts;
+}
+
+// A hooked linear of a few rows, one sample, in one go: x rounded, multiplied with weights that are rounded already.
+struct HookedRowsCall {
+  static constexpr int most_rows = 64;
+  int rows, in, out;  // `in` and all rows' places are multiples of eight
+  const std::uint16_t* x;  // [rows, in] bfloat16
+  Format input;            // that x is rounded to
+  const void* weight;      // [out, in], finite values of that format: as codes, or bfloat16 for float32
+  const std::uint16_t* exact_weight;  // [out, in] bfloat16; null where the rounded operands are the exact ones
+  std::uint32_t* input_overflowed;
+  ResultCall result;
+};
+
+// Of its result, one for each tile of 16 outputs, for each tile of rows.
+constexpr int partial_count(const HookedRowsCall& call) {
+  constexpr int tile_rows = 8, tile_outputs = 16;  // the fewest of a block
+  return ((call.out + tile_outputs - 1) / tile_outputs) * ((call.rows + tile_rows - 1) / tile_rows);
 }
 
 struct DeviceKernels {
   // `stream` is the device's own kind of handle.
   void (*round)(const RoundCall& call, void* stream);
-  void (*finish)(const ResultCall& call, void* stream);
+  void (*finish)(const SumsCall& call, void* stream);
+  void (*multiply_few_rows)(const HookedRowsCall& call, void* stream);
 };
 
 // Those for NVIDIA GPUs, on the current device; null in a build without CUDA.

@@ -52,60 +52,143 @@ constexpr bool is_beyond(float value) {
 
 constexpr bool is_finite(float value) { return (bits_of(value) & infinity_bits) != infinity_bits; }
 
-// Every `step`-th value from `first` on; whether one was beyond the format's largest.
-template <Format format, Storage in, Storage out>
+// Values that a thread takes at once: neighbours, at a multiple of their number.
+template <class Element, int count>
+struct alignas(sizeof(Element) * count) Neighbours {
+  Element at[count];
+};
+
+template <Storage storage>
+using ElementOf = std::conditional_t<storage == Storage::float32, float,
+                                     std::conditional_t<storage == Storage::code8, std::uint8_t, std::uint16_t>>;
+
+template <Storage storage, int count>
+constexpr void load_neighbours(const void* values, std::int64_t first, float (&result)[count]) {
+  const auto loaded = *static_cast<const Neighbours<ElementOf<storage>, count>*>(
+      static_cast<const void*>(static_cast<const ElementOf<storage>*>(values) + first));
+  for (int i = 0; i < count; ++i) result[i] = load<storage>(loaded.at, i);
+}
+
+template <Storage storage, Format format, int count>
+constexpr void store_neighbours(void* values, std::int64_t first, const float (&from)[count]) {
+  Neighbours<ElementOf<storage>, count> stored;
+  for (int i = 0; i < count; ++i) store<storage, format>(stored.at, i, from[i]);
+  *static_cast<Neighbours<ElementOf<storage>, count>*>(
+      static_cast<void*>(static_cast<ElementOf<storage>*>(values) + first)) = stored;
+}
+
+// Every `step`-th `count` neighbours from `first` on, each a number of neighbours; whether one was beyond the format's
+// largest.
+template <Format format, Storage in, Storage out, int count>
 constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int64_t step) {
   bool beyond = false;
-  for (std::int64_t i = first; i < call.count; i += step) {
-    const float value = load<in>(call.in, i);
-    beyond |= is_beyond<format>(value);
-    store<out, format>(call.out, i, rounded_to<format>(value));
+  for (std::int64_t i = first * count; i < call.count; i += step * count) {
+    float values[count];
+    load_neighbours<in>(call.in, i, values);
+    for (float& value : values) {
+      beyond |= is_beyond<format>(value);
+      value = rounded_to<format>(value);
+    }
+    store_neighbours<out, format>(call.out, i, values);
   }
   return beyond;
 }
 
-// The same for a sample's sums, adding to `errors` where something is compared.
-template <Format format, Storage in, Storage out>
-constexpr bool finish_values(const ResultCall& call, std::int64_t sample, std::int64_t first,
-                             std::int64_t step, ErrorSums& errors) {
-  bool beyond = false;
-  for (std::int64_t i = first; i < call.values; i += step) {
-    const std::int64_t place = sample * call.values + i;
-    float value = load<in>(call.sums, place);
-    if (call.bias != nullptr) value += call.bias[i % call.columns];
-    float exact = 0;
-    if (call.exact_sums != nullptr) {
-      exact = load<in>(call.exact_sums, place);
-      if (call.exact_bias != nullptr) exact += call.exact_bias[i % call.columns];
-    }
-    beyond |= is_beyond<format>(value);
-    float result = rounded_to<format>(value);
-    store<out, format>(call.out, place, result);
-    if (call.exact_sums == nullptr) continue;
-    if constexpr (out == Storage::float32 || out == Storage::bfloat16) {
-      if (call.compare_stored) result = load<out>(call.out, place);
-    }
-    const double difference = exact - result;
-    errors.squares += difference * difference;
-    errors.power += static_cast<double>(exact) * exact;
-    errors.nonfinite += is_finite(exact) && !is_finite(result) ? 1 : 0;
-  }
-  return beyond;
+// One value of a result and what it is compared with.
+constexpr void compare(ErrorSums& errors, float exact, float result) {
+  const double difference = static_cast<double>(exact) - static_cast<double>(result);
+  errors.squares += difference * difference;
+  errors.power += static_cast<double>(exact) * static_cast<double>(exact);
+  errors.nonfinite += is_finite(exact) && !is_finite(result) ? 1 : 0;
 }
 
-// One more call of a sample, from its parts in their order.
-constexpr CallError call_error(const ResultCall& call, std::int64_t sample) {
-  const std::int64_t parts = partial_count(call.values);
-  ErrorSums total;
-  for (std::int64_t part = 0; part < parts; ++part) {
-    const ErrorSums& sums = call.partial[sample * parts + part];
-    total.squares += sums.squares;
-    total.power += sums.power;
-    total.nonfinite += sums.nonfinite;
-  }
-  const auto elements = static_cast<double>(call.values);
-  return {total.squares / elements, total.power / elements, total.nonfinite};
+// The sums of a block's threads, as part `part` of `parts` of a sample; the block that is last adds the call to the
+// sample's errors, from all parts in their order.
+template <class Block>
+constexpr void add_errors(Block& block, typename Block::template Local<ErrorSums>& mine, const ResultCall& call,
+                          int sample, int part, int parts) {
+  const auto total = [&](ErrorSums& sums) {
+    typename Block::template Local<double> squares, power;
+    typename Block::template Local<long long> nonfinite;
+    block.each([&](int thread) {
+      squares[thread] = mine[thread].squares;
+      power[thread] = mine[thread].power;
+      nonfinite[thread] = mine[thread].nonfinite;
+    });
+    sums.squares = block.sum(squares);
+    sums.power = block.sum(power);
+    sums.nonfinite = block.sum(nonfinite);
+  };
+  ErrorSums* const partial = call.partial + std::int64_t{sample} * parts;
+  ErrorSums sums;
+  total(sums);
+  block.each([&](int thread) {
+    if (thread == 0) partial[part] = sums;
+  });
+  auto* const arrived = static_cast<std::uint32_t*>(
+      static_cast<void*>(static_cast<char*>(static_cast<void*>(call.arrived)) + sample * call.record_stride));
+  if (!block.is_last(arrived, static_cast<unsigned>(parts))) return;
+  block.each([&](int thread) {
+    mine[thread] = {};
+    for (int i = thread; i < parts; i += Block::threads) {
+      const volatile ErrorSums& other = partial[i];  // of another block
+      mine[thread].squares += other.squares;
+      mine[thread].power += other.power;
+      mine[thread].nonfinite += other.nonfinite;
+    }
+  });
+  total(sums);
+  block.each([&](int thread) {
+    if (thread != 0) return;
+    auto* const errors = static_cast<ErrorStats*>(
+        static_cast<void*>(static_cast<char*>(static_cast<void*>(call.errors)) + sample * call.record_stride));
+    const auto elements = static_cast<double>(call.values);
+    errors->add({sums.squares / elements, sums.power / elements, sums.nonfinite});
+  });
 }
+
+// Part `part` of `parts` of a sample's sums, by a block whose threads take `count` neighbours at a time.
+template <Format format, Storage in, Storage out, int count, class Block>
+constexpr void finish_part(Block& block, const SumsCall& call, int sample, int part, int parts) {
+  const ResultCall& result = call.result;
+  typename Block::template Local<ErrorSums> errors;
+  block.each([&](int thread) {
+    errors[thread] = {};
+    bool beyond = false;
+    const int step = parts * Block::threads * count;
+    for (int i = (part * Block::threads + thread) * count; i < result.values; i += step) {
+      const std::int64_t place = std::int64_t{sample} * result.values + i;
+      float values[count], exact[count] = {}, terms[count];
+      load_neighbours<in>(call.sums, place, values);
+      if (result.errors != nullptr) load_neighbours<in>(call.exact_sums, place, exact);
+      const int column = i % result.columns;
+      if (result.bias != nullptr) {
+        load_neighbours<Storage::float32>(result.bias, column, terms);
+        for (int j = 0; j < count; ++j) values[j] += terms[j];
+      }
+      for (float& value : values) {
+        beyond |= is_beyond<format>(value);
+        value = rounded_to<format>(value);
+      }
+      store_neighbours<out, format>(result.out, place, values);
+      if (result.errors == nullptr) continue;
+      if (result.exact_bias != nullptr) {
+        load_neighbours<Storage::float32>(result.exact_bias, column, terms);
+        for (int j = 0; j < count; ++j) exact[j] += terms[j];
+      }
+      for (int j = 0; j < count; ++j) {
+        if (out == Storage::bfloat16 && result.compare_stored) values[j] = round_one<Format::bfloat16>(values[j]);
+        compare(errors[thread], exact[j], values[j]);
+      }
+    }
+    if (beyond) *result.overflowed = 1;
+  });
+  if (result.errors != nullptr) add_errors(block, errors, result, sample, part, parts);
+}
+
+// How many neighbours a call's threads can take at once.
+inline bool takes_eight(const RoundCall& call) { return call.count % 8 == 0; }
+inline bool takes_eight(const SumsCall& call) { return call.result.columns % 8 == 0; }
 
 // Calls `call` with format and storages as constants of the compiler's. Throws std::logic_error where the format
 // does not fit.

@@ -5,54 +5,38 @@
 #include <stdexcept>
 #include <string>
 
+#include "model/kernels/cuda_block.h"
 #include "quant/kernels/device_loops.h"
+#include "quant/kernels/device_rows.h"
 
 namespace pi0::quant {
 namespace {
 
 constexpr int threads = 256;  // of a block
+using Block = model::CudaBlock<threads>;
 
-template <Format format, Storage in, Storage out>
+template <Format format, Storage in, Storage out, int count>
 __global__ void round_kernel(RoundCall call) {
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;
-  if (round_values<format, in, out>(call, first, step)) *call.overflowed = 1;
+  if (round_values<format, in, out, count>(call, first, step)) *call.overflowed = 1;
 }
 
-// Block x sums part x of sample y.
-template <Format format, Storage in, Storage out>
-__global__ void finish_kernel(ResultCall call) {
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;
-  ErrorSums errors;
-  if (finish_values<format, in, out>(call, blockIdx.y, first, step, errors)) *call.overflowed = 1;
-  if (call.exact_sums == nullptr) return;
-
-  __shared__ double squares[threads], power[threads];
-  __shared__ long long nonfinite[threads];
-  squares[threadIdx.x] = errors.squares;
-  power[threadIdx.x] = errors.power;
-  nonfinite[threadIdx.x] = errors.nonfinite;
-  for (unsigned half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x >= half) continue;
-    squares[threadIdx.x] += squares[threadIdx.x + half];
-    power[threadIdx.x] += power[threadIdx.x + half];
-    nonfinite[threadIdx.x] += nonfinite[threadIdx.x + half];
-  }
-  if (threadIdx.x != 0) return;
-  ErrorSums& part = call.partial[static_cast<std::int64_t>(blockIdx.y) * gridDim.x + blockIdx.x];
-  part.squares = squares[0];
-  part.power = power[0];
-  part.nonfinite = nonfinite[0];
+// Block x is part x of sample y.
+template <Format format, Storage in, Storage out, int count>
+__global__ void finish_kernel(SumsCall call) {
+  __shared__ Block::Shared shared;
+  Block block(shared);
+  finish_part<format, in, out, count>(block, call, static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.x),
+                                      static_cast<int>(gridDim.x));
 }
 
-// A thread per sample, after the parts' kernel.
-__global__ void count_kernel(ResultCall call) {
-  const std::int64_t sample = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
-  if (sample >= call.samples) return;
-  auto* const errors = reinterpret_cast<char*>(call.errors) + sample * call.errors_stride;
-  reinterpret_cast<ErrorStats*>(errors)->add(call_error(call, sample));
+template <Format input, int parts, int tiles>
+__global__ void __launch_bounds__(threads, 2) hooked_rows_kernel(HookedRowsCall call) {
+  __shared__ Block::Shared shared;
+  __shared__ model::WarpSums<Block, tiles> sums[2];
+  Block block(shared);
+  hooked_rows_tile<input, parts, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
 }
 
 void check_launch(const char* what) {
@@ -64,30 +48,56 @@ void check_launch(const char* what) {
 
 void round_on_gpu(const RoundCall& call, void* stream) {
   if (call.count == 0) return;
-  constexpr std::int64_t most_blocks = 4096;
-  const auto blocks = static_cast<unsigned>(std::min((call.count + threads - 1) / threads, most_blocks));
+  constexpr std::int64_t most_blocks = 8192;
+  const int count = takes_eight(call) ? 8 : 1;
+  const auto blocks = static_cast<unsigned>(std::min((call.count / count + threads - 1) / threads, most_blocks));
   with_constants(call.format, call.in_storage, call.out_storage, [&](auto format, auto in, auto out) {
-    round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value>
-        <<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
+    auto* const kernel = count == 8 ? round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 8>
+                                    : round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;
+    kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
   });
   check_launch("rounding");
 }
 
-void finish_on_gpu(const ResultCall& call, void* stream) {
-  if (call.samples * call.values == 0) return;
-  const auto parts = static_cast<unsigned>(partial_count(call.values));
-  const auto samples = static_cast<unsigned>(call.samples);
-  with_constants(call.format, call.in_storage, call.out_storage, [&](auto format, auto in, auto out) {
-    finish_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value>
-        <<<dim3(parts, samples), threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
+void finish_on_gpu(const SumsCall& call, void* stream) {
+  if (call.result.samples * call.result.values == 0) return;
+  const dim3 grid(static_cast<unsigned>(partial_count(call.result.values)), static_cast<unsigned>(call.result.samples));
+  with_constants(call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
+    if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {
+      auto* const kernel = takes_eight(call)
+                               ? finish_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 8>
+                               : finish_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;
+      kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
+    }
   });
   check_launch("rounding of results");
-  if (call.exact_sums == nullptr) return;
-  count_kernel<<<(samples + threads - 1) / threads, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
-  check_launch("counting of errors");
 }
 
-constexpr DeviceKernels kernels = {round_on_gpu, finish_on_gpu};
+template <int tiles>
+void hooked_rows(const HookedRowsCall& call, void* stream) {
+  const dim3 grid(static_cast<unsigned>(model::tiles_over(call.out, model::tile_rows)),
+                  static_cast<unsigned>(model::tiles_over(call.rows, tiles * model::tile_columns)));
+  with_input(call.input, [&](auto input) {
+    auto* const kernel = call.exact_weight != nullptr && call.result.errors != nullptr
+                             ? hooked_rows_kernel<decltype(input)::value, 2, tiles>
+                             : hooked_rows_kernel<decltype(input)::value, 1, tiles>;
+    kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
+  });
+}
+
+void multiply_few_rows_on_gpu(const HookedRowsCall& call, void* stream) {
+  if (call.rows == 0) return;
+  if (call.rows <= model::tile_columns) {
+    hooked_rows<1>(call, stream);
+  } else if (call.rows <= 2 * model::tile_columns) {
+    hooked_rows<2>(call, stream);
+  } else {
+    hooked_rows<4>(call, stream);
+  }
+  check_launch("product of few rows");
+}
+
+constexpr DeviceKernels kernels = {round_on_gpu, finish_on_gpu, multiply_few_rows_on_gpu};
 
 }  // namespace
 

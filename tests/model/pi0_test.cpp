@@ -1,6 +1,7 @@
 #include "model/pi0.h"
 
 #include "support/catch.h"
+#include "support/device_layers.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -122,6 +123,14 @@ TEST_CASE("a recording holds for its own kind of request and its own hooks", "[m
   pi0->sample_actions(golden.inputs, golden.noise, 2, {.trace = &trace});
   CHECK(trace.contains("velocity"));
   CHECK(repeater->recorded == 4);
+}
+
+TEST_CASE("with a device's kernels in turn every traced tensor is openpi's", "[model][golden][device]") {
+  for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
+    for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+      compare_trace(name, precision, {.kernels = model::Kernels::fast, .layers = &test::layers_in_turn});
+    }
+  }
 }
 
 TEST_CASE("on a GPU: every traced tensor is openpi's, and recorded requests are answered as others", "[model][gpu]") {

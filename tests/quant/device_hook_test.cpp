@@ -183,7 +183,7 @@ TEST_CASE("a device linear's result and error are those of a direct computation"
 TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten", "[quant][device]") {
   OneLinear one(at::kBFloat16);
   auto attachment = one.attach({Format::float8_e4m3, Format::float8_e4m3});
-  const at::Tensor x = at::randn({3, 4, 24}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({3, 70, 24}).to(at::kBFloat16);  // more rows each than are multiplied in one go
   attachment.observe_samples_apart(true);
   const std::int64_t changes = one.sites.hook_changes();
   const at::Tensor together = one.site.hook->linear(x);

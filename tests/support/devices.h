@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/execution.h"
+#include "model/kernels/device_layer_kernels.h"
 
 namespace pi0::test {
 
@@ -16,8 +17,10 @@ namespace pi0::test {
 inline std::optional<model::Execution> fast_gpu() {
   if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) return std::nullopt;
   const at::Device device(at::kCUDA, 0);
-  return model::Execution{
-      .device = device, .kernels = model::Kernels::fast, .recorder = model::device_recorder(device)};
+  return model::Execution{.device = device,
+                          .kernels = model::Kernels::fast,
+                          .layers = model::cuda_layers(),
+                          .recorder = model::device_recorder(device)};
 }
 
 // The same way on the CPU, with libtorch's products.

@@ -1,0 +1,121 @@
+// A block of CUDA's threads, as device_block.h asks for one.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "model/kernels/device_block.h"
+
+namespace pi0::model {
+namespace {
+
+// Kernels are constexpr functions, which may only call what the host could as well.
+template <int thread_count>
+class CudaBlock {
+ public:
+  static constexpr int threads = thread_count, warps = thread_count / warp_size;
+  struct Shared {
+    double sums[warps];
+    bool is_last;
+  };
+  template <class T>
+  struct Local {
+    T value;
+    __host__ __device__ T& operator[](int) { return value; }
+  };
+
+  __host__ __device__ explicit CudaBlock(Shared& shared) : shared_(shared) {}
+
+  template <class Work>
+  __host__ __device__ void each(const Work& work) {
+#ifdef __CUDA_ARCH__
+    work(static_cast<int>(threadIdx.x));
+#endif
+  }
+
+  __host__ __device__ void barrier() {
+#ifdef __CUDA_ARCH__
+    __syncthreads();
+#endif
+  }
+
+  template <class Work>
+  __host__ __device__ void issue_reads(const Work& work) {
+#ifdef __CUDA_ARCH__
+    // No read is moved past a barrier, and what needs its result cannot come before it.
+    work(static_cast<int>(threadIdx.x), static_cast<float>(__syncthreads_or(0)));
+#endif
+  }
+
+  template <class T>
+  __host__ __device__ T sum(Local<T>& part) {
+#ifdef __CUDA_ARCH__
+    warp_sum(part);
+    auto* const sums = reinterpret_cast<T*>(shared_.sums);
+    __syncthreads();  // after the sum before
+    if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = part.value;
+    __syncthreads();
+    T total = 0;
+    for (int warp = 0; warp < warps; ++warp) total += sums[warp];
+    return total;
+#else
+    return part.value;
+#endif
+  }
+
+  __host__ __device__ bool is_last(std::uint32_t* counter, unsigned count) {
+#ifdef __CUDA_ARCH__
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) shared_.is_last = atomicInc(counter, count - 1) == count - 1;  // which wraps to zero
+    __syncthreads();
+    if (shared_.is_last) __threadfence();
+    return shared_.is_last;
+#else
+    return false;
+#endif
+  }
+
+  template <class T>
+  __host__ __device__ void warp_sum(Local<T>& part) {
+#ifdef __CUDA_ARCH__
+    for (int apart = warp_size / 2; apart > 0; apart /= 2) {
+      part.value += __shfl_xor_sync(~0U, part.value, apart);
+    }
+#endif
+  }
+
+  __host__ __device__ void warp_max(Local<float>& part) {
+#ifdef __CUDA_ARCH__
+    for (int apart = warp_size / 2; apart > 0; apart /= 2) {
+      const float other = __shfl_xor_sync(~0U, part.value, apart);
+      part.value = part.value > other ? part.value : other;
+    }
+#endif
+  }
+
+  template <Halves halves = Halves::bfloat16, class Mine, class Operands>
+  __host__ __device__ void multiply(Local<Mine>& mine, const Operands& operands) {
+#ifdef __CUDA_ARCH__
+    const TileProduct tile = operands(mine.value);
+    if constexpr (halves == Halves::bfloat16) {
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(tile.sums[0]), "+f"(tile.sums[1]), "+f"(tile.sums[2]), "+f"(tile.sums[3])
+          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]), "r"(tile.b[1]));
+    } else {
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(tile.sums[0]), "+f"(tile.sums[1]), "+f"(tile.sums[2]), "+f"(tile.sums[3])
+          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]), "r"(tile.b[1]));
+    }
+#endif
+  }
+
+ private:
+  Shared& shared_;
+};
+
+}  // namespace
+}  // namespace pi0::model

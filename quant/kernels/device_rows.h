@@ -1,0 +1,153 @@
+// A hooked linear of few rows as a device kernel (see model/kernels/device_block.h): codes are read as they are and
+// widened on their way to the matrix units, x is rounded there, and what becomes of the sums is done where they end.
+#pragma once
+
+#include "model/kernels/device_product.h"
+#include "quant/kernels/device_loops.h"
+
+namespace pi0::quant {
+namespace {
+
+using model::Eight;
+using model::Halves;
+using model::Terms;
+
+// Two codes of eight bits, in the low half of `codes`, as a pair of bfloat16. Moved to where bfloat16 has its exponent
+// and mantissa, a code is its value times a power of two, subnormals included. The value is finite.
+template <Format format>
+constexpr std::uint32_t widened_pair(std::uint32_t codes) {
+  constexpr Grid grid = grid_of(format);
+  constexpr float power = std::bit_cast<float>(static_cast<std::uint32_t>(127 + 126 + grid.min_exponent) << 23);
+  const auto widen = [&](std::uint32_t code) {
+    const std::uint32_t bits = (code & 0x80U) << 24 | (code & 0x7FU) << (16 + 7 - grid.mantissa_bits);
+    return bits_of(std::bit_cast<float>(bits) * power);
+  };
+  return widen(codes & 0xFFU) >> 16 | (widen(codes >> 8 & 0xFFU) & 0xFFFF0000U);
+}
+
+// `input` is float32 where the rounded operands are the exact ones.
+template <Format input>
+struct HookedOperands {
+  static constexpr bool is_code8 = input == Format::float8_e4m3 || input == Format::float8_e5m2;
+  const HookedRowsCall& call;
+  int in;
+  bool sees_overflow;  // one block says it for all
+
+  constexpr explicit HookedOperands(const HookedRowsCall& of, bool first) : call(of), in(of.in), sees_overflow(first) {}
+
+  static constexpr Halves halves(int part) {
+    return part == 0 && input == Format::float16 ? Halves::float16 : Halves::bfloat16;
+  }
+  static constexpr bool converts_weight() { return is_code8; }
+  static constexpr bool converts_x() { return input != Format::float32; }
+
+  template <Terms terms>
+  constexpr Eight weight(int part, int row, int term) const {
+    const std::int64_t first = std::int64_t{model::row_within(row, call.out)} * in;
+    if (part == 1) return model::eight_terms<terms>(call.exact_weight + first, term, in);
+    if constexpr (is_code8) {
+      if (terms == Terms::rest && term >= in) return {};
+      struct alignas(8) Codes {
+        std::uint32_t fours[2];
+      };
+      const auto codes = *static_cast<const Codes*>(
+          static_cast<const void*>(static_cast<const std::uint8_t*>(call.weight) + first + term));
+      return {{codes.fours[0], codes.fours[1], 0, 0}};
+    } else {
+      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(call.weight) + first, term, in);
+    }
+  }
+  template <Terms terms>
+  constexpr Eight x_row(int row, int term) const {
+    return model::eight_terms<terms>(call.x + std::int64_t{model::row_within(row, call.rows)} * in, term, in);
+  }
+
+  constexpr Eight converted_weight(const Eight& codes) const {
+    if constexpr (is_code8) {
+      return {{widened_pair<input>(codes.pairs[0] & 0xFFFFU), widened_pair<input>(codes.pairs[0] >> 16),
+               widened_pair<input>(codes.pairs[1] & 0xFFFFU), widened_pair<input>(codes.pairs[1] >> 16)}};
+    } else {
+      return codes;
+    }
+  }
+
+  constexpr Eight converted_x(const Eight& eight) const {
+    Eight result;
+    bool beyond = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      std::uint32_t pair = 0;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float value = std::bit_cast<float>(std::uint32_t{model::half_of(eight, 2 * i + half)} << 16);
+        beyond |= is_beyond<input>(value);
+        const float rounded = rounded_to<input>(value);
+        const std::uint32_t bits = input == Format::float16 ? code_of<Format::float16>(rounded) : bits_of(rounded) >> 16;
+        pair |= bits << (16 * half);
+      }
+      result.pairs[i] = pair;
+    }
+    if (beyond && sees_overflow) *call.input_overflowed = 1;
+    return result;
+  }
+};
+
+// A value rounded to a format that is known only now.
+constexpr float rounded_to(Format format, float value, bool& beyond) {
+  switch (format) {
+    case Format::float16: beyond |= is_beyond<Format::float16>(value); return round_one<Format::float16>(value);
+    case Format::bfloat16: beyond |= is_beyond<Format::bfloat16>(value); return round_one<Format::bfloat16>(value);
+    case Format::float8_e4m3: beyond |= is_beyond<Format::float8_e4m3>(value); return round_one<Format::float8_e4m3>(value);
+    case Format::float8_e5m2: beyond |= is_beyond<Format::float8_e5m2>(value); return round_one<Format::float8_e5m2>(value);
+    case Format::float32: break;
+  }
+  return value;
+}
+
+// A block's 16 outputs for tiles · 8 rows; with two parts, the second is of the exact operands.
+template <Format input, int parts, int tiles, class Block>
+constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile, int row_tile,
+                                model::WarpSums<Block, tiles> (&sums)[2]) {
+  constexpr int columns = model::WarpSums<Block, tiles>::columns;
+  const int first_out = output_tile * model::tile_rows, first_row = row_tile * columns;
+  const HookedOperands<input> operands(call, output_tile == 0);
+  model::multiply_tile<parts, tiles>(block, operands, first_out, first_row, sums);
+  const ResultCall& result = call.result;
+  typename Block::template Local<ErrorSums> errors;
+  block.each([&](int thread) {
+    errors[thread] = {};
+    bool beyond = false;
+    for (int i = thread; i < columns * model::tile_rows; i += Block::threads) {
+      const int column = i / model::tile_rows, row = i % model::tile_rows;
+      const int x_row = first_row + column, out = first_out + row;
+      if (x_row >= call.rows || out >= call.out) continue;
+      const float sum = sums[0].total(column, row);
+      const float value = rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
+      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * call.out + out, value);
+      if (result.errors == nullptr) continue;
+      const float exact = sums[parts - 1].total(column, row);
+      compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact, value);
+    }
+    if (beyond) *result.overflowed = 1;
+  });
+  if (result.errors == nullptr) return;
+  const int row_tiles = model::tiles_over(call.rows, columns);
+  add_errors(block, errors, result, 0, output_tile * row_tiles + row_tile,
+             row_tiles * model::tiles_over(call.out, model::tile_rows));
+}
+
+// Calls `call` with the format that x is rounded to as a constant; float32 where that changes nothing of bfloat16.
+template <class Call>
+void with_input(Format input, const Call& call) {
+  switch (input) {
+    case Format::float16: return call(FormatConstant<Format::float16>{});
+    case Format::float8_e4m3: return call(FormatConstant<Format::float8_e4m3>{});
+    case Format::float8_e5m2: return call(FormatConstant<Format::float8_e5m2>{});
+    case Format::bfloat16:
+    case Format::float32: break;
+  }
+  call(FormatConstant<Format::float32>{});
+}
+
+}  // namespace
+}  // namespace pi0::quant
