@@ -4,7 +4,7 @@
 
 A full-size Pi0.5 for DROID with random weights, in bfloat16, float8_e4m3 in and float16 out; `compiled` is openpi's own
 use of torch.compile. Needs an environment that openpi's models_pytorch runs in. Writes records as
-`pi0 bench --all-modes --json` does.
+`pi0 bench --all-modes --json` does, each when it is there; one that fails does not stop the rest.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import sys
 import time
+import traceback
 import types
 
 import torch
@@ -84,7 +85,8 @@ def quantized(model, tracked):
         try:
             yield
         finally:
-            unpatch_model(model)
+            with torch.device("meta"):  # it makes every layer anew, only to give it the weights that are there
+                unpatch_model(model)
 
 
 def wait_for(device):
@@ -97,7 +99,7 @@ def gemm_rate(device):
     """GFLOP/s of the best libtorch product of [968, 2048] and [2048, 16384] right now."""
     least = math.inf
     for dtype in (torch.float32, torch.bfloat16):
-        x, weight = (torch.rand(rows, 2048).to(device, dtype) for rows in (968, 16384))
+        x, weight = (torch.rand(rows, 2048, device=device).to(dtype) for rows in (968, 16384))
         for _ in range(3):
             wait_for(device)
             start = time.perf_counter()
@@ -115,7 +117,7 @@ def measure(name, sample, repeats, settings, device):
     while len(runs) < 3 * repeats and sum(run["counts"] for run in runs) < repeats:
         start = time.perf_counter()
         if not sample().isfinite().all():
-            sys.exit(f"peers: {name}: the actions are not finite")
+            raise ValueError("the actions are not finite")
         seconds, after = time.perf_counter() - start, gemm_rate(device)
         runs.append({"seconds": seconds, "gemm_before": before, "gemm_after": after})
         best, before = max(best, before, after), after
@@ -142,11 +144,19 @@ def main():
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--prompt-tokens", type=int, default=23)
+    parser.add_argument("--compile-mode", default="max-autotune", help="of torch.compile; default: openpi's")
+    sizes = "the model's sizes are those of pi0-quant's stand-ins for openpi's modules that import JAX"
+    parser.add_argument("--without-jax", action="store_true", help=sizes)
     arguments = parser.parse_args()
     openpi = folder("OPENPI_DIR")
     sys.path[:0] = [str(openpi / "src"), str(openpi / "packages/openpi-client/src")]
-    if any(name.startswith("original") for name in arguments.what):
+    if arguments.without_jax or any(name.startswith("original") for name in arguments.what):
         sys.path.insert(0, str(folder("PI0_QUANT_DIR")))
+    if arguments.without_jax:
+        os.environ["USE_FLAX"] = "0"  # nor may transformers look for JAX
+        from pi0_inout import _jax_stubs
+
+        _jax_stubs.inject()
 
     device = arguments.device
     torch.set_grad_enabled(False)
@@ -159,6 +169,7 @@ def main():
         "version": f"torch {torch.__version__}", "config": "pi05_droid", "precision": "bfloat16", "device": str(device),
         "threads": arguments.threads, "masked": "keep", "num_steps": arguments.num_steps,
         "prompt_tokens": arguments.prompt_tokens, "cameras": 2, "batch": 1, "repeats": arguments.repeats,
+        "compile_mode": None,
     }  # fmt: skip
 
     def sample():
@@ -166,13 +177,21 @@ def main():
 
     records = {}
     for name in arguments.what:
-        hooked = name.startswith("original")
+        hooked, compiled = name.startswith("original"), name == "compiled"
         layers = quantized(model, tracked=name == "original") if hooked else contextlib.nullcontext()
-        run = torch.compile(sample, mode="max-autotune") if name == "compiled" else sample
-        with layers:
-            records[name] = measure(name, run, arguments.repeats, settings, device)
-    arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+        run = torch.compile(sample, mode=arguments.compile_mode) if compiled else sample
+        used = {**settings, "compile_mode": arguments.compile_mode} if compiled else settings
+        try:
+            with layers:
+                records[name] = measure(name, run, arguments.repeats, used, device)
+        except Exception:
+            log(f"{name} failed\n{traceback.format_exc()}")
+            continue
+        whole = arguments.json.with_name(arguments.json.name + ".part")
+        whole.write_text(json.dumps(records, indent=1) + "\n")
+        whole.rename(arguments.json)
+    return 0 if len(records) == len(set(arguments.what)) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,13 +5,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
-  libboost-dev libmsgpack-cxx-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
-  libssl-dev libsentencepiece-dev libstb-dev prometheus-cpp-dev catch2)
 torch_version=2.13.0
 
 . tools/packages.sh
-install_packages $(missing_packages "${packages[@]}")
+install_packages $(missing_packages "${build_tools[@]}" "${build_libraries[@]}")
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then

@@ -89,7 +89,7 @@ class GpuCheckTest(TemporaryFolderTest):
 
     def test_later_steps_have_what_the_deadline_leaves(self):
         self.write("programs/tests/model_test", "sleep 60")
-        code, _, results, steps = self.check("--deadline", 2)
+        code, _, results, steps = self.check("--deadline", 1)
         self.assertEqual(code, 1)
         self.assertEqual(steps["model_test"]["status"], "timed out")
         self.assertEqual({steps[name]["status"] for name in ("quant_test", "bench_keep", "compiled")}, {"not run"})
@@ -114,9 +114,10 @@ class GpuCheckTest(TemporaryFolderTest):
         self.assertEqual(code, 0, printed)
         self.assertEqual({step["status"] for step in results["steps"]}, {"passed"})
         self.assertIn("7 assertions", results["steps"][0]["found"])
+        self.assertEqual(list(self.check("--only", "quant_test,peers")[3]), ["quant_test", "peers"])
 
     def test_bad_usage(self):
-        for options in (["--deadline"], ["--deadline", "soon"], ["--limit", "tests=5"], ["--none", "1"]):
+        for options in (["--deadline"], ["--deadline", "soon"], ["--limit", "tests=5"], ["--only", "tests"]):
             done = subprocess.run(["bash", SCRIPT, *options], capture_output=True, text=True, timeout=60, check=False)
             self.assertEqual((done.returncode, done.stdout), (2, ""), options)
         done = subprocess.run(["bash", SCRIPT, "--help"], capture_output=True, text=True, timeout=60, check=False)

@@ -138,7 +138,8 @@ void compare_statistics(const Outcome& outcome, const Json& expected) {
       REQUIRE(theirs != expected["layers"].end());
       mse += (*theirs)["mse"].get<double>() / images;
     }
-    CHECK(relative(row["mse"], mse) <= 0.04);
+    const double resolution = std::ldexp(outcome.reference_rms.at(layer), -24);
+    CHECK(relative(row["rmse"], std::sqrt(mse), resolution) <= 0.02);
   }
 }
 

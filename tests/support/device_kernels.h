@@ -50,14 +50,13 @@ template <int tiles>
 void hooked_rows_in_turn(const quant::HookedRowsCall& call) {
   using Block = TurnBlock<32>;
   Block block;
-  model::WarpSums<Block, tiles> sums[2];
-  for (int output = 0; output < model::tiles_over(call.out, model::tile_rows); ++output) {
+  model::WarpSums<Block, tiles> one[1], two[2];
+  for (int output = 0; output < quant::output_tiles(call); ++output) {
     for (int row = 0; row < model::tiles_over(call.rows, tiles * model::tile_columns); ++row) {
       quant::with_input(call.input, [&](auto input) {
         constexpr quant::Format format = decltype(input)::value;
-        call.exact_weight != nullptr && call.result.errors != nullptr
-            ? quant::hooked_rows_tile<format, 2, tiles>(block, call, output, row, sums)
-            : quant::hooked_rows_tile<format, 1, tiles>(block, call, output, row, sums);
+        call.compares_exact ? quant::hooked_rows_tile<format, 2, tiles>(block, call, output, row, two)
+                            : quant::hooked_rows_tile<format, 1, tiles>(block, call, output, row, one);
       });
     }
   }

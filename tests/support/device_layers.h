@@ -1,6 +1,7 @@
 // The kernels of a device's layers with their blocks and threads one after the other.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "model/kernels/device_attention.h"
@@ -50,22 +51,32 @@ void scores_in_turn(const model::AttentionCall& call, int rows, int keys) {
   }
 }
 
-// As many keys as a device's kernels take; with tiles of one shape where the rows are few, of another elsewhere.
-void attend_in_turn(const model::AttentionCall& call, void*) {
+template <int down, int across, int lane_keys>
+void weigh_in_turn(const model::AttentionCall& call, int rows, int keys) {
   using Block = TurnBlock<128>;
-  const int rows = call.heads / call.groups * call.query.tokens;
-  const int keys = call.keys[0].tokens + call.keys[1].tokens;
-  rows > 150 ? scores_in_turn<2, 4>(call, rows, keys) : scores_in_turn<1, 2>(call, rows, keys);
+  using Shape = model::WeighShape<Block, down, across, lane_keys>;
   Block block;
-  std::vector<std::uint32_t> shared(static_cast<std::size_t>(model::weigh_bytes<Block>(keys)) / 4);
-  float factors[model::tile_rows];
+  std::vector<std::max_align_t> shared(static_cast<std::size_t>(Shape::bytes(keys)) / sizeof(std::max_align_t) + 1);
+  float factors[Shape::rows];
   for (int group = 0; group < call.samples * call.groups; ++group) {
-    for (int row = 0; row < rows; row += model::tile_rows) {
-      for (int column = 0; column < call.size; column += model::value_columns) {
-        model::weigh_tile<model::AttentionCall::most_keys / model::warp_size>(block, call, group, row, column,
-                                                                             shared.data(), factors);
+    for (int row = 0; row < rows; row += Shape::rows) {
+      for (int column = 0; column < call.size; column += across * model::value_columns) {
+        model::weigh_tile<Shape>(block, call, group, row, column, shared.data(), factors);
       }
     }
+  }
+}
+
+// With tiles of one shape where the rows are few, of another elsewhere.
+void attend_in_turn(const model::AttentionCall& call, void*) {
+  const int rows = call.heads / call.groups * call.query.tokens;
+  const int keys = call.keys[0].tokens + call.keys[1].tokens;
+  if (rows > 150) {
+    scores_in_turn<2, 4>(call, rows, keys);
+    keys <= 256 ? weigh_in_turn<2, 2, 8>(call, rows, keys) : weigh_in_turn<1, 4, 64>(call, rows, keys);
+  } else {
+    scores_in_turn<1, 2>(call, rows, keys);
+    keys <= 640 ? weigh_in_turn<1, 1, 20>(call, rows, keys) : weigh_in_turn<1, 1, 64>(call, rows, keys);
   }
 }
 
@@ -73,11 +84,11 @@ template <int tiles>
 void tiles_in_turn(const model::FewRowsCall& call) {
   using Block = TurnBlock<64>;
   Block block;
-  model::WarpSums<Block, tiles> sums[2];
+  model::WarpSums<Block, tiles> one[1], two[2];
   for (int output = 0; output < model::output_tiles(call); ++output) {
     for (int row = 0; row < tiles_over(call.rows, tiles * model::tile_columns); ++row) {
-      call.gated ? model::few_rows_tile<2, tiles>(block, call, output, row, sums)
-                 : model::few_rows_tile<1, tiles>(block, call, output, row, sums);
+      call.gated ? model::few_rows_tile<2, tiles>(block, call, output, row, two)
+                 : model::few_rows_tile<1, tiles>(block, call, output, row, one);
     }
   }
 }

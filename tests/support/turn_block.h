@@ -31,10 +31,17 @@ class TurnBlock {
     for (int thread = 0; thread < threads; ++thread) work(thread, 0.0F);
   }
 
-  template <class T>
-  T sum(Local<T>& part) {
-    T total = 0;
-    for (const T value : part.values) total += value;
+  float sum(Local<float>& part) {
+    float total = 0;
+    for (const float value : part.values) total += value;
+    return total;
+  }
+  template <class T, int count>
+  model::Several<T, count> sum(Local<model::Several<T, count>>& part) {
+    model::Several<T, count> total{};
+    for (const model::Several<T, count>& several : part.values) {
+      for (int i = 0; i < count; ++i) total.at[i] += several.at[i];
+    }
     return total;
   }
   bool is_last(std::uint32_t* counter, unsigned count) {
