@@ -39,11 +39,17 @@ JoinedLinears::JoinedLinears(std::initializer_list<const Linear*> linears) {
   joined_ = sites_.front()->backend->join(sites_);
 }
 
-bool JoinedLinears::has_hooks() const {
-  return std::ranges::any_of(sites_, [](const MatmulSite* site) { return site->hook != nullptr; });
+std::size_t JoinedLinears::hook_count() const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(sites_, [](const MatmulSite* site) { return site->hook != nullptr; }));
 }
 
-std::vector<Tensor> JoinedLinears::each(const Tensor& x) const {
+std::vector<Tensor> JoinedLinears::hooked(const Tensor& x) const {
+  if (hook_count() == sites_.size()) {
+    std::vector<MatmulHook*> hooks;
+    for (const MatmulSite* site : sites_) hooks.push_back(site->hook);
+    return hooks.front()->linears(hooks, x);
+  }
   std::vector<Tensor> results;
   for (const MatmulSite* site : sites_) {
     results.push_back(site->hook != nullptr ? site->hook->linear(x) : site->backend->linear(*site, x));
@@ -53,14 +59,14 @@ std::vector<Tensor> JoinedLinears::each(const Tensor& x) const {
 
 std::vector<Tensor> JoinedLinears::operator()(const Tensor& x) const {
   for (const MatmulSite* site : sites_) count_flop(*site, x);
-  return has_hooks() ? each(x) : sites_.front()->backend->linears(joined_, x);
+  return hook_count() == 0 ? sites_.front()->backend->linears(joined_, x) : hooked(x);
 }
 
 Tensor JoinedLinears::gated(const Tensor& x) const {
   for (const MatmulSite* site : sites_) count_flop(*site, x);
   const Backend& backend = *sites_.front()->backend;
-  if (!has_hooks()) return backend.gated_linears(joined_, x);
-  const std::vector<Tensor> both = each(x);
+  if (hook_count() == 0) return backend.gated_linears(joined_, x);
+  const std::vector<Tensor> both = hooked(x);
   return backend.gelu(both[0], both[1]);
 }
 

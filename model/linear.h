@@ -39,8 +39,8 @@ class JoinedLinears {
   Tensor gated(const Tensor& x) const;                    // GELU (tanh) of the first, times the second
 
  private:
-  bool has_hooks() const;
-  std::vector<Tensor> each(const Tensor& x) const;
+  std::size_t hook_count() const;
+  std::vector<Tensor> hooked(const Tensor& x) const;
 
   std::vector<MatmulSite*> sites_;
   JoinedSites joined_;

@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "model/execution.h"
 
@@ -49,6 +51,8 @@ class MatmulHook {
  public:
   virtual ~MatmulHook() = default;
   virtual Tensor linear(const Tensor& x) = 0;                       // [..., Out], dtype of x
+  // The linears of sites that share x, whose hooks these are, this one first; in their order.
+  virtual std::vector<Tensor> linears(std::span<MatmulHook* const> hooks, const Tensor& x);
   virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of query
 
   // Whether calls from now on have effects beyond their results, as statistics are; where not, the

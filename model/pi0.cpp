@@ -78,24 +78,9 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Inputs in memory of their own, laid out as they are.
-ModelInputs copied(const ModelInputs& in) {
-  ModelInputs out = in;
-  for (Tensor& image : out.images) image = image.clone();
-  for (Tensor& mask : out.image_masks) mask = mask.clone();
-  for (Tensor* each : {&out.tokens, &out.token_mask, &out.state}) *each = each->clone();
-  return out;
-}
+bool is_pixels(const Tensor& image) { return image.defined() && image.scalar_type() == at::kByte; }
 
-void copy_into(const ModelInputs& to, const ModelInputs& from) {
-  for (std::size_t i = 0; i < to.images.size(); ++i) {
-    to.images[i].copy_(from.images[i]);
-    to.image_masks[i].copy_(from.image_masks[i]);
-  }
-  to.tokens.copy_(from.tokens);
-  to.token_mask.copy_(from.token_mask);
-  to.state.copy_(from.state);
-}
+Tensor as_input(const Tensor& image) { return is_pixels(image) ? image_to_input(image) : image; }
 
 }  // namespace
 
@@ -163,7 +148,7 @@ Pi0::Pi0(const ModelConfig& config, BuildContext context)
   at::globalContext().setAllowFP16ReductionCuBLAS(false);
 }
 
-ModelInputs Pi0::checked(const ModelInputs& in, const Tensor& noise) const {
+void Pi0::check_inputs(const ModelInputs& in, const Tensor& noise) const {
   const std::int64_t batch = noise.defined() && noise.dim() > 0 ? noise.size(0) : 1;
   const std::int64_t size = config_.vision.image_size;
   check(noise, "noise", {batch, config_.action_horizon, config_.action_dim},
@@ -172,15 +157,14 @@ ModelInputs Pi0::checked(const ModelInputs& in, const Tensor& noise) const {
     throw std::invalid_argument(c10::str("images: found ", in.images.size(), " and ",
                                          in.image_masks.size(), " masks, expected as many of both"));
   }
-  ModelInputs out;
   for (std::size_t i = 0; i < in.images.size(); ++i) {
     const Tensor &image = in.images[i], &mask = in.image_masks[i];
-    check(image, c10::str("image ", i), {batch, 3, size, size},
-          image.defined() && image.scalar_type() == at::kFloat, "float32");
+    if (!is_pixels(image) || image.sizes() != at::IntArrayRef{batch, size, size, 3}) {
+      check(image, c10::str("image ", i), {batch, 3, size, size},
+            image.defined() && image.scalar_type() == at::kFloat, "float32");
+    }
     check(mask, c10::str("image mask ", i), {batch},
           mask.defined() && mask.scalar_type() == at::kBool, "bool");
-    out.images.push_back(image.to(device_));
-    out.image_masks.push_back(mask.to(device_));
   }
   const std::int64_t places = in.tokens.defined() && in.tokens.dim() == 2 ? in.tokens.size(1) : 1;
   check(in.tokens, "tokens", {batch, places},
@@ -195,17 +179,14 @@ ModelInputs Pi0::checked(const ModelInputs& in, const Tensor& noise) const {
         c10::str("tokens: found ", in.tokens.masked_select(bad)[0].item<std::int64_t>(),
                  ", expected 0 to ", config_.vocab_size - 1));
   }
-  out.tokens = in.tokens.to(device_);
-  out.token_mask = in.token_mask.to(device_);
-  out.state = in.state.to(device_);
-  return out;
 }
 
 Pi0::Pass Pi0::begin(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
                      const SampleOptions& options) const {
+  check_inputs(inputs, noise);
   Pass pass;
-  pass.in = checked(inputs, noise);
-  pass.noise = noise.to(device_);
+  pass.in = inputs;
+  pass.noise = noise;
   pass.num_steps = num_steps;
   const bool skip = options.masked == MaskedInputs::skip;
   for (std::size_t i = 0; i < inputs.images.size(); ++i) {
@@ -216,15 +197,29 @@ Pi0::Pass Pi0::begin(const ModelInputs& inputs, const Tensor& noise, std::int64_
   return pass;
 }
 
+// The tensors that stages read: of cameras that are not computed there are none.
+std::vector<Tensor*> Pi0::inputs_of(Pass& pass) {
+  std::vector<Tensor*> inputs = {&pass.in.tokens, &pass.in.token_mask, &pass.in.state, &pass.noise};
+  for (const std::size_t camera : pass.cameras) {
+    inputs.push_back(&pass.in.images[camera]);
+    inputs.push_back(&pass.in.image_masks[camera]);
+  }
+  return inputs;
+}
+
+void Pi0::move_to_device(Pass& pass) const {
+  for (Tensor* input : inputs_of(pass)) *input = input->to(device_);
+}
+
 void Pi0::embed_images(Pass& pass, Trace* trace) const {
   pass.image_tokens.clear();
   if (pass.cameras.size() > 1 && sites_.backend().batches_cameras() && !vision_is_observed()) {
     std::vector<Tensor> images;
-    for (const std::size_t camera : pass.cameras) images.push_back(pass.in.images[camera]);
+    for (const std::size_t camera : pass.cameras) images.push_back(as_input(pass.in.images[camera]));
     pass.image_tokens = projector_(vision_(at::cat(images))).split(pass.noise.size(0));
   } else {
     for (const std::size_t camera : pass.cameras) {
-      pass.image_tokens.push_back(projector_(vision_(pass.in.images[camera])));
+      pass.image_tokens.push_back(projector_(vision_(as_input(pass.in.images[camera]))));
     }
   }
   if (trace != nullptr) keep(trace, "image_features", at::stack(pass.image_tokens));
@@ -367,6 +362,7 @@ Tensor Pi0::sample_actions(const ModelInputs& inputs, const Tensor& noise, std::
   const c10::DeviceGuard guard(device_);
   Pass pass = begin(inputs, noise, num_steps, options);
   if (sites_.execution().recorder && options.trace == nullptr) return sample_recorded(std::move(pass), options);
+  move_to_device(pass);
   run(stages(pass, options), options.seconds);
   return pass.actions;
 }
@@ -378,6 +374,7 @@ std::vector<std::int64_t> Pi0::kind_of(const Pass& pass) const {
                                     pass.noise.size(0),    pass.places, pass.in.tokens.size(1),
                                     static_cast<std::int64_t>(pass.in.images.size())};
   kind.insert(kind.end(), pass.cameras.begin(), pass.cameras.end());
+  for (const Tensor& image : pass.in.images) kind.push_back(is_pixels(image) ? 1 : 0);
   return kind;
 }
 
@@ -391,6 +388,7 @@ Tensor Pi0::sample_recorded(Pass pass, const SampleOptions& options) const {
   if (known == recordings_.end()) {
     recordings_.push_front({kind});
     if (recordings_.size() > most_recordings) recordings_.pop_back();
+    move_to_device(pass);
     run(stages(pass, options), options.seconds);
     return pass.actions;
   }
@@ -399,8 +397,8 @@ Tensor Pi0::sample_recorded(Pass pass, const SampleOptions& options) const {
   if (recording.stages.empty()) {
     record(recording, pass);
   } else {
-    copy_into(recording.pass.in, pass.in);
-    recording.pass.noise.copy_(pass.noise);
+    const std::vector<Tensor*> to = inputs_of(recording.pass), from = inputs_of(pass);
+    for (std::size_t i = 0; i < to.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
   }
   Stopwatch watch(device_);
   run(recording.stages, options.seconds);
@@ -416,8 +414,7 @@ Tensor Pi0::sample_recorded(Pass pass, const SampleOptions& options) const {
 
 void Pi0::record(Recording& recording, const Pass& pass) const {
   recording.pass = pass;
-  recording.pass.in = copied(pass.in);
-  recording.pass.noise = pass.noise.clone();
+  for (Tensor* input : inputs_of(recording.pass)) *input = input->to(device_, /*non_blocking=*/false, /*copy=*/true);
   std::vector<std::int64_t> before;
   for (const MatmulSite& site : sites_.all()) before.push_back(site.flop);
   recording.stages = sites_.execution().recorder->record(stages(recording.pass, {}));

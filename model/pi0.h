@@ -25,7 +25,7 @@ namespace pi0::model {
 
 // One batch of observations, as openpi's Observation holds them. On any device.
 struct ModelInputs {
-  std::vector<Tensor> images;       // per camera [B, 3, 224, 224] float32 in [-1, 1]
+  std::vector<Tensor> images;       // per camera [B, 3, 224, 224] float32 in [-1, 1], or pixels [B, 224, 224, 3] uint8
   std::vector<Tensor> image_masks;  // per camera [B] bool
   Tensor tokens;                    // [B, T] integer, 0 where padded
   Tensor token_mask;                // [B, T] bool
@@ -100,7 +100,7 @@ class Pi0 {
     std::int64_t hook_changes = 0;
     std::vector<Modulation> steps;
   };
-  // One request on its way: what its stages are given and hand on, on the model's device.
+  // One request on its way: what its stages are given and hand on. They run on the model's device.
   struct Pass {
     ModelInputs in;
     Tensor noise;                        // [B, A, N]
@@ -121,7 +121,9 @@ class Pi0 {
     std::vector<std::int64_t> flop = {};  // that they count at each site
   };
   Pi0(const ModelConfig& config, BuildContext context);
-  ModelInputs checked(const ModelInputs& inputs, const Tensor& noise) const;
+  void check_inputs(const ModelInputs& inputs, const Tensor& noise) const;
+  static std::vector<Tensor*> inputs_of(Pass& pass);
+  void move_to_device(Pass& pass) const;
   Pass begin(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
              const SampleOptions& options) const;
   Stages stages(Pass& pass, const SampleOptions& options) const;

@@ -105,36 +105,65 @@ bool DeviceHook::takes_few_rows(const Tensor& x) const {
          (codes_are_finite_ || weight_codes_.element_size() > 1);
 }
 
-Tensor DeviceHook::linear(const Tensor& x) {
-  const c10::DeviceGuard guard(x.device());
-  const Tensor rows = x.contiguous().view({-1, site_.in_features});
+Tensor DeviceHook::result_of(const Tensor& x) const {
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = site_.out_features;
-  const Tensor result = at::empty(shape, x.options());
-  const bool compares_other = context_.measured() && !exact_operands(x);
-  if (compares_other) site_.flop += 2 * x.numel() * site_.out_features;
-  if (takes_few_rows(x)) return few_rows(rows, result);
-
-  const bool keeps_input = keeps(formats_.input, x.scalar_type());
-  const Tensor sums = product(keeps_input ? rows : rounded(rows, operand_dtype(formats_.input)), wide_weight());
-  if (!context_.measured()) return settle(sums, {}, result);
-  return settle(sums, compares_other ? product(rows, site_.weight) : sums, result);
+  return at::empty(shape, x.options());
 }
 
-Tensor DeviceHook::few_rows(const Tensor& rows, const Tensor& result) {
+Tensor DeviceHook::linear(const Tensor& x) {
+  DeviceHook* const self = this;
+  return takes_few_rows(x) ? few_rows({&self, 1}, x).front() : many_rows(x);
+}
+
+std::vector<Tensor> DeviceHook::linears(std::span<model::MatmulHook* const> hooks, const Tensor& x) {
+  std::vector<DeviceHook*> alike;
+  for (model::MatmulHook* hook : hooks) {
+    auto* const other = dynamic_cast<DeviceHook*>(hook);
+    if (other != nullptr && other->formats_.input == formats_.input && other->takes_few_rows(x) &&
+        other->exact_operands(x) == exact_operands(x)) {
+      alike.push_back(other);
+    }
+  }
+  return alike.size() == hooks.size() ? few_rows(alike, x) : MatmulHook::linears(hooks, x);
+}
+
+Tensor DeviceHook::many_rows(const Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  const Tensor rows = x.contiguous().view({-1, site_.in_features});
+  const bool keeps_input = keeps(formats_.input, x.scalar_type());
+  const Tensor sums = product(keeps_input ? rows : rounded(rows, operand_dtype(formats_.input)), wide_weight());
+  if (!context_.measured()) return settle(sums, {}, result_of(x));
+  if (exact_operands(x)) return settle(sums, sums, result_of(x));
+  site_.flop += 2 * x.numel() * site_.out_features;
+  return settle(sums, product(rows, site_.weight), result_of(x));
+}
+
+std::vector<Tensor> DeviceHook::few_rows(std::span<DeviceHook* const> hooks, const Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  TORCH_INTERNAL_ASSERT(hooks.size() <= HookedRowsCall::most_parts);
+  const Tensor rows = x.contiguous();
   HookedRowsCall call{};
-  call.rows = static_cast<int>(rows.size(0));
+  call.rows = static_cast<int>(x.numel() / site_.in_features);
   call.in = static_cast<int>(site_.in_features);
-  call.out = static_cast<int>(site_.out_features);
   call.x = static_cast<const std::uint16_t*>(rows.const_data_ptr());
   call.input = formats_.input;
-  call.weight = weight_codes_.const_data_ptr();
-  if (!exact_operands(rows)) call.exact_weight = static_cast<const std::uint16_t*>(site_.weight.const_data_ptr());
-  const Finish finish = finish_of(result, context_.measured(), 1, partial_count(call));
-  call.result = finish.call;
-  call.input_overflowed = &errors_.slot(record_, 1).first->input_overflowed;
-  kernels_.multiply_few_rows(call, current_stream(rows.device()));
-  return result;
+  call.compares_exact = context_.measured() && !exact_operands(x);
+  std::vector<Tensor> results;
+  std::vector<Finish> finishes;  // hold their memory until the kernel is on its way
+  for (DeviceHook* hook : hooks) {
+    if (call.compares_exact) hook->site_.flop += 2 * x.numel() * hook->site_.out_features;
+    HookedRowsCall::Part& part = call.parts[call.part_count++];
+    part.weight = hook->weight_codes_.const_data_ptr();
+    part.exact_weight = static_cast<const std::uint16_t*>(hook->site_.weight.const_data_ptr());
+    part.out = static_cast<int>(hook->site_.out_features);
+    results.push_back(hook->result_of(x));
+    finishes.push_back(hook->finish_of(results.back(), context_.measured(), 1, partial_count(call.rows, part.out)));
+    part.result = finishes.back().call;
+    part.input_overflowed = &errors_.slot(hook->record_, 1).first->input_overflowed;
+  }
+  kernels_.multiply_few_rows(call, current_stream(x.device()));
+  return results;
 }
 
 Tensor DeviceHook::round_operand(const Tensor& operand) {
@@ -165,9 +194,9 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.errors = &slot.first->errors;
   call.arrived = &slot.first->arrived;
   call.record_stride = slot.stride;
-  finish.partial = at::empty({samples * parts * static_cast<std::int64_t>(sizeof(ErrorSums))},
+  finish.partial = at::empty({samples * parts * part_bytes},
                              result.options().dtype(at::kByte));
-  call.partial = static_cast<ErrorSums*>(finish.partial.mutable_data_ptr());
+  call.partial = finish.partial.mutable_data_ptr();
   return finish;
 }
 

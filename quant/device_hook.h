@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "quant/kernels/device_kernels.h"
@@ -57,6 +58,7 @@ class DeviceHook : public QuantHook {
              const DeviceKernels& kernels, DeviceErrors& errors);
 
   model::Tensor linear(const model::Tensor& x) override;
+  std::vector<model::Tensor> linears(std::span<model::MatmulHook* const> hooks, const model::Tensor& x) override;
 
  private:
   model::Tensor round_operand(const model::Tensor& operand) override;
@@ -74,7 +76,9 @@ class DeviceHook : public QuantHook {
   model::Tensor settle(const model::Tensor& sums, const model::Tensor& exact, const model::Tensor& result);
 
   bool takes_few_rows(const model::Tensor& x) const;
-  model::Tensor few_rows(const model::Tensor& rows, const model::Tensor& result);
+  std::vector<model::Tensor> few_rows(std::span<DeviceHook* const> hooks, const model::Tensor& x);
+  model::Tensor many_rows(const model::Tensor& x);
+  model::Tensor result_of(const model::Tensor& x) const;
   bool exact_operands(const model::Tensor& x) const;  // whether rounding changes neither x nor the weight
   const model::Tensor& wide_weight();
 

@@ -14,7 +14,7 @@ class CudaBlock {
  public:
   static constexpr int threads = thread_count, warps = thread_count / warp_size;
   struct Shared {
-    double sums[warps];
+    Several<double, 3> sums[warps];
     bool is_last;
   };
   template <class T>
@@ -46,20 +46,30 @@ class CudaBlock {
 #endif
   }
 
-  template <class T>
-  __host__ __device__ T sum(Local<T>& part) {
+  __host__ __device__ float sum(Local<float>& part) {
+    Local<Several<float, 1>> one{{part.value}};
+    return sum(one).at[0];
+  }
+
+  template <class T, int count>
+  __host__ __device__ Several<T, count> sum(Local<Several<T, count>>& part) {
+    Several<T, count> total{};
 #ifdef __CUDA_ARCH__
-    warp_sum(part);
-    auto* const sums = reinterpret_cast<T*>(shared_.sums);
+    static_assert(sizeof(Several<T, count>) <= sizeof(shared_.sums[0]));
+    auto* const sums = reinterpret_cast<Several<T, count>*>(shared_.sums);
+    for (int i = 0; i < count; ++i) {
+      for (int apart = warp_size / 2; apart > 0; apart /= 2) {
+        part.value.at[i] += __shfl_xor_sync(~0U, part.value.at[i], apart);
+      }
+    }
     __syncthreads();  // after the sum before
     if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = part.value;
     __syncthreads();
-    T total = 0;
-    for (int warp = 0; warp < warps; ++warp) total += sums[warp];
-    return total;
-#else
-    return part.value;
+    for (int warp = 0; warp < warps; ++warp) {
+      for (int i = 0; i < count; ++i) total.at[i] += sums[warp].at[i];
+    }
 #endif
+    return total;
   }
 
   __host__ __device__ bool is_last(std::uint32_t* counter, unsigned count) {
@@ -75,8 +85,7 @@ class CudaBlock {
 #endif
   }
 
-  template <class T>
-  __host__ __device__ void warp_sum(Local<T>& part) {
+  __host__ __device__ void warp_sum(Local<float>& part) {
 #ifdef __CUDA_ARCH__
     for (int apart = warp_size / 2; apart > 0; apart /= 2) {
       part.value += __shfl_xor_sync(~0U, part.value, apart);

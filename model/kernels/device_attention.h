@@ -107,142 +107,165 @@ constexpr void score_tile(Block& block, const AttentionCall& call, int index, in
   });
 }
 
-constexpr int value_columns = 64;  // of a head that a block works on: eight for each of a tile's columns
+constexpr int value_columns = 64;  // of a head that a warp works on: eight for each of a tile's columns
 
-// Weights of a row lie apart by an odd multiple of 16 bytes, so that rows do not meet in the same banks.
-constexpr int weight_stride(int keys) { return tiles_over(keys, 16) * 16 + 8; }
+// How the warps of a block share the weighing of values: `down` tiles of 16 rows, `across` times 64 columns of their
+// heads, and among the warps of the same columns the keys.
+template <class Block, int down_tiles, int across_columns, int lane_key_count>
+struct WeighShape {
+  static constexpr int down = down_tiles, across = across_columns, lane_keys = lane_key_count;
+  static constexpr int rows = down * tile_rows, warps = Block::threads / warp_size, key_parts = warps / across;
+  static_assert(key_parts * across == warps && rows % warps == 0);
 
-// Bytes that the threads of a block share: weights, and after them their products.
-template <class Block>
-constexpr int weigh_bytes(int keys) {
-  const int weights = tile_rows * weight_stride(keys) * 2;
-  constexpr int products = Block::threads / warp_size * tile_rows * value_columns * 4;
-  return weights > products ? weights : products;
-}
+  // Weights of a row lie apart by an odd multiple of 16 bytes, so that rows do not meet in the same banks.
+  static constexpr int stride(int keys) { return tiles_over(keys, 16) * 16 + 8; }
+  static constexpr int product_stride = value_columns + 4;
 
-// The softmax of a block's 16 rows; `lane_keys` at least of each lane. Leaves rounded weights, zero past the last key,
-// and what a row's products are to be divided by.
-template <int lane_keys, class Block>
+  // That the threads of a block share: weights, and after them their products.
+  static constexpr int bytes(int keys) {
+    const int weights = rows * stride(keys) * 2;
+    constexpr int products = warps * rows * product_stride * 4;
+    return weights > products ? weights : products;
+  }
+};
+
+// The softmax of a block's rows; `lane_keys` at least of each lane. Leaves rounded weights, zero past the last key,
+// and what a row's products are to be multiplied by.
+template <class Shape, class Block>
 constexpr void soften_rows(Block& block, const AttentionCall& call, const GroupPlace& place, int first_row,
-                           std::uint16_t* weights, float (&factors)[tile_rows]) {
-  constexpr int warp_rows = tile_rows / (Block::threads / warp_size);
+                           std::uint16_t* weights, float* factors) {
+  constexpr int warp_rows = Shape::rows / Shape::warps, lane_keys = Shape::lane_keys;
+  constexpr int at_once = lane_keys <= 20 && warp_rows % 2 == 0 ? 2 : 1;
   const int padded_keys = tiles_over(place.keys, 16) * 16;
   struct Mine {
-    float scores[lane_keys];
+    float scores[at_once][lane_keys];
   };
   typename Block::template Local<Mine> mine;
-  typename Block::template Local<float> most, sum;
 #pragma unroll
-  for (int i = 0; i < warp_rows; ++i) {
+  for (int first = 0; first < warp_rows; first += at_once) {
+    typename Block::template Local<float> most[at_once], sum[at_once];
     block.each([&](int thread) {
       Mine& own = mine[thread];
-      const int row = row_within(first_row + thread / warp_size * warp_rows + i, place.rows);
-      const float* const scores = place.scores(call, row);
-      const float* const mask =
-          call.mask + (std::int64_t{place.sample} * call.query.tokens + row % call.query.tokens) * place.keys;
+      const int lane = thread % warp_size;
 #pragma unroll
-      for (int j = 0; j < lane_keys; ++j) {
-        const int key = thread % warp_size + j * warp_size;
-        own.scores[j] = key < place.keys ? scores[key] : -3.4e38F;
+      for (int i = 0; i < at_once; ++i) {
+        const int row = row_within(first_row + thread / warp_size * warp_rows + first + i, place.rows);
+        const float* const scores = place.scores(call, row);
+#pragma unroll
+        for (int j = 0; j < lane_keys; ++j) {
+          own.scores[i][j] = scores[row_within(lane + j * warp_size, place.keys)];
+        }
+        if (call.mask == nullptr) continue;
+        const float* const mask =
+            call.mask + (std::int64_t{place.sample} * call.query.tokens + row % call.query.tokens) * place.keys;
+#pragma unroll
+        for (int j = 0; j < lane_keys; ++j) own.scores[i][j] += mask[row_within(lane + j * warp_size, place.keys)];
       }
-      if (call.mask != nullptr) {
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        float largest = own.scores[i][0];  // the last key's again, past it
+#pragma unroll
+        for (int j = 0; j < lane_keys; ++j) largest = largest > own.scores[i][j] ? largest : own.scores[i][j];
+        most[i][thread] = largest;
+      }
+    });
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) block.warp_max(most[i]);
+    block.each([&](int thread) {
+      Mine& own = mine[thread];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        float total = 0;
+#pragma unroll
+        for (int j = 0; j < lane_keys; ++j) {
+          const bool is_key = thread % warp_size + j * warp_size < place.keys;
+          own.scores[i][j] = is_key ? exp_negative(own.scores[i][j] - most[i][thread]) : 0.0F;
+          total += own.scores[i][j];
+        }
+        sum[i][thread] = total;
+      }
+    });
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) block.warp_sum(sum[i]);
+    block.each([&](int thread) {
+      const bool divide_now = call.rounding == ScoreRounding::each_step;
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const int row = thread / warp_size * warp_rows + first + i;
+        const float inverse = 1.0F / sum[i][thread];
 #pragma unroll
         for (int j = 0; j < lane_keys; ++j) {
           const int key = thread % warp_size + j * warp_size;
-          if (key < place.keys) own.scores[j] += mask[key];
+          const float weight = mine[thread].scores[i][j];
+          if (key < padded_keys) {
+            weights[row * Shape::stride(place.keys) + key] = bfloat16_of(divide_now ? weight * inverse : weight);
+          }
         }
+        factors[row] = divide_now ? 1.0F : inverse;
       }
-      float largest = -3.4e38F;
-#pragma unroll
-      for (int j = 0; j < lane_keys; ++j) largest = largest > own.scores[j] ? largest : own.scores[j];
-      most[thread] = largest;
-    });
-    block.warp_max(most);
-    block.each([&](int thread) {
-      Mine& own = mine[thread];
-      float total = 0;
-#pragma unroll
-      for (int j = 0; j < lane_keys; ++j) {
-        const bool is_key = thread % warp_size + j * warp_size < place.keys;
-        own.scores[j] = is_key ? exp_negative(own.scores[j] - most[thread]) : 0.0F;
-        total += own.scores[j];
-      }
-      sum[thread] = total;
-    });
-    block.warp_sum(sum);
-    block.each([&](int thread) {
-      const int row = thread / warp_size * warp_rows + i;
-      const bool divide_now = call.rounding == ScoreRounding::each_step;
-      const float inverse = 1.0F / sum[thread];
-#pragma unroll
-      for (int j = 0; j < lane_keys; ++j) {
-        const int key = thread % warp_size + j * warp_size;
-        const float weight = mine[thread].scores[j];
-        if (key < padded_keys) {
-          weights[row * weight_stride(place.keys) + key] = bfloat16_of(divide_now ? weight * inverse : weight);
-        }
-      }
-      factors[row] = divide_now ? 1.0F : inverse;
     });
   }
   block.barrier();
 }
 
-// Softmax of 16 rows' scores, and the values weighed by it in 64 columns of their heads. Warps share the keys.
-template <int lane_keys, class Block>
+// Softmax of a block's rows of scores, and the values weighed by it from a column of their heads on.
+template <class Shape, class Block>
 constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, int first_row, int first_column,
-                          void* shared, float (&factors)[tile_rows]) {
-  constexpr int warps = Block::threads / warp_size;
-  constexpr int unroll = 2;  // of 16 keys, which are read before the first are multiplied
+                          void* shared, float* factors) {
+  constexpr int down = Shape::down, unroll = 2;  // of 16 keys, which are read before the first are multiplied
   const GroupPlace place(call, index);
-  const int padded_keys = tiles_over(place.keys, 16) * 16, stride = weight_stride(place.keys);
+  const int padded_keys = tiles_over(place.keys, 16) * 16, stride = Shape::stride(place.keys);
   auto* const weights = static_cast<std::uint16_t*>(shared);
-  soften_rows<lane_keys>(block, call, place, first_row, weights, factors);
+  soften_rows<Shape>(block, call, place, first_row, weights, factors);
 
   struct Mine {
-    float sums[tile_columns][4];
-    std::uint32_t a[unroll][4];
+    float sums[down][tile_columns][4];
+    std::uint32_t a[unroll][down][4];
     Eight values[unroll][4];  // of the thread's four keys: eight columns each
   };
   typename Block::template Local<Mine> mine;
   block.each([&](int thread) { mine[thread] = {}; });
-  for (int begin = 0; begin < padded_keys; begin += unroll * warps * 16) {
+  for (int begin = 0; begin < padded_keys; begin += unroll * Shape::key_parts * 16) {
     block.each([&](int thread) {
       Mine& own = mine[thread];
-      const int lane = thread % warp_size;
-      const int own_column = first_column + lane / 4 * 8;
+      const int lane = thread % warp_size, warp = thread / warp_size;
+      const int own_column = first_column + warp % Shape::across * value_columns + lane / 4 * 8;
       const int column = own_column < call.size ? own_column : 0;
 #pragma unroll
       for (int step = 0; step < unroll; ++step) {
-        const int first = begin + (step * warps + thread / warp_size) * 16 + lane % 4 * 2;
+        const int first = begin + (step * Shape::key_parts + warp / Shape::across) * 16 + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int key = row_within(first + i / 2 * 8 + i % 2, place.keys);  // past the last the weights are zero
           own.values[step][i] = load_eight(place.joined(call.values, key) + column);
         }
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int pair = first + i / 2 * 8;
-          const std::uint16_t* const weight = weights + (lane / 4 + i % 2 * 8) * stride + pair;
-          own.a[step][i] = pair < padded_keys ? *static_cast<const std::uint32_t*>(static_cast<const void*>(weight)) : 0;
+        for (int i = 0; i < down * 4; ++i) {
+          const int pair = first + i % 4 / 2 * 8;
+          const std::uint16_t* const weight = weights + (i / 4 * tile_rows + lane / 4 + i % 2 * 8) * stride + pair;
+          own.a[step][i / 4][i % 4] =
+              pair < padded_keys ? *static_cast<const std::uint32_t*>(static_cast<const void*>(weight)) : 0;
         }
       }
     });
     block.issue_reads([&](int thread, float zero) {
 #pragma unroll
-      for (int i = 0; i < tile_columns * 4; ++i) mine[thread].sums[i / 4][i % 4] += zero;
+      for (int i = 0; i < down * tile_columns * 4; ++i) {
+        mine[thread].sums[i / 4 / tile_columns][i / 4 % tile_columns][i % 4] += zero;
+      }
     });
 #pragma unroll
     for (int step = 0; step < unroll; ++step) {
 #pragma unroll
-      for (int column = 0; column < tile_columns; ++column) {  // of a thread's eight, a tile each
+      for (int i = 0; i < tile_columns * down; ++i) {  // of a thread's eight columns, a tile each
         block.multiply(mine, [=](Mine& own) {
+          const int column = i / down;
           const Eight(&values)[4] = own.values[step];
           const auto both = [&](int key) {
             return std::uint32_t{half_of(values[key], column)} | std::uint32_t{half_of(values[key + 1], column)} << 16;
           };
-          const std::uint32_t(&a)[4] = own.a[step];
-          return TileProduct{own.sums[column], {a[0], a[1], a[2], a[3]}, {both(0), both(2)}};
+          const std::uint32_t(&a)[4] = own.a[step][i % down];
+          return TileProduct{own.sums[i % down][column], {a[0], a[1], a[2], a[3]}, {both(0), both(2)}};
         });
       }
     }
@@ -251,25 +274,36 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
   auto* const products = static_cast<float*>(shared);  // [warp][row][column]
   block.each([&](int thread) {
     const int lane = thread % warp_size;
+    struct alignas(16) Four {
+      float at[4];
+    };
 #pragma unroll
-    for (int i = 0; i < tile_columns * 4; ++i) {
-      const int row = tile_row(lane, i % 4), column = tile_column(lane, i % 4) * 8 + i / 4;
-      products[(thread / warp_size * tile_rows + row) * value_columns + column] = mine[thread].sums[i / 4][i % 4];
+    for (int i = 0; i < down * 8; ++i) {  // of four neighbours each
+      const int y = i / 8, sum = i / 2 % 4, first = i % 2 * 4;
+      const int row = y * tile_rows + tile_row(lane, sum), column = tile_column(lane, sum) * 8 + first;
+      Four four;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) four.at[j] = mine[thread].sums[y][first + j][sum];
+      *static_cast<Four*>(static_cast<void*>(
+          products + (thread / warp_size * Shape::rows + row) * Shape::product_stride + column)) = four;
     }
   });
   block.barrier();
   block.each([&](int thread) {
 #pragma unroll
-    for (int i = thread; i < tile_rows * value_columns; i += Block::threads) {
-      const int row = first_row + i / value_columns, column = first_column + i % value_columns;
+    for (int i = thread; i < Shape::rows * Shape::across * value_columns; i += Block::threads) {
+      const int own_row = i / (Shape::across * value_columns), own_column = i % (Shape::across * value_columns);
+      const int row = first_row + own_row, column = first_column + own_column;
       if (row >= place.rows || column >= call.size) continue;
       float sum = 0;
 #pragma unroll
-      for (int warp = 0; warp < warps; ++warp) sum += products[warp * tile_rows * value_columns + i];
+      for (int part = 0; part < Shape::key_parts; ++part) {
+        const int warp = part * Shape::across + own_column / value_columns;
+        sum += products[(warp * Shape::rows + own_row) * Shape::product_stride + own_column % value_columns];
+      }
       const int head = place.group * place.heads + row / call.query.tokens;
       const int token = place.sample * call.query.tokens + row % call.query.tokens;
-      call.out[(std::int64_t{token} * call.heads + head) * call.size + column] =
-          bfloat16_of(sum * factors[i / value_columns]);
+      call.out[(std::int64_t{token} * call.heads + head) * call.size + column] = bfloat16_of(sum * factors[own_row]);
     }
   });
 }

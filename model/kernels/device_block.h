@@ -8,7 +8,7 @@
 //   block.issue_reads(work)       reads above are on their way before every thread calls work(thread, zero): whatever
 //                                 depends on that zero cannot be computed before; the compiler would else put reads
 //                                 off until one after the other is used
-//   block.sum(Local<T>)           over all threads, the same value for each
+//   block.sum(Local<T>)           over all threads, the same value for each; T is a number or a Several<number>
 //   block.is_last(counter, count) whether this is the last of `count` blocks to call it with what they wrote to the
 //                                 device's memory before; the last one finds that, and leaves the counter at zero
 //   block.warp_sum(Local<float>)  over the 32 threads of a warp, in place; warp_max(Local<float>) likewise
@@ -49,5 +49,11 @@ struct TileProduct {
 };
 
 constexpr int warp_size = 32;
+
+// Numbers that are summed together.
+template <class T, int count>
+struct Several {
+  T at[count];
+};
 
 }  // namespace pi0::model

@@ -25,8 +25,16 @@ constexpr Values load_values(const void* values, std::int64_t first) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) result.at[i] = float_of_bfloat16(half_of(eight, i));
   } else {
+    struct alignas(16) Four {
+      float at[4];
+    };
+    const auto* const fours = static_cast<const Four*>(static_cast<const void*>(static_cast<const float*>(values) + first));
+    const Four low = fours[0], high = fours[1];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) result.at[i] = static_cast<const float*>(values)[first + i];
+    for (int i = 0; i < 4; ++i) {
+      result.at[i] = low.at[i];
+      result.at[i + 4] = high.at[i];
+    }
   }
   return result;
 }
@@ -67,7 +75,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
     return parameters(values, call.parameters_in_bfloat16, sample * call.sample_stride + first);
   };
   struct Mine {
-    Values values[turns];
+    Values values[turns], scale[turns], shift[turns];
   };
   typename Block::template Local<Mine> mine;
   typename Block::template Local<float> part;
@@ -75,12 +83,14 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
 #pragma unroll
     for (int turn = 0; turn < turns; ++turn) {
       const int first = (turn * Block::threads + thread) * 8;
-      if (first < call.width) work(mine[thread].values[turn], first);
+      if (first < call.width) work(mine[thread].values[turn], first, mine[thread].scale[turn], mine[thread].shift[turn]);
     }
   };
   block.each([&](int thread) {
-    each_value(thread, [&](Values& values, int first) {
+    each_value(thread, [&](Values& values, int first, Values& scale, Values& shift) {
       values = load_values<Dtype>(call.x, begin + first);
+      scale = scaling(call.scale, first);  // now, so that it is there when the sums are
+      if (call.shift != nullptr) shift = scaling(call.shift, first);
       if (call.update == nullptr) return;
       const Values update = load_values<Dtype>(call.update, begin + first);
       Values gate;
@@ -94,7 +104,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
       store_values<Dtype>(call.sum, begin + first, values);
     });
     float total = 0;
-    each_value(thread, [&](const Values& values, int) {
+    each_value(thread, [&](const Values& values, int, const Values&, const Values&) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) total += call.kind == NormKind::layer ? values.at[i] : values.at[i] * values.at[i];
     });
@@ -105,7 +115,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
     mean = variance;
     block.each([&](int thread) {
       float total = 0;
-      each_value(thread, [&](const Values& values, int) {
+      each_value(thread, [&](const Values& values, int, const Values&, const Values&) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) total += (values.at[i] - mean) * (values.at[i] - mean);
       });
@@ -116,10 +126,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
   const float factor = reciprocal_root(variance + call.epsilon);
   const float one = call.kind == NormKind::layer ? 0.0F : 1.0F;  // an RMS norm's weight is stored less one
   block.each([&](int thread) {
-    each_value(thread, [&](Values& values, int first) {
-      const Values scale = scaling(call.scale, first);
-      Values shift;
-      if (call.shift != nullptr) shift = scaling(call.shift, first);
+    each_value(thread, [&](Values& values, int first, const Values& scale, const Values& shift) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         values.at[i] = (values.at[i] - mean) * factor * (one + scale.at[i]);

@@ -15,6 +15,8 @@ namespace {
 constexpr int tile_rows = 16, tile_columns = 8;
 constexpr int chunk_terms = 32;  // that a warp takes at once: eight for each of its four steps, in two tile products
 
+constexpr int many_terms = 2048;  // from here on twice as many warps share them
+
 constexpr int tiles_over(int count, int tile) { return (count + tile - 1) / tile; }
 
 // Rows past the last are read as the last one, and their sums are nobody's.
@@ -90,7 +92,7 @@ struct PlainOperands {
 // share the terms.
 template <int parts, int tiles, class Block, class Operands>
 constexpr void multiply_tile(Block& block, const Operands& operands, int first_out, int first_row,
-                             WarpSums<Block, tiles> (&result)[2]) {
+                             WarpSums<Block, tiles> (&result)[parts]) {
   constexpr int unroll = tiles <= 2 ? 4 : 2;  // chunks that are read before the first is multiplied
   constexpr bool converts = Operands::converts_x();
   struct Mine {
@@ -175,7 +177,7 @@ constexpr int output_tiles(const FewRowsCall& call) {
 // A block's tile of outputs, counted over the parts, and its tiles · 8 rows of x.
 template <int parts, int tiles, class Block>
 constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_tile, int row_tile,
-                             WarpSums<Block, tiles> (&sums)[2]) {
+                             WarpSums<Block, tiles> (&sums)[parts]) {
   FewRowsCall::Part part = call.parts[0];
   if constexpr (parts == 1) {
 #pragma unroll

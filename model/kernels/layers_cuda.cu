@@ -113,23 +113,24 @@ void score_rows(const AttentionCall& call, int rows, int keys, unsigned groups, 
   check_launch("attention scores");
 }
 
-template <int lane_keys>
-__global__ void weigh_kernel(AttentionCall call) {
+template <class Shape>
+__global__ void __launch_bounds__(threads) weigh_kernel(AttentionCall call) {
   extern __shared__ __align__(16) unsigned char weights[];
   __shared__ CudaBlock<threads>::Shared shared;
-  __shared__ float factors[tile_rows];
+  __shared__ float factors[Shape::rows];
   CudaBlock<threads> block{shared};
-  weigh_tile<lane_keys>(block, call, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.x) * tile_rows,
-                        static_cast<int>(blockIdx.y) * value_columns, weights, factors);
+  weigh_tile<Shape>(block, call, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.x) * Shape::rows,
+                    static_cast<int>(blockIdx.y) * Shape::across * value_columns, weights, factors);
 }
 
-template <int lane_keys>
+template <int down, int across, int lane_keys>
 void weigh_rows(const AttentionCall& call, int rows, int keys, unsigned groups, void* stream) {
-  constexpr int most_bytes = weigh_bytes<CudaBlock<threads>>(lane_keys * warp_size);
+  using Shape = WeighShape<CudaBlock<threads>, down, across, lane_keys>;
+  constexpr int most_bytes = Shape::bytes(lane_keys * warp_size);
   static_assert(most_bytes <= 200 << 10);  // a block can share 227 KiB, when asked for
-  cudaFuncSetAttribute(weigh_kernel<lane_keys>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
-  const dim3 grid(tiles_of(rows, tile_rows), tiles_of(call.size, value_columns), groups);
-  weigh_kernel<lane_keys><<<grid, threads, weigh_bytes<CudaBlock<threads>>(keys), on(stream)>>>(call);
+  cudaFuncSetAttribute(weigh_kernel<Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
+  const dim3 grid(tiles_of(rows, Shape::rows), tiles_of(call.size, across * value_columns), groups);
+  weigh_kernel<Shape><<<grid, threads, Shape::bytes(keys), on(stream)>>>(call);
   check_launch("attention");
 }
 
@@ -140,22 +141,27 @@ void attend_on_gpu(const AttentionCall& call, void* stream) {
   if (rows == 0 || groups == 0) return;
   // Many rows reuse what a warp has read; few are spread over more warps.
   constexpr int many = 1024;
-  const bool is_wide = static_cast<int>(groups) * rows >= many;
-  is_wide ? score_rows<2, 4>(call, rows, keys, groups, stream) : score_rows<1, 2>(call, rows, keys, groups, stream);
-  if (keys <= 8 * warp_size) {
-    weigh_rows<8>(call, rows, keys, groups, stream);
+  if (static_cast<int>(groups) * rows < many) {
+    score_rows<1, 2>(call, rows, keys, groups, stream);
+    keys <= 20 * warp_size ? weigh_rows<1, 1, 20>(call, rows, keys, groups, stream)
+                           : weigh_rows<1, 1, AttentionCall::most_keys / warp_size>(call, rows, keys, groups, stream);
+    return;
+  }
+  score_rows<2, 4>(call, rows, keys, groups, stream);
+  if (call.size <= 2 * value_columns && keys <= 8 * warp_size) {
+    weigh_rows<2, 2, 8>(call, rows, keys, groups, stream);
   } else if (keys <= 20 * warp_size) {
-    weigh_rows<20>(call, rows, keys, groups, stream);
+    weigh_rows<2, 4, 20>(call, rows, keys, groups, stream);
   } else {
-    weigh_rows<AttentionCall::most_keys / warp_size>(call, rows, keys, groups, stream);
+    weigh_rows<1, 4, AttentionCall::most_keys / warp_size>(call, rows, keys, groups, stream);
   }
 }
 
-template <int parts, int tiles>
-__global__ void __launch_bounds__(threads, 2) few_rows_kernel(FewRowsCall call) {
-  using Block = CudaBlock<threads>;
-  __shared__ Block::Shared shared;
-  __shared__ WarpSums<Block, tiles> sums[2];
+template <int parts, int tiles, int block_threads>
+__global__ void __launch_bounds__(block_threads, 512 / block_threads) few_rows_kernel(FewRowsCall call) {
+  using Block = CudaBlock<block_threads>;
+  __shared__ typename Block::Shared shared;
+  __shared__ WarpSums<Block, tiles> sums[parts];
   Block block{shared};
   few_rows_tile<parts, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
 }
@@ -164,9 +170,12 @@ template <int tiles>
 void few_rows(const FewRowsCall& call, void* stream) {
   const dim3 grid(static_cast<unsigned>(output_tiles(call)), tiles_of(call.rows, tiles * tile_columns));
   if (call.gated) {
-    few_rows_kernel<2, tiles><<<grid, threads, 0, on(stream)>>>(call);
+    few_rows_kernel<2, tiles, threads><<<grid, threads, 0, on(stream)>>>(call);
+  } else if (call.in < many_terms || tiles > 2) {
+    few_rows_kernel<1, tiles, threads><<<grid, threads, 0, on(stream)>>>(call);
   } else {
-    few_rows_kernel<1, tiles><<<grid, threads, 0, on(stream)>>>(call);
+    constexpr int shared_tiles = tiles > 2 ? 2 : tiles;  // more would not fit in what a block shares
+    few_rows_kernel<1, shared_tiles, 2 * threads><<<grid, 2 * threads, 0, on(stream)>>>(call);
   }
 }
 

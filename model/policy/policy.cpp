@@ -18,10 +18,10 @@ namespace {
 
 constexpr std::int64_t image_size = 224;  // pixels, both sides: what SigLIP was trained on
 
-// [1, 3, 224, 224] float32 in [-1, 1].
+// Pixels [1, 224, 224, 3] uint8.
 at::Tensor image_input(const Camera& camera) {
   if (!camera.image) {
-    return model::image_to_input(at::zeros({1, image_size, image_size, 3}, at::kByte));
+    return at::zeros({1, image_size, image_size, 3}, at::kByte);
   }
   Image fitted;
   try {
@@ -29,8 +29,7 @@ at::Tensor image_input(const Camera& camera) {
   } catch (const std::invalid_argument& error) {
     throw RequestError(camera.input + ": " + error.what());
   }
-  return model::image_to_input(
-      at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte));
+  return at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte).clone();
 }
 
 template <class Number>

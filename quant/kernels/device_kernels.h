@@ -6,7 +6,6 @@
 
 #include "quant/error_stats.h"
 #include "quant/format.h"
-#include "quant/kernels/rounding_kernels.h"
 
 namespace pi0::quant {
 
@@ -23,6 +22,8 @@ struct RoundCall {
   Format format;
   std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
 };
+
+constexpr std::int64_t part_bytes = 3 * sizeof(double);
 
 // What becomes of a matmul's sums: rounded to `format`, and compared with the exact ones, sample by sample.
 struct ResultCall {
@@ -41,7 +42,7 @@ struct ResultCall {
   ErrorStats* errors;
   std::uint32_t* arrived;
   std::int64_t record_stride;
-  ErrorSums* partial;  // room for each sample's parts
+  void* partial;  // room for each sample's parts, part_bytes each
 };
 
 struct SumsCall {
@@ -53,27 +54,33 @@ struct SumsCall {
 
 // Parts that a sample's sums are cut into, each summed by itself, so that errors do not depend on who is first.
 constexpr int partial_count(int values) {
-  constexpr int values_per_part = 8192, most = 512;
+  constexpr int values_per_part = 2048, most = 1024;
   const int parts = (values + values_per_part - 1) / values_per_part;
   return parts < 1 ? 1 : parts > most ? most : parts;
 }
 
-// A hooked linear of a few rows, one sample, in one go: x rounded, multiplied with weights that are rounded already.
+// Hooked linears of a few rows x, one sample, in one go: x rounded, multiplied with weights that are rounded already.
 struct HookedRowsCall {
-  static constexpr int most_rows = 64;
-  int rows, in, out;  // `in` and all rows' places are multiples of eight
+  static constexpr int most_rows = 64, most_parts = 3;
+  struct Part {
+    const void* weight;  // [out, in], finite values of the input's format: as codes, or bfloat16 for float32
+    const std::uint16_t* exact_weight;  // [out, in] bfloat16
+    int out;
+    std::uint32_t* input_overflowed;
+    ResultCall result;  // of columns `out` in bfloat16
+  };
+  int rows, in;  // `in` and all rows' places are multiples of eight
   const std::uint16_t* x;  // [rows, in] bfloat16
   Format input;            // that x is rounded to
-  const void* weight;      // [out, in], finite values of that format: as codes, or bfloat16 for float32
-  const std::uint16_t* exact_weight;  // [out, in] bfloat16; null where the rounded operands are the exact ones
-  std::uint32_t* input_overflowed;
-  ResultCall result;
+  bool compares_exact;     // whether results are compared with the product of the exact operands; else with their own
+  int part_count;
+  Part parts[most_parts];
 };
 
-// Of its result, one for each tile of 16 outputs, for each tile of rows.
-constexpr int partial_count(const HookedRowsCall& call) {
+// Of a part's result, one for each tile of 16 outputs, for each tile of rows.
+constexpr int partial_count(int rows, int out) {
   constexpr int tile_rows = 8, tile_outputs = 16;  // the fewest of a block
-  return ((call.out + tile_outputs - 1) / tile_outputs) * ((call.rows + tile_rows - 1) / tile_rows);
+  return ((out + tile_outputs - 1) / tile_outputs) * ((rows + tile_rows - 1) / tile_rows);
 }
 
 struct DeviceKernels {

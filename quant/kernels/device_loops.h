@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "model/kernels/device_block.h"
 #include "quant/kernels/device_kernels.h"
 #include "quant/kernels/rounding_value.h"
 
@@ -94,56 +95,45 @@ constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int6
   return beyond;
 }
 
+// Sums of a thread's errors, as they are summed over threads: squares, power, and how many are not finite.
+using PartSums = model::Several<double, 3>;
+
 // One value of a result and what it is compared with.
-constexpr void compare(ErrorSums& errors, float exact, float result) {
+constexpr void compare(PartSums& sums, float exact, float result) {
   const double difference = static_cast<double>(exact) - static_cast<double>(result);
-  errors.squares += difference * difference;
-  errors.power += static_cast<double>(exact) * static_cast<double>(exact);
-  errors.nonfinite += is_finite(exact) && !is_finite(result) ? 1 : 0;
+  sums.at[0] += difference * difference;
+  sums.at[1] += static_cast<double>(exact) * static_cast<double>(exact);
+  sums.at[2] += is_finite(exact) && !is_finite(result) ? 1 : 0;
 }
 
-// The sums of a block's threads, as part `part` of `parts` of a sample; the block that is last adds the call to the
-// sample's errors, from all parts in their order.
+// What the threads of a block have summed, as part `part` of `parts` of a sample; the block that is last adds the call to
+// the sample's errors, from all parts in their order.
 template <class Block>
-constexpr void add_errors(Block& block, typename Block::template Local<ErrorSums>& mine, const ResultCall& call,
+constexpr void add_errors(Block& block, typename Block::template Local<PartSums>& mine, const ResultCall& call,
                           int sample, int part, int parts) {
-  const auto total = [&](ErrorSums& sums) {
-    typename Block::template Local<double> squares, power;
-    typename Block::template Local<long long> nonfinite;
+  PartSums sums = block.sum(mine);
+  if (parts > 1) {
+    PartSums* const partial = static_cast<PartSums*>(call.partial) + std::int64_t{sample} * parts;
     block.each([&](int thread) {
-      squares[thread] = mine[thread].squares;
-      power[thread] = mine[thread].power;
-      nonfinite[thread] = mine[thread].nonfinite;
+      if (thread == 0) partial[part] = sums;
     });
-    sums.squares = block.sum(squares);
-    sums.power = block.sum(power);
-    sums.nonfinite = block.sum(nonfinite);
-  };
-  ErrorSums* const partial = call.partial + std::int64_t{sample} * parts;
-  ErrorSums sums;
-  total(sums);
-  block.each([&](int thread) {
-    if (thread == 0) partial[part] = sums;
-  });
-  auto* const arrived = static_cast<std::uint32_t*>(
-      static_cast<void*>(static_cast<char*>(static_cast<void*>(call.arrived)) + sample * call.record_stride));
-  if (!block.is_last(arrived, static_cast<unsigned>(parts))) return;
-  block.each([&](int thread) {
-    mine[thread] = {};
-    for (int i = thread; i < parts; i += Block::threads) {
-      const volatile ErrorSums& other = partial[i];  // of another block
-      mine[thread].squares += other.squares;
-      mine[thread].power += other.power;
-      mine[thread].nonfinite += other.nonfinite;
-    }
-  });
-  total(sums);
+    auto* const arrived = static_cast<std::uint32_t*>(
+        static_cast<void*>(static_cast<char*>(static_cast<void*>(call.arrived)) + sample * call.record_stride));
+    if (!block.is_last(arrived, static_cast<unsigned>(parts))) return;
+    block.each([&](int thread) {
+      mine[thread] = {};
+      for (int i = thread; i < parts; i += Block::threads) {
+        for (int j = 0; j < 3; ++j) mine[thread].at[j] += static_cast<volatile double&>(partial[i].at[j]);  // another's
+      }
+    });
+    sums = block.sum(mine);
+  }
   block.each([&](int thread) {
     if (thread != 0) return;
     auto* const errors = static_cast<ErrorStats*>(
         static_cast<void*>(static_cast<char*>(static_cast<void*>(call.errors)) + sample * call.record_stride));
-    const auto elements = static_cast<double>(call.values);
-    errors->add({sums.squares / elements, sums.power / elements, sums.nonfinite});
+    const double share = 1.0 / static_cast<double>(call.values);
+    errors->add({sums.at[0] * share, sums.at[1] * share, static_cast<std::int64_t>(sums.at[2])});
   });
 }
 
@@ -151,7 +141,7 @@ constexpr void add_errors(Block& block, typename Block::template Local<ErrorSums
 template <Format format, Storage in, Storage out, int count, class Block>
 constexpr void finish_part(Block& block, const SumsCall& call, int sample, int part, int parts) {
   const ResultCall& result = call.result;
-  typename Block::template Local<ErrorSums> errors;
+  typename Block::template Local<PartSums> errors;
   block.each([&](int thread) {
     errors[thread] = {};
     bool beyond = false;

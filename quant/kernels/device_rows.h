@@ -25,41 +25,64 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
   return widen(codes & 0xFFU) >> 16 | (widen(codes >> 8 & 0xFFU) & 0xFFFF0000U);
 }
 
+constexpr float float_of_half(std::uint32_t bfloat16) { return std::bit_cast<float>(bfloat16 << 16); }
+
+// A pair of bfloat16 rounded, as a pair of float16 where that is the format, else of bfloat16.
+template <Format format>
+constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
+  const float low = float_of_half(pair & 0xFFFFU), high = std::bit_cast<float>(pair & 0xFFFF0000U);
+#ifdef __CUDA_ARCH__  // instructions there for two at once, with the same results
+  if constexpr (format == Format::float16) {
+    std::uint32_t halves;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(high), "f"(low));
+    return halves;
+  }
+  if constexpr (format == Format::float8_e4m3) {
+    std::uint16_t codes;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(high), "f"(low));
+    const bool has_nan = (codes & 0x7FU) == 0x7FU || (codes & 0x7F00U) == 0x7F00U;  // which is not widened to one
+    if (!has_nan) return widened_pair<format>(codes);
+  }
+#endif
+  const float first = rounded_to<format>(low), second = rounded_to<format>(high);
+  if constexpr (format == Format::float16) return code_of<format>(first) | code_of<format>(second) << 16;
+  return bits_of(first) >> 16 | (bits_of(second) & 0xFFFF0000U);
+}
+
 // `input` is float32 where the rounded operands are the exact ones.
 template <Format input>
 struct HookedOperands {
   static constexpr bool is_code8 = input == Format::float8_e4m3 || input == Format::float8_e5m2;
-  const HookedRowsCall& call;
-  int in;
+  HookedRowsCall::Part part;
+  const std::uint16_t* x;
+  int rows, in;
   bool sees_overflow;  // one block says it for all
 
-  constexpr explicit HookedOperands(const HookedRowsCall& of, bool first) : call(of), in(of.in), sees_overflow(first) {}
-
-  static constexpr Halves halves(int part) {
-    return part == 0 && input == Format::float16 ? Halves::float16 : Halves::bfloat16;
+  static constexpr Halves halves(int index) {
+    return index == 0 && input == Format::float16 ? Halves::float16 : Halves::bfloat16;
   }
   static constexpr bool converts_weight() { return is_code8; }
   static constexpr bool converts_x() { return input != Format::float32; }
 
   template <Terms terms>
-  constexpr Eight weight(int part, int row, int term) const {
-    const std::int64_t first = std::int64_t{model::row_within(row, call.out)} * in;
-    if (part == 1) return model::eight_terms<terms>(call.exact_weight + first, term, in);
+  constexpr Eight weight(int index, int row, int term) const {
+    const std::int64_t first = std::int64_t{model::row_within(row, part.out)} * in;
+    if (index == 1) return model::eight_terms<terms>(part.exact_weight + first, term, in);
     if constexpr (is_code8) {
       if (terms == Terms::rest && term >= in) return {};
       struct alignas(8) Codes {
         std::uint32_t fours[2];
       };
       const auto codes = *static_cast<const Codes*>(
-          static_cast<const void*>(static_cast<const std::uint8_t*>(call.weight) + first + term));
+          static_cast<const void*>(static_cast<const std::uint8_t*>(part.weight) + first + term));
       return {{codes.fours[0], codes.fours[1], 0, 0}};
     } else {
-      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(call.weight) + first, term, in);
+      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(part.weight) + first, term, in);
     }
   }
   template <Terms terms>
   constexpr Eight x_row(int row, int term) const {
-    return model::eight_terms<terms>(call.x + std::int64_t{model::row_within(row, call.rows)} * in, term, in);
+    return model::eight_terms<terms>(x + std::int64_t{model::row_within(row, rows)} * in, term, in);
   }
 
   constexpr Eight converted_weight(const Eight& codes) const {
@@ -73,21 +96,14 @@ struct HookedOperands {
 
   constexpr Eight converted_x(const Eight& eight) const {
     Eight result;
-    bool beyond = false;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      std::uint32_t pair = 0;
+    for (int i = 0; i < 4; ++i) result.pairs[i] = rounded_pair<input>(eight.pairs[i]);
+    if (sees_overflow) {
+      bool beyond = false;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float value = std::bit_cast<float>(std::uint32_t{model::half_of(eight, 2 * i + half)} << 16);
-        beyond |= is_beyond<input>(value);
-        const float rounded = rounded_to<input>(value);
-        const std::uint32_t bits = input == Format::float16 ? code_of<Format::float16>(rounded) : bits_of(rounded) >> 16;
-        pair |= bits << (16 * half);
-      }
-      result.pairs[i] = pair;
+      for (int i = 0; i < 8; ++i) beyond |= is_beyond<input>(float_of_half(model::half_of(eight, i)));
+      if (beyond) *part.input_overflowed = 1;
     }
-    if (beyond && sees_overflow) *call.input_overflowed = 1;
     return result;
   }
 };
@@ -104,28 +120,37 @@ constexpr float rounded_to(Format format, float value, bool& beyond) {
   return value;
 }
 
-// A block's 16 outputs for tiles · 8 rows; with two parts, the second is of the exact operands.
-template <Format input, int parts, int tiles, class Block>
+// A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the second is of the exact
+// operands.
+template <Format input, int products, int tiles, class Block>
 constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile, int row_tile,
-                                model::WarpSums<Block, tiles> (&sums)[2]) {
+                                model::WarpSums<Block, tiles> (&sums)[products]) {
+  HookedRowsCall::Part part = call.parts[0];
+#pragma unroll
+  for (int i = 1; i < HookedRowsCall::most_parts; ++i) {
+    const int tiles_before = model::tiles_over(part.out, model::tile_rows);
+    if (i >= call.part_count || output_tile < tiles_before) break;
+    output_tile -= tiles_before;
+    part = call.parts[i];
+  }
   constexpr int columns = model::WarpSums<Block, tiles>::columns;
   const int first_out = output_tile * model::tile_rows, first_row = row_tile * columns;
-  const HookedOperands<input> operands(call, output_tile == 0);
-  model::multiply_tile<parts, tiles>(block, operands, first_out, first_row, sums);
-  const ResultCall& result = call.result;
-  typename Block::template Local<ErrorSums> errors;
+  const HookedOperands<input> operands{part, call.x, call.rows, call.in, output_tile == 0};
+  model::multiply_tile<products, tiles>(block, operands, first_out, first_row, sums);
+  const ResultCall& result = part.result;
+  typename Block::template Local<PartSums> errors;
   block.each([&](int thread) {
     errors[thread] = {};
     bool beyond = false;
     for (int i = thread; i < columns * model::tile_rows; i += Block::threads) {
       const int column = i / model::tile_rows, row = i % model::tile_rows;
       const int x_row = first_row + column, out = first_out + row;
-      if (x_row >= call.rows || out >= call.out) continue;
+      if (x_row >= call.rows || out >= part.out) continue;
       const float sum = sums[0].total(column, row);
       const float value = rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
-      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * call.out + out, value);
+      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out, value);
       if (result.errors == nullptr) continue;
-      const float exact = sums[parts - 1].total(column, row);
+      const float exact = sums[products - 1].total(column, row);
       compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact, value);
     }
     if (beyond) *result.overflowed = 1;
@@ -133,7 +158,14 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
   if (result.errors == nullptr) return;
   const int row_tiles = model::tiles_over(call.rows, columns);
   add_errors(block, errors, result, 0, output_tile * row_tiles + row_tile,
-             row_tiles * model::tiles_over(call.out, model::tile_rows));
+             row_tiles * model::tiles_over(part.out, model::tile_rows));
+}
+
+// The tiles of 16 outputs that all parts have together.
+constexpr int output_tiles(const HookedRowsCall& call) {
+  int tiles = 0;
+  for (int i = 0; i < call.part_count; ++i) tiles += model::tiles_over(call.parts[i].out, model::tile_rows);
+  return tiles;
 }
 
 // Calls `call` with the format that x is rounded to as a constant; float32 where that changes nothing of bfloat16.

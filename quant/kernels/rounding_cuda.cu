@@ -31,12 +31,13 @@ __global__ void finish_kernel(SumsCall call) {
                                       static_cast<int>(gridDim.x));
 }
 
-template <Format input, int parts, int tiles>
-__global__ void __launch_bounds__(threads, 2) hooked_rows_kernel(HookedRowsCall call) {
-  __shared__ Block::Shared shared;
-  __shared__ model::WarpSums<Block, tiles> sums[2];
-  Block block(shared);
-  hooked_rows_tile<input, parts, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
+template <Format input, int products, int tiles, int block_threads>
+__global__ void __launch_bounds__(block_threads, 512 / block_threads) hooked_rows_kernel(HookedRowsCall call) {
+  using RowsBlock = model::CudaBlock<block_threads>;
+  __shared__ typename RowsBlock::Shared shared;
+  __shared__ model::WarpSums<RowsBlock, tiles> sums[products];
+  RowsBlock block(shared);
+  hooked_rows_tile<input, products, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
 }
 
 void check_launch(const char* what) {
@@ -73,26 +74,28 @@ void finish_on_gpu(const SumsCall& call, void* stream) {
   check_launch("rounding of results");
 }
 
-template <int tiles>
+template <int tiles, int block_threads>
 void hooked_rows(const HookedRowsCall& call, void* stream) {
-  const dim3 grid(static_cast<unsigned>(model::tiles_over(call.out, model::tile_rows)),
+  const dim3 grid(static_cast<unsigned>(output_tiles(call)),
                   static_cast<unsigned>(model::tiles_over(call.rows, tiles * model::tile_columns)));
   with_input(call.input, [&](auto input) {
-    auto* const kernel = call.exact_weight != nullptr && call.result.errors != nullptr
-                             ? hooked_rows_kernel<decltype(input)::value, 2, tiles>
-                             : hooked_rows_kernel<decltype(input)::value, 1, tiles>;
-    kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
+    constexpr Format format = decltype(input)::value;
+    auto* const kernel = call.compares_exact ? hooked_rows_kernel<format, 2, tiles, block_threads>
+                                             : hooked_rows_kernel<format, 1, tiles, block_threads>;
+    kernel<<<grid, block_threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
   });
 }
 
 void multiply_few_rows_on_gpu(const HookedRowsCall& call, void* stream) {
   if (call.rows == 0) return;
   if (call.rows <= model::tile_columns) {
-    hooked_rows<1>(call, stream);
-  } else if (call.rows <= 2 * model::tile_columns) {
-    hooked_rows<2>(call, stream);
+    hooked_rows<1, threads>(call, stream);
+  } else if (call.rows > 2 * model::tile_columns) {
+    hooked_rows<4, threads>(call, stream);
+  } else if (call.in < model::many_terms) {
+    hooked_rows<2, threads>(call, stream);
   } else {
-    hooked_rows<4>(call, stream);
+    hooked_rows<2, 2 * threads>(call, stream);
   }
   check_launch("product of few rows");
 }

@@ -42,7 +42,7 @@ void check_close(const Tensor& found, const Tensor& expected) {
   CHECK(test::relative_rms(found.cpu(), expected) <= (rounded ? 1.5e-3 : 1e-6));
 }
 
-TEST_CASE("device norms are the reference's, with what they add up", "[model][device]") {
+TEST_CASE("device norms are the reference's, with what they add up", "[model][device][gpu]") {
   at::manual_seed(1);
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -79,7 +79,7 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
   }
 }
 
-TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too", "[model][device]") {
+TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too", "[model][device][gpu]") {
   at::manual_seed(2);
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -104,7 +104,7 @@ TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a t
   }
 }
 
-TEST_CASE("device attention is the reference's", "[model][device]") {
+TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
   at::manual_seed(3);
   struct Case {
     std::int64_t samples, heads, groups, tokens, prefix, size;
@@ -142,7 +142,7 @@ TEST_CASE("device attention is the reference's", "[model][device]") {
   }
 }
 
-TEST_CASE("device products of few rows are linears, alone, joined and gated", "[model][device]") {
+TEST_CASE("device products of few rows are linears, alone, joined and gated", "[model][device][gpu]") {
   at::manual_seed(4);
   for (const Place& place : places()) {
     for (const std::int64_t in : {48, 1024, 1096}) {

@@ -12,8 +12,11 @@ namespace {
 using model::Precision;
 
 // Rounding to bfloat16 is 2^-9 relative; how far another summation order carries it grows with depth.
-double bound(const std::string& tensor, Precision precision) {
-  if (precision == Precision::float32) return 1e-5;
+double bound(const std::string& tensor, Precision precision, const model::Execution& execution) {
+  const bool on_gpu = execution.device.is_cuda();
+  if (precision == Precision::float32) return on_gpu ? 1e-4 : 1e-5;
+  // LibTorch's own attention rounds its weights before all keys were seen on a GPU, another time than on a CPU.
+  if (on_gpu && execution.kernels == model::Kernels::reference) return tensor == "actions" ? 6e-3 : 1e-2;
   if (tensor == "image_features" || tensor == "prefix_embeddings") return 1.8e-3;
   if (tensor == "prefix_key_layer0" || tensor == "prefix_value_layer0") return 2.8e-3;
   return tensor == "actions" ? 3e-3 : 1e-2;
@@ -22,7 +25,6 @@ double bound(const std::string& tensor, Precision precision) {
 void compare_trace(const std::string& name, Precision precision, const model::Execution& execution = {}) {
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
-  const bool on_gpu = execution.device.is_cuda();
   model::Trace trace;
   trace["actions"] =
       pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, {.trace = &trace}).cpu();
@@ -36,8 +38,7 @@ void compare_trace(const std::string& name, Precision precision, const model::Ex
     const at::Tensor reference = expected.tensor(key);
     REQUIRE(trace[key].sizes() == reference.sizes());
     REQUIRE(trace[key].scalar_type() == reference.scalar_type());
-    CHECK(test::relative_rms(trace[key], reference) <=
-          (on_gpu && precision == Precision::float32 ? 1e-4 : bound(key, precision)));
+    CHECK(test::relative_rms(trace[key], reference) <= bound(key, precision, execution));
   }
 }
 
@@ -82,10 +83,14 @@ void compare_recorded(const std::string& name, Precision precision, const model:
     }
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const at::Tensor expected = plain->sample_actions(requests[i].inputs, requests[i].noise, steps);
+      INFO(name << ", request " << i << " of " << steps << " steps");
       CHECK(test::relative_rms(answers[i].cpu(), expected) <= most);
     }
   }
 }
+
+// Of bfloat16 actions of two or three steps, which average less than a golden's ten.
+constexpr double recorded_bound = 6e-3;
 
 TEST_CASE("requests of one kind are recorded once, and each is answered for itself", "[model][record]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
@@ -125,6 +130,13 @@ TEST_CASE("a recording holds for its own kind of request and its own hooks", "[m
   CHECK(repeater->recorded == 4);
 }
 
+TEST_CASE("with a device's kernels in turn recorded requests are answered as others", "[model][record][device]") {
+  const model::Execution execution{.kernels = model::Kernels::fast,
+                                   .layers = &test::layers_in_turn,
+                                   .recorder = std::make_shared<Repeater>()};
+  compare_recorded("tiny_pi05", Precision::bfloat16, execution, recorded_bound);
+}
+
 TEST_CASE("with a device's kernels in turn every traced tensor is openpi's", "[model][golden][device]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
     for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
@@ -143,7 +155,7 @@ TEST_CASE("on a GPU: every traced tensor is openpi's, and recorded requests are 
     for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
       compare_trace(name, precision, *gpu);
       compare_trace(name, precision, {.device = gpu->device});
-      compare_recorded(name, precision, *gpu, precision == Precision::float32 ? 1e-4 : 3e-3);
+      compare_recorded(name, precision, *gpu, precision == Precision::float32 ? 1e-4 : recorded_bound);
     }
   }
 }

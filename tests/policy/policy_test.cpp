@@ -69,13 +69,14 @@ TEST_CASE("prepare gives the model what openpi gives it", "[policy][golden]") {
     REQUIRE(inputs.images.size() == cameras.size());
     for (std::size_t i = 0; i < cameras.size(); ++i) {
       INFO(cameras[i]);
+      const at::Tensor image = model::image_to_input(inputs.images[i]);
       REQUIRE(at::equal(inputs.image_masks[i], expected.tensor("image_mask." + cameras[i])));
       if (inputs.image_masks[i].item<bool>()) {
         const at::Tensor levels = expected.tensor("image." + cameras[i]);  // [1, 224, 224, 3]
-        REQUIRE(at::equal(inputs.images[i],
+        REQUIRE(at::equal(image,
                           (levels.to(at::kFloat) / 255 * 2 - 1).permute({0, 3, 1, 2})));
       } else {
-        REQUIRE(at::equal(inputs.images[i], at::full({1, 3, 224, 224}, -1.0f)));
+        REQUIRE(at::equal(image, at::full({1, 3, 224, 224}, -1.0f)));
       }
     }
     REQUIRE(inputs.state.scalar_type() == at::kDouble);
@@ -247,7 +248,9 @@ TEST_CASE("a refused request draws no noise", "[policy]") {
 // A model whose actions tell of every input of their own sample, and of no other.
 at::Tensor telling_chunk(const model::ModelInputs& in, const at::Tensor& noise, std::int64_t) {
   at::Tensor sum = (in.tokens * in.token_mask).sum(1) + in.image_masks[2] * 1000;  // [B]
-  for (const at::Tensor& image : in.images) sum = sum + image.select(1, 2).select(1, 100).select(1, 7);
+  for (const at::Tensor& image : in.images) {
+    sum = sum + model::image_to_input(image).select(1, 2).select(1, 100).select(1, 7);
+  }
   return noise + (sum.to(at::kFloat) / 1000).view({-1, 1, 1}) + in.state.to(at::kFloat).unsqueeze(1);
 }
 
@@ -401,7 +404,7 @@ TEST_CASE("joined pictures keep the memory order that decides the model's convol
   std::vector<at::MemoryFormat> formats;
   Policy policy = polaris_policy(
       [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
-        formats.push_back(inputs.images[0].suggest_memory_format());
+        formats.push_back(model::image_to_input(inputs.images[0]).suggest_memory_format());
         return noise;
       });
   policy.infer(droid_request());

@@ -72,6 +72,54 @@ TEST_CASE("a GPU rounds every pattern as the CPU does", "[quant][gpu]") {
   check_rounding(*quant::cuda_kernels(), {at::kCUDA, 0});
 }
 
+// Rows of x are those of an identity, and so are the product's: what is rounded there on its way is a result by itself.
+void check_few_rows(const quant::DeviceKernels& kernels, at::Device device) {
+  const at::Tensor patterns = at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kBFloat16);
+  constexpr std::int64_t in = 512;
+  for (const Format format : quant::all_formats) {
+    model::SiteList sites(test::like_gpu());
+    model::MatmulSite& site = sites.add("gemma_expert.q_proj", model::SiteKind::linear, in, in);
+    site.weight = at::eye(in, at::kFloat).to(at::kBFloat16).to(device);
+    const quant::PlanRequest request{quant::one_pair({format, Format::float32}), quant::AttentionScope::all, {}};
+    StatsBook book;
+    const quant::Attachment attachment(sites, quant::make_plan(sites, request), &book, {}, &kernels);
+    // A value that is not finite would be in every result of its row, times zero.
+    const at::Tensor finite = at::where(patterns.to(at::kFloat).abs() < 4e4, patterns, at::zeros({1}, at::kBFloat16));
+    const at::Tensor expected = quant::round_to(finite.to(at::kFloat), format).values.to(at::kBFloat16);
+    std::int64_t different = 0;
+    for (std::int64_t first = 0; first < finite.numel(); first += 16 * in) {
+      const at::Tensor x = finite.narrow(0, first, 16 * in).view({1, 16, in});
+      const at::Tensor found = site.hook->linear(x.to(device)).cpu().view({-1});
+      different += (found != expected.narrow(0, first, 16 * in)).sum().item<std::int64_t>();
+    }
+    INFO(quant::name_of(format));
+    CHECK(different == 0);
+    // Saturation, and a NaN, which is in every result of its row and in no other.
+    at::Tensor special = at::zeros({1, 3, in}, at::kBFloat16);
+    special[0][0][5] = 1e30;
+    special[0][1][6] = std::numeric_limits<float>::quiet_NaN();
+    special[0][1][7] = 1.1;
+    special[0][2][8] = -3.0;
+    const at::Tensor found = site.hook->linear(special.to(device)).cpu().to(at::kFloat);
+    if (format == Format::float8_e4m3) CHECK(found[0][0][5].item<float>() == 448.0F);
+    CHECK(found[0][1].isnan().all().item<bool>());
+    CHECK(found[0][2][8].item<float>() == -3.0F);
+    book.finish_request(StatsBook::Measured::yes);
+  }
+}
+
+TEST_CASE("a product of few rows rounds every pattern as the CPU does", "[quant][device]") {
+  check_few_rows(test::kernels_in_turn, at::kCPU);
+}
+
+TEST_CASE("on a GPU a product of few rows rounds every pattern as the CPU does", "[quant][gpu]") {
+  if (!test::fast_gpu()) {
+    WARN("no GPU: not run");
+    return;
+  }
+  check_few_rows(*quant::cuda_kernels(), {at::kCUDA, 0});
+}
+
 struct Run {
   std::vector<at::Tensor> actions;
   quant::StatsSnapshot seen;

@@ -73,7 +73,8 @@ double relative(const Json& found, const Json& expected, double resolution = 0) 
 // On another CPU single layers move by up to 17 %, component tables by 1.5 %: rounding flips travel.
 // float32 cannot tell results apart that differ by less than 2^-24 of their size: an error below that is
 // made of single values that underflowed (bfloat16 to float16), and comes and goes with the CPU.
-void compare_statistics(const Outcome& outcome, const Json& expected) {
+// `most_far` is the share of layers that may be more than 4 % apart.
+void compare_statistics(const Outcome& outcome, const Json& expected, double most_far) {
   const Json& found = outcome.report;
   std::map<std::string, Json> rows;
   std::vector<std::string> order, expected_order;
@@ -106,7 +107,7 @@ void compare_statistics(const Outcome& outcome, const Json& expected) {
   }
   CHECK(order == expected_order);
   INFO("further apart than 4 %:" << far_layers);
-  CHECK(far <= compared / 20);
+  CHECK(static_cast<double>(far) <= most_far * static_cast<double>(compared));
   for (const Json& row : expected["components"]) {
     if (row["component"] == "unknown") continue;
     const auto mine = std::ranges::find_if(found["components"], [&](const Json& candidate) {
@@ -158,7 +159,9 @@ void compare_with_goldens(const std::string& name, Precision precision,
     INFO(name << " " << suffix << " " << key);
     const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps, device);
     std::ifstream stream(folder / (key + ".json"));
-    compare_statistics(outcome, Json::parse(stream));
+    // A GPU's units sum in an order of their own in every product, not in some. A quarter of the layers has 16 outputs
+    // and rows that are mostly the same padding: a few numbers, whose roundings turn together.
+    compare_statistics(outcome, Json::parse(stream), execution.device.is_cuda() ? 0.1 : 0.05);
     const double own_error = test::relative_rms(expected.tensor(key), exact);
     CHECK(test::relative_rms(outcome.actions, expected.tensor(key)) <=
           std::max(own_error, least));
