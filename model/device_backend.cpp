@@ -167,7 +167,8 @@ class DeviceBackend : public Backend {
     const Tensor query = as_head_rows(in.query), key = as_head_rows(in.key), value = as_head_rows(in.value);
     const Tensor prefix_key = as_head_rows(in.prefix_key), prefix_value = as_head_rows(in.prefix_value);
     const Tensor mask = in.mask.defined() ? in.mask.contiguous() : in.mask;
-    const Tensor scores = at::empty({samples, heads, tokens, keys}, in.query.options().dtype(at::kFloat));
+    const std::int64_t score_stride = (keys + 1) / 2 * 2;
+    const Tensor scores = at::empty({samples, heads, tokens, score_stride}, in.query.options().dtype(at::kFloat));
     const Tensor out = at::empty({samples, tokens, heads, in.query.size(3)}, in.query.options());
     layers_.attend({.rounding = in.form == AttentionForm::eager ? ScoreRounding::each_step : ScoreRounding::weights,
                     .samples = count(samples),
@@ -180,6 +181,7 @@ class DeviceBackend : public Backend {
                     .scale = static_cast<float>(in.scale),
                     .mask = static_cast<const float*>(data_of(mask)),
                     .scores = scores.mutable_data_ptr<float>(),
+                    .score_stride = count(score_stride),
                     .out = static_cast<std::uint16_t*>(out.mutable_data_ptr())},
                    stream_of(in.query));
     return out.transpose(1, 2);

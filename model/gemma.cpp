@@ -93,10 +93,6 @@ Modulation Gemma::modulation(const Tensor& condition) const {
   return modulation;
 }
 
-bool Gemma::modulation_is_observed() const {
-  return norm_.is_observed() || std::ranges::any_of(layers_, &GemmaLayer::modulation_is_observed);
-}
-
 KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& positions) const {
   const GemmaPass pass = begin(mask, positions);
   KvCache cache(layers_.size());

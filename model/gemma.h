@@ -47,10 +47,6 @@ class GemmaLayer {
 
   LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
 
-  bool modulation_is_observed() const {
-    return input_norm_.is_observed() || post_attention_norm_.is_observed();
-  }
-
   // Whether a hook observes what the layer computes beyond its keys and values.
   bool is_observed_beyond_keys() const;
 
@@ -85,7 +81,6 @@ class Gemma {
   Tensor decode(const Tensor& x, const GemmaPass& pass, const Modulation& modulation, const KvCache& prefix) const;
 
   Modulation modulation(const Tensor& condition) const;  // of [B, W], or undefined
-  bool modulation_is_observed() const;
 
  private:
   std::vector<GemmaLayer> layers_;

@@ -58,6 +58,15 @@ class MatmulHook {
   // Whether calls from now on have effects beyond their results, as statistics are; where not, the
   // model may leave out what it does not need and keep results that cannot change.
   virtual bool observes() const = 0;
+
+  // Whether the hook observes each of a site's `calls` by itself, and whether it can repeat what it observed: then the
+  // model may join calls, and keep results that cannot change all the same.
+  virtual bool observes_joined_calls() const { return false; }
+
+  // What the site observes until the request ends is what repeat_observed() observes again, in a later request of
+  // `samples` samples, without a call.
+  virtual void keep_observed() {}
+  virtual void repeat_observed(std::int64_t /*samples*/) {}
 };
 
 enum class SiteKind { linear, attention };
@@ -83,8 +92,10 @@ struct MatmulSite {
   const GemmKernels* gemm = nullptr;  // of a CPU's fast kernels; null: other ones
   MatmulHook* hook = nullptr;         // not owned
   mutable std::int64_t flop = 0;      // multiplications and additions done here, for whoever counts
+  mutable std::int64_t calls = 1;     // that the next ones stand for, one after the other along the batch
 
   bool is_observed() const { return hook != nullptr && hook->observes(); }
+  bool needs_each_call() const { return is_observed() && !hook->observes_joined_calls(); }
 };
 
 // The sites of one model in the order of its modules. Addresses stay valid while the list lives.

@@ -24,7 +24,6 @@ class RmsNorm {
   // Scale, shift and gate [B, 3W] of a condition [B, W]; undefined unless adaptive.
   Tensor modulation(const Tensor& condition) const;
   Output operator()(const Residual& x, const Tensor& modulation) const;
-  bool is_observed() const { return dense_ && dense_->is_observed(); }
 
  private:
   Tensor weight_;                // [W], plain only

@@ -141,6 +141,10 @@ Pi0::Pi0(const ModelConfig& config, BuildContext context)
       time_mlp_out_(context, config.pi05 ? "time_mlp_out" : "action_time_mlp_out",
                     config.action_expert.width, config.action_expert.width, Bias::present),
       keep_schedule_(config.pi05 && context.execution.kernels == Kernels::fast) {
+  for (const MatmulSite& site : sites_.all()) {
+    if (site.component == Component::vision || site.path == projector) vision_sites_.push_back(&site);
+    if (site.path.ends_with(".dense") || site.path.starts_with("time_mlp_")) modulation_sites_.push_back(&site);
+  }
   if (device_.is_cpu()) return;
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowTF32CuDNN(false);
@@ -193,7 +197,7 @@ Pi0::Pass Pi0::begin(const ModelInputs& inputs, const Tensor& noise, std::int64_
     if (!skip || inputs.image_masks[i].any().item<bool>()) pass.cameras.push_back(i);
   }
   pass.places = skip ? used_places(inputs.token_mask) : inputs.tokens.size(1);
-  pass.schedule = schedule(num_steps, options.trace);
+  pass.schedule = schedule(num_steps, noise.size(0), options.trace);
   return pass;
 }
 
@@ -213,10 +217,16 @@ void Pi0::move_to_device(Pass& pass) const {
 
 void Pi0::embed_images(Pass& pass, Trace* trace) const {
   pass.image_tokens.clear();
-  if (pass.cameras.size() > 1 && sites_.backend().batches_cameras() && !vision_is_observed()) {
+  if (pass.cameras.size() > 1 && sites_.backend().batches_cameras() &&
+      std::ranges::none_of(vision_sites_, &MatmulSite::needs_each_call)) {
     std::vector<Tensor> images;
     for (const std::size_t camera : pass.cameras) images.push_back(as_input(pass.in.images[camera]));
+    const auto stand_for = [&](std::size_t calls) {
+      for (const MatmulSite* site : vision_sites_) site->calls = static_cast<std::int64_t>(calls);
+    };
+    stand_for(images.size());
     pass.image_tokens = projector_(vision_(at::cat(images))).split(pass.noise.size(0));
+    stand_for(1);
   } else {
     for (const std::size_t camera : pass.cameras) {
       pass.image_tokens.push_back(projector_(vision_(as_input(pass.in.images[camera]))));
@@ -292,31 +302,30 @@ Tensor Pi0::denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const T
   return action_out_(output.slice(1, suffix.size(1) - config_.action_horizon).to(at::kFloat));
 }
 
-std::shared_ptr<const Pi0::Schedule> Pi0::schedule(std::int64_t num_steps, Trace* trace) const {
+std::shared_ptr<const Pi0::Schedule> Pi0::schedule(std::int64_t num_steps, std::int64_t batch, Trace* trace) const {
   constexpr std::int64_t most_steps = 100;  // kept: half a megabyte each
-  if (!keep_schedule_ || trace != nullptr || num_steps > most_steps || modulation_is_observed()) {
+  if (!keep_schedule_ || trace != nullptr || num_steps > most_steps ||
+      std::ranges::any_of(modulation_sites_, &MatmulSite::needs_each_call)) {
     return nullptr;
   }
-  if (!schedule_ || schedule_->num_steps != num_steps || schedule_->hook_changes != sites_.hook_changes()) {
-    Schedule made{num_steps, sites_.hook_changes(), {}};
-    for (const float time : flow_times(num_steps)) {
-      made.steps.push_back(
-          action_expert_.modulation(time_condition(at::full({1}, time, at::dtype(at::kFloat).device(device_)))));
+  const bool observed = std::ranges::any_of(modulation_sites_, &MatmulSite::is_observed);
+  if (schedule_ && schedule_->num_steps == num_steps && schedule_->hook_changes == sites_.hook_changes() &&
+      (schedule_->observed || !observed)) {
+    for (const MatmulSite* site : modulation_sites_) {
+      if (site->is_observed()) site->hook->repeat_observed(batch);
     }
-    schedule_ = std::make_shared<const Schedule>(std::move(made));
+    return schedule_;
   }
+  for (const MatmulSite* site : modulation_sites_) {
+    if (site->is_observed()) site->hook->keep_observed();
+  }
+  Schedule made{num_steps, sites_.hook_changes(), observed, {}};
+  for (const float time : flow_times(num_steps)) {
+    made.steps.push_back(
+        action_expert_.modulation(time_condition(at::full({1}, time, at::dtype(at::kFloat).device(device_)))));
+  }
+  schedule_ = std::make_shared<const Schedule>(std::move(made));
   return schedule_;
-}
-
-bool Pi0::vision_is_observed() const {
-  return std::ranges::any_of(sites_.all(), [](const MatmulSite& site) {
-    return site.component == Component::vision && site.is_observed();
-  }) || projector_.is_observed();
-}
-
-bool Pi0::modulation_is_observed() const {
-  return time_mlp_in_.is_observed() || time_mlp_out_.is_observed() ||
-         action_expert_.modulation_is_observed();
 }
 
 void Pi0::denoise(Pass& pass, const SampleOptions& options) const {

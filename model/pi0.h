@@ -98,6 +98,7 @@ class Pi0 {
   struct Schedule {
     std::int64_t num_steps = 0;
     std::int64_t hook_changes = 0;
+    bool observed = false;  // hooks know what they observed of it
     std::vector<Modulation> steps;
   };
   // One request on its way: what its stages are given and hand on. They run on the model's device.
@@ -139,9 +140,7 @@ class Pi0 {
   GemmaPass begin_suffix(const Prefix& prefix) const;
   Tensor denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const Tensor& time, const Modulation* scheduled,
                       Trace* trace) const;  // velocity [B, A, N]
-  std::shared_ptr<const Schedule> schedule(std::int64_t num_steps, Trace* trace) const;
-  bool vision_is_observed() const;
-  bool modulation_is_observed() const;
+  std::shared_ptr<const Schedule> schedule(std::int64_t num_steps, std::int64_t batch, Trace* trace) const;
 
   ModelConfig config_;
   at::Device device_;
@@ -156,6 +155,8 @@ class Pi0 {
   Linear action_in_, action_out_;
   std::optional<Linear> state_;        // Pi0
   Linear time_mlp_in_, time_mlp_out_;  // action_time_mlp_* in Pi0
+  std::vector<const MatmulSite*> vision_sites_;      // of the cameras' way, the projector's too
+  std::vector<const MatmulSite*> modulation_sites_;  // of the flow time alone; Pi0.5 only
   bool keep_schedule_;                 // false: compute it anew in every call, as the reference does
   // Of earlier calls; calls must not overlap.
   mutable std::shared_ptr<const Schedule> schedule_;

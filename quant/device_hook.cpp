@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <type_traits>
+#include <utility>
 
 #include "quant/device_rounding.h"
 
@@ -36,7 +37,7 @@ DeviceErrors::DeviceErrors(at::Device device, std::function<void()> moved)
     : device_(device), moved_(std::move(moved)) {}
 
 std::size_t DeviceErrors::add_site(std::size_t entry, OverflowNote& overflow) {
-  sites_.push_back({entry, &overflow});
+  sites_.push_back({.entry = entry, .overflow = &overflow});
   return sites_.size() - 1;
 }
 
@@ -61,12 +62,19 @@ std::vector<StatsBook::Gathered> DeviceErrors::collect() {
   records_.zero_();
   const auto* next = static_cast<const Record*>(host.const_data_ptr());
   for (std::int64_t sample = 0; sample < host.size(0); ++sample) {
-    for (const Site& site : sites_) {
+    for (Site& site : sites_) {
       const Record& record = *next++;
       site.overflow->note(record.input_overflowed != 0, "its input");
       site.overflow->note(record.output_overflowed != 0, "its output");
       if (record.errors.call_count() == 0) continue;
       gathered.push_back({static_cast<std::size_t>(sample), site.entry, record.errors});
+      if (sample == 0 && std::exchange(site.keeps, false)) site.kept = record.errors;
+    }
+  }
+  for (Site& site : sites_) {
+    const std::int64_t samples = std::exchange(site.repeated_samples, 0);
+    for (std::int64_t sample = 0; sample < samples; ++sample) {
+      gathered.push_back({static_cast<std::size_t>(sample), site.entry, site.kept});
     }
   }
   return gathered;
@@ -76,9 +84,7 @@ DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookCo
                        std::size_t entry, const DeviceKernels& kernels, DeviceErrors& errors)
     : QuantHook(site, formats, context, entry), kernels_(kernels), errors_(errors),
       record_(errors.add_site(entry, overflow_)), terms_(float_terms(bias_codes_)),
-      exact_terms_(float_terms(site.bias)),
-      codes_are_finite_(weight_codes_.defined() && weight_codes_.element_size() == 1 &&
-                        from_codes(weight_codes_).isfinite().all().item<bool>()) {}
+      exact_terms_(float_terms(site.bias)) {}
 
 Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored) {
   return round_on_device(kernels_, values, stored, formats_.input,
@@ -101,8 +107,7 @@ const Tensor& DeviceHook::wide_weight() {
 bool DeviceHook::takes_few_rows(const Tensor& x) const {
   const bool samples_apart = context_.measured() && context_.samples_apart && x.size(0) > 1;
   return x.scalar_type() == at::kBFloat16 && site_.weight.scalar_type() == at::kBFloat16 && site_.in_features % 8 == 0 &&
-         x.numel() <= HookedRowsCall::most_rows * site_.in_features && !samples_apart &&
-         (codes_are_finite_ || weight_codes_.element_size() > 1);
+         x.numel() <= HookedRowsCall::most_rows * site_.in_features && !samples_apart && site_.calls == 1;
 }
 
 Tensor DeviceHook::result_of(const Tensor& x) const {
@@ -176,8 +181,9 @@ Tensor DeviceHook::settle_attention(const Tensor& attended, const Tensor& refere
   return settle(sums, reference.defined() ? reference.contiguous() : reference, at::empty_like(sums));
 }
 
-DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, std::int64_t samples, std::int64_t parts) {
-  const DeviceErrors::Slot slot = errors_.slot(record_, samples);
+DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, std::int64_t records, std::int64_t parts) {
+  const DeviceErrors::Slot slot = errors_.slot(record_, records);
+  const std::int64_t calls = compared ? site_.calls : 1;
   Finish finish{};
   ResultCall& call = finish.call;
   call.bias = terms_of(terms_);
@@ -185,8 +191,9 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.out = result.mutable_data_ptr();
   call.out_storage = storage_of(result.scalar_type());
   call.compare_stored = site_.kind == model::SiteKind::attention;
-  call.samples = static_cast<int>(samples);
-  call.values = static_cast<int>(result.numel() / samples);
+  call.records = static_cast<int>(records);
+  call.calls = static_cast<int>(calls);
+  call.values = static_cast<int>(result.numel() / records / calls);
   call.columns = static_cast<int>(result.size(-1));
   call.format = formats_.output;
   call.overflowed = &slot.first->output_overflowed;
@@ -194,7 +201,7 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.errors = &slot.first->errors;
   call.arrived = &slot.first->arrived;
   call.record_stride = slot.stride;
-  finish.partial = at::empty({samples * parts * part_bytes},
+  finish.partial = at::empty({records * calls * parts * part_bytes},
                              result.options().dtype(at::kByte));
   call.partial = finish.partial.mutable_data_ptr();
   return finish;
@@ -202,9 +209,10 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
 
 Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor& result) {
   const bool compared = exact.defined();
-  const std::int64_t samples = compared && context_.samples_apart ? result.size(0) : 1;
+  const std::int64_t calls = compared ? site_.calls : 1;
+  const std::int64_t records = compared && context_.samples_apart ? result.size(0) / calls : 1;
   const Finish finish =
-      finish_of(result, compared, samples, partial_count(static_cast<int>(result.numel() / samples)));
+      finish_of(result, compared, records, partial_count(static_cast<int>(result.numel() / records / calls)));
   kernels_.finish({.sums = sums.const_data_ptr(),
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
                    .in_storage = storage_of(sums.scalar_type()),

@@ -40,10 +40,18 @@ class DeviceErrors {
   // Fetches everything since the last call, and warns of what overflowed.
   std::vector<StatsBook::Gathered> collect();
 
+  // What a site's first sample has when it is collected next is kept, and added to `samples` samples of what is
+  // collected whenever that was asked for.
+  void keep(std::size_t site) { sites_[site].keeps = true; }
+  void repeat(std::size_t site, std::int64_t samples) { sites_[site].repeated_samples = samples; }
+
  private:
   struct Site {
     std::size_t entry;
     OverflowNote* overflow;
+    bool keeps = false;
+    std::int64_t repeated_samples = 0;  // of the request under way
+    ErrorStats kept = {};
   };
   const at::Device device_;
   const std::function<void()> moved_;
@@ -59,6 +67,9 @@ class DeviceHook : public QuantHook {
 
   model::Tensor linear(const model::Tensor& x) override;
   std::vector<model::Tensor> linears(std::span<model::MatmulHook* const> hooks, const model::Tensor& x) override;
+  bool observes_joined_calls() const override { return true; }
+  void keep_observed() override { errors_.keep(record_); }
+  void repeat_observed(std::int64_t samples) override { errors_.repeat(record_, context_.samples_apart ? samples : 1); }
 
  private:
   model::Tensor round_operand(const model::Tensor& operand) override;
@@ -70,7 +81,7 @@ class DeviceHook : public QuantHook {
     ResultCall call;
     model::Tensor partial;
   };
-  Finish finish_of(const model::Tensor& result, bool compared, std::int64_t samples, std::int64_t parts);
+  Finish finish_of(const model::Tensor& result, bool compared, std::int64_t records, std::int64_t parts);
 
   // Rounds `sums` into `result`; an undefined `exact` is not compared with.
   model::Tensor settle(const model::Tensor& sums, const model::Tensor& exact, const model::Tensor& result);
@@ -86,7 +97,6 @@ class DeviceHook : public QuantHook {
   DeviceErrors& errors_;
   const std::size_t record_;
   model::Tensor terms_, exact_terms_;  // the bias, rounded and as it is, [Out] float32; undefined without one
-  bool codes_are_finite_;              // which few rows are multiplied with as they are
   model::Tensor wide_weight_;          // codes of 8 bits as bfloat16, once many rows were multiplied with them
 };
 

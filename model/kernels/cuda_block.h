@@ -74,11 +74,15 @@ class CudaBlock {
 
   __host__ __device__ bool is_last(std::uint32_t* counter, unsigned count) {
 #ifdef __CUDA_ARCH__
-    __threadfence();
+    if (threadIdx.x == 0) {
+      std::uint32_t before;  // the count wraps to zero
+      asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                   : "=r"(before)
+                   : "l"(counter), "r"(count - 1)
+                   : "memory");
+      shared_.is_last = before == count - 1;
+    }
     __syncthreads();
-    if (threadIdx.x == 0) shared_.is_last = atomicInc(counter, count - 1) == count - 1;  // which wraps to zero
-    __syncthreads();
-    if (shared_.is_last) __threadfence();
     return shared_.is_last;
 #else
     return false;

@@ -30,14 +30,14 @@ struct GroupPlace {
            (token - (token < parts[0].tokens ? 0 : parts[0].tokens)) * part.token_stride;
   }
   constexpr float* scores(const AttentionCall& call, int row) const {
-    return call.scores + (std::int64_t{sample * call.groups + group} * rows + row) * keys;
+    return call.scores + (std::int64_t{sample * call.groups + group} * rows + row) * call.score_stride;
   }
 };
 
 // Scores of down · 16 rows and, by each warp, of across · 8 keys.
 template <int down, int across, class Block>
 constexpr void score_tile(Block& block, const AttentionCall& call, int index, int first_row, int first_key) {
-  constexpr int unroll = down * across <= 2 ? 4 : 1;  // chunks that are read before the first is multiplied
+  constexpr int unroll = down * across <= 2 ? 4 : 2;  // chunks that are read before the first is multiplied
   const GroupPlace place(call, index);
   struct Mine {
     float sums[down][across][4];
@@ -93,16 +93,21 @@ constexpr void score_tile(Block& block, const AttentionCall& call, int index, in
   });
   block.each([&](int thread) {
     const int lane = thread % warp_size;
+    struct alignas(8) Two {
+      float at[2];
+    };
+    const auto score = [&](float sum) {
+      return call.rounding == ScoreRounding::each_step ? AsBfloat16::rounded(AsBfloat16::rounded(sum) * call.scale)
+                                                       : sum * call.scale;
+    };
 #pragma unroll
-    for (int i = 0; i < down * across * 4; ++i) {
+    for (int i = 0; i < down * across * 4; i += 2) {  // of two neighbours each
       const int y = i / 4 / across, x = i / 4 % across;
       const int row = first_row + y * tile_rows + tile_row(lane, i % 4);
       const int key = key_of(thread) + x * tile_columns + tile_column(lane, i % 4);
       if (row >= place.rows || key >= place.keys) continue;
-      const float sum = mine[thread].sums[y][x][i % 4];
-      place.scores(call, row)[key] = call.rounding == ScoreRounding::each_step
-                                         ? AsBfloat16::rounded(AsBfloat16::rounded(sum) * call.scale)
-                                         : sum * call.scale;
+      const float(&sums)[4] = mine[thread].sums[y][x];
+      *static_cast<Two*>(static_cast<void*>(place.scores(call, row) + key)) = {{score(sums[i % 4]), score(sums[i % 4 + 1])}};
     }
   });
 }
@@ -290,20 +295,27 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
   });
   block.barrier();
   block.each([&](int thread) {
+    constexpr int row_eights = Shape::across * value_columns / 8;
 #pragma unroll
-    for (int i = thread; i < Shape::rows * Shape::across * value_columns; i += Block::threads) {
-      const int own_row = i / (Shape::across * value_columns), own_column = i % (Shape::across * value_columns);
+    for (int i = thread; i < Shape::rows * row_eights; i += Block::threads) {
+      const int own_row = i / row_eights, own_column = i % row_eights * 8;
       const int row = first_row + own_row, column = first_column + own_column;
       if (row >= place.rows || column >= call.size) continue;
-      float sum = 0;
+      Values sum{};
 #pragma unroll
       for (int part = 0; part < Shape::key_parts; ++part) {
         const int warp = part * Shape::across + own_column / value_columns;
-        sum += products[(warp * Shape::rows + own_row) * Shape::product_stride + own_column % value_columns];
+        const float* const from =
+            products + (warp * Shape::rows + own_row) * Shape::product_stride + own_column % value_columns;
+        const Values values = load_values<AsFloat>(from, 0);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum.at[j] += values.at[j];
       }
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum.at[j] *= factors[own_row];
       const int head = place.group * place.heads + row / call.query.tokens;
       const int token = place.sample * call.query.tokens + row % call.query.tokens;
-      call.out[(std::int64_t{token} * call.heads + head) * call.size + column] = bfloat16_of(sum * factors[own_row]);
+      store_values<AsBfloat16>(call.out, (std::int64_t{token} * call.heads + head) * call.size + column, sum);
     }
   });
 }

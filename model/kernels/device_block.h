@@ -9,8 +9,8 @@
 //                                 depends on that zero cannot be computed before; the compiler would else put reads
 //                                 off until one after the other is used
 //   block.sum(Local<T>)           over all threads, the same value for each; T is a number or a Several<number>
-//   block.is_last(counter, count) whether this is the last of `count` blocks to call it with what they wrote to the
-//                                 device's memory before; the last one finds that, and leaves the counter at zero
+//   block.is_last(counter, count) whether this is the last of `count` blocks to call it; it sees what the first thread of
+//                                 each wrote to the device's memory before, and leaves the counter at zero
 //   block.warp_sum(Local<float>)  over the 32 threads of a warp, in place; warp_max(Local<float>) likewise
 //   block.multiply<halves>(Local<T>, operands)  operands(T&) are a thread's part of its warp's product on matrix units
 //

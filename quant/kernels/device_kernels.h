@@ -25,45 +25,47 @@ struct RoundCall {
 
 constexpr std::int64_t part_bytes = 3 * sizeof(double);
 
-// What becomes of a matmul's sums: rounded to `format`, and compared with the exact ones, sample by sample.
+// What becomes of a matmul's sums: rounded to `format`, and compared with the exact ones, one observation after the
+// other.
 struct ResultCall {
   const float* bias;  // [columns], added to every row; null: none
   const float* exact_bias;
   void* out;            // may be the sums where both lie alike
   Storage out_storage;  // float32 or bfloat16
   bool compare_stored;  // whether the error is that of what `out` holds, or of the rounded value before
-  int samples;
-  int values;   // of a sample: whole rows
+  int records;  // that errors are added to
+  int calls;    // of the model that this one stands for: observation i is call i / records of record i % records
+  int values;   // of an observation: whole rows
   int columns;
   Format format;
   std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
-  // Of sample i at i * record_stride bytes. Errors get one call; null: nothing is compared. `arrived` counts the parts
-  // that are there, zero before and after.
+  // Of record i at i * record_stride bytes. Null: nothing is compared. `arrived` counts the parts that are there, zero
+  // before and after.
   ErrorStats* errors;
   std::uint32_t* arrived;
   std::int64_t record_stride;
-  void* partial;  // room for each sample's parts, part_bytes each
+  void* partial;  // room for each observation's parts, part_bytes each
 };
 
 struct SumsCall {
-  const void* sums;  // [samples, values]
+  const void* sums;  // [observations, values]
   const void* exact_sums;  // compared with; may be `sums`
   Storage in_storage;  // of both: float32 or bfloat16
   ResultCall result;
 };
 
-// Parts that a sample's sums are cut into, each summed by itself, so that errors do not depend on who is first.
+// Parts that an observation's sums are cut into, each summed by itself, so that errors do not depend on who is first.
 constexpr int partial_count(int values) {
   constexpr int values_per_part = 2048, most = 1024;
   const int parts = (values + values_per_part - 1) / values_per_part;
   return parts < 1 ? 1 : parts > most ? most : parts;
 }
 
-// Hooked linears of a few rows x, one sample, in one go: x rounded, multiplied with weights that are rounded already.
+// Hooked linears of a few rows x, one observation, in one go: x rounded, multiplied with weights that are rounded already.
 struct HookedRowsCall {
   static constexpr int most_rows = 64, most_parts = 3;
   struct Part {
-    const void* weight;  // [out, in], finite values of the input's format: as codes, or bfloat16 for float32
+    const void* weight;  // [out, in], values of the input's format: as codes, or bfloat16 for float32
     const std::uint16_t* exact_weight;  // [out, in] bfloat16
     int out;
     std::uint32_t* input_overflowed;

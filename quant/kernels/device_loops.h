@@ -106,40 +106,60 @@ constexpr void compare(PartSums& sums, float exact, float result) {
   sums.at[2] += is_finite(exact) && !is_finite(result) ? 1 : 0;
 }
 
-// What the threads of a block have summed, as part `part` of `parts` of a sample; the block that is last adds the call to
-// the sample's errors, from all parts in their order.
+// What the threads of a block have summed: part `part` of `parts` of an observation. The block that is last of a record
+// adds the record's calls to its errors, in their order, each from its parts in theirs.
 template <class Block>
 constexpr void add_errors(Block& block, typename Block::template Local<PartSums>& mine, const ResultCall& call,
-                          int sample, int part, int parts) {
+                          int observation, int part, int parts) {
+  const int record = observation % call.records;
+  const auto of_record = [&](auto* first) {
+    char* const bytes = static_cast<char*>(static_cast<void*>(first)) + record * call.record_stride;
+    return static_cast<decltype(first)>(static_cast<void*>(bytes));
+  };
+  ErrorStats* const errors = of_record(call.errors);
+  auto* const partial = static_cast<PartSums*>(call.partial);  // [observations, parts]
+  typename Block::template Local<ErrorStats> known;
+  const bool is_alone = parts * call.calls == 1;
+  if (is_alone) {  // read while sums are on their way
+    block.each([&](int thread) {
+      if (thread == 0) known[thread] = *errors;
+    });
+  }
   PartSums sums = block.sum(mine);
-  if (parts > 1) {
-    PartSums* const partial = static_cast<PartSums*>(call.partial) + std::int64_t{sample} * parts;
+  if (!is_alone) {
     block.each([&](int thread) {
-      if (thread == 0) partial[part] = sums;
+      if (thread == 0) partial[std::int64_t{observation} * parts + part] = sums;
     });
-    auto* const arrived = static_cast<std::uint32_t*>(
-        static_cast<void*>(static_cast<char*>(static_cast<void*>(call.arrived)) + sample * call.record_stride));
-    if (!block.is_last(arrived, static_cast<unsigned>(parts))) return;
+    if (!block.is_last(of_record(call.arrived), static_cast<unsigned>(parts * call.calls))) return;
     block.each([&](int thread) {
-      mine[thread] = {};
-      for (int i = thread; i < parts; i += Block::threads) {
-        for (int j = 0; j < 3; ++j) mine[thread].at[j] += static_cast<volatile double&>(partial[i].at[j]);  // another's
-      }
+      if (thread == 0) known[thread] = *errors;
     });
-    sums = block.sum(mine);
+  }
+  for (int of_call = 0; of_call < call.calls; ++of_call) {
+    if (!is_alone) {
+      const PartSums* const own = partial + std::int64_t{of_call * call.records + record} * parts;
+      block.each([&](int thread) {
+        mine[thread] = {};
+        for (int i = thread; i < parts; i += Block::threads) {
+          for (int j = 0; j < 3; ++j) mine[thread].at[j] += static_cast<const volatile double&>(own[i].at[j]);
+        }
+      });
+      sums = block.sum(mine);
+    }
+    block.each([&](int thread) {
+      if (thread != 0) return;
+      const auto elements = static_cast<double>(call.values);
+      known[thread].add({sums.at[0] / elements, sums.at[1] / elements, static_cast<std::int64_t>(sums.at[2])});
+    });
   }
   block.each([&](int thread) {
-    if (thread != 0) return;
-    auto* const errors = static_cast<ErrorStats*>(
-        static_cast<void*>(static_cast<char*>(static_cast<void*>(call.errors)) + sample * call.record_stride));
-    const double share = 1.0 / static_cast<double>(call.values);
-    errors->add({sums.at[0] * share, sums.at[1] * share, static_cast<std::int64_t>(sums.at[2])});
+    if (thread == 0) *errors = known[thread];
   });
 }
 
-// Part `part` of `parts` of a sample's sums, by a block whose threads take `count` neighbours at a time.
+// Part `part` of `parts` of an observation's sums, by a block whose threads take `count` neighbours at a time.
 template <Format format, Storage in, Storage out, int count, class Block>
-constexpr void finish_part(Block& block, const SumsCall& call, int sample, int part, int parts) {
+constexpr void finish_part(Block& block, const SumsCall& call, int observation, int part, int parts) {
   const ResultCall& result = call.result;
   typename Block::template Local<PartSums> errors;
   block.each([&](int thread) {
@@ -147,7 +167,7 @@ constexpr void finish_part(Block& block, const SumsCall& call, int sample, int p
     bool beyond = false;
     const int step = parts * Block::threads * count;
     for (int i = (part * Block::threads + thread) * count; i < result.values; i += step) {
-      const std::int64_t place = std::int64_t{sample} * result.values + i;
+      const std::int64_t place = std::int64_t{observation} * result.values + i;
       float values[count], exact[count] = {}, terms[count];
       load_neighbours<in>(call.sums, place, values);
       if (result.errors != nullptr) load_neighbours<in>(call.exact_sums, place, exact);
@@ -173,7 +193,7 @@ constexpr void finish_part(Block& block, const SumsCall& call, int sample, int p
     }
     if (beyond) *result.overflowed = 1;
   });
-  if (result.errors != nullptr) add_errors(block, errors, result, sample, part, parts);
+  if (result.errors != nullptr) add_errors(block, errors, result, observation, part, parts);
 }
 
 // How many neighbours a call's threads can take at once.

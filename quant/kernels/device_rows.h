@@ -12,26 +12,36 @@ using model::Eight;
 using model::Halves;
 using model::Terms;
 
-// Two codes of eight bits, in the low half of `codes`, as a pair of bfloat16. Moved to where bfloat16 has its exponent
-// and mantissa, a code is its value times a power of two, subnormals included. The value is finite.
-template <Format format>
-constexpr std::uint32_t widened_pair(std::uint32_t codes) {
-  constexpr Grid grid = grid_of(format);
-  constexpr float power = std::bit_cast<float>(static_cast<std::uint32_t>(127 + 126 + grid.min_exponent) << 23);
-  const auto widen = [&](std::uint32_t code) {
-    const std::uint32_t bits = (code & 0x80U) << 24 | (code & 0x7FU) << (16 + 7 - grid.mantissa_bits);
-    return bits_of(std::bit_cast<float>(bits) * power);
-  };
-  return widen(codes & 0xFFU) >> 16 | (widen(codes >> 8 & 0xFFU) & 0xFFFF0000U);
-}
-
 constexpr float float_of_half(std::uint32_t bfloat16) { return std::bit_cast<float>(bfloat16 << 16); }
 
-// A pair of bfloat16 rounded, as a pair of float16 where that is the format, else of bfloat16.
+// Two codes of eight bits, in the low half of `codes`, as a pair of float16, which holds all their values.
+template <Format format>
+constexpr std::uint32_t widened_pair(std::uint32_t codes) {
+  if constexpr (format == Format::float8_e5m2) {  // float16 without its last bits
+    return (codes & 0xFFU) << 8 | (codes & 0xFF00U) << 16;
+  } else {
+#ifdef __CUDA_ARCH__
+    std::uint32_t halves;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<std::uint16_t>(codes)));
+    return halves;
+#else
+    const auto widen = [](std::uint32_t code) {
+      // Moved to where float32 has its exponent and mantissa, a code is its value times a power of two.
+      constexpr float power = std::bit_cast<float>(static_cast<std::uint32_t>(127 + 120) << 23);
+      const std::uint32_t bits = (code & 0x80U) << 24 | (code & 0x7FU) << 20;
+      const bool is_nan = (code & 0x7FU) == 0x7FU;
+      return is_nan ? 0x7E00U : code_of<Format::float16>(std::bit_cast<float>(bits) * power);
+    };
+    return widen(codes & 0xFFU) | widen(codes >> 8 & 0xFFU) << 16;
+#endif
+  }
+}
+
+// A pair of bfloat16 rounded to a format of at most 16 bits, as a pair of float16.
 template <Format format>
 constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
   const float low = float_of_half(pair & 0xFFFFU), high = std::bit_cast<float>(pair & 0xFFFF0000U);
-#ifdef __CUDA_ARCH__  // instructions there for two at once, with the same results
+#ifdef __CUDA_ARCH__  // two at once
   if constexpr (format == Format::float16) {
     std::uint32_t halves;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(high), "f"(low));
@@ -40,13 +50,10 @@ constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
   if constexpr (format == Format::float8_e4m3) {
     std::uint16_t codes;
     asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(high), "f"(low));
-    const bool has_nan = (codes & 0x7FU) == 0x7FU || (codes & 0x7F00U) == 0x7F00U;  // which is not widened to one
-    if (!has_nan) return widened_pair<format>(codes);
+    return widened_pair<format>(codes);
   }
 #endif
-  const float first = rounded_to<format>(low), second = rounded_to<format>(high);
-  if constexpr (format == Format::float16) return code_of<format>(first) | code_of<format>(second) << 16;
-  return bits_of(first) >> 16 | (bits_of(second) & 0xFFFF0000U);
+  return code_of<Format::float16>(rounded_to<format>(low)) | code_of<Format::float16>(rounded_to<format>(high)) << 16;
 }
 
 // `input` is float32 where the rounded operands are the exact ones.
@@ -59,7 +66,7 @@ struct HookedOperands {
   bool sees_overflow;  // one block says it for all
 
   static constexpr Halves halves(int index) {
-    return index == 0 && input == Format::float16 ? Halves::float16 : Halves::bfloat16;
+    return index == 0 && input != Format::float32 ? Halves::float16 : Halves::bfloat16;
   }
   static constexpr bool converts_weight() { return is_code8; }
   static constexpr bool converts_x() { return input != Format::float32; }

@@ -22,7 +22,7 @@ __global__ void round_kernel(RoundCall call) {
   if (round_values<format, in, out, count>(call, first, step)) *call.overflowed = 1;
 }
 
-// Block x is part x of sample y.
+// Block x is part x of observation y.
 template <Format format, Storage in, Storage out, int count>
 __global__ void finish_kernel(SumsCall call) {
   __shared__ Block::Shared shared;
@@ -61,8 +61,9 @@ void round_on_gpu(const RoundCall& call, void* stream) {
 }
 
 void finish_on_gpu(const SumsCall& call, void* stream) {
-  if (call.result.samples * call.result.values == 0) return;
-  const dim3 grid(static_cast<unsigned>(partial_count(call.result.values)), static_cast<unsigned>(call.result.samples));
+  const int observations = call.result.records * call.result.calls;
+  if (observations * call.result.values == 0) return;
+  const dim3 grid(static_cast<unsigned>(partial_count(call.result.values)), static_cast<unsigned>(observations));
   with_constants(call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
     if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {
       auto* const kernel = takes_eight(call)

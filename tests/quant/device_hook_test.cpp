@@ -1,10 +1,12 @@
 // Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
 #include "quant/device_hook.h"
 
+#include "model/backend.h"
 #include "quant/attach.h"
 #include "quant/device_rounding.h"
 #include "support/catch.h"
 #include "support/device_kernels.h"
+#include "support/device_layers.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -77,7 +79,7 @@ void check_few_rows(const quant::DeviceKernels& kernels, at::Device device) {
   const at::Tensor patterns = at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kBFloat16);
   constexpr std::int64_t in = 512;
   for (const Format format : quant::all_formats) {
-    model::SiteList sites(test::like_gpu());
+    model::SiteList sites({.device = device, .kernels = model::Kernels::fast});
     model::MatmulSite& site = sites.add("gemma_expert.q_proj", model::SiteKind::linear, in, in);
     site.weight = at::eye(in, at::kFloat).to(at::kBFloat16).to(device);
     const quant::PlanRequest request{quant::one_pair({format, Format::float32}), quant::AttentionScope::all, {}};
@@ -148,8 +150,8 @@ double apart(std::optional<double> found, std::optional<double> expected) {
   return *expected == 0 ? std::abs(*found) : std::abs(*found / *expected - 1);
 }
 
-// Sums of another order send roundings the other way here and there.
-void compare(const Run& found, const Run& expected) {
+// Sums of another order send roundings the other way here and there: in a share of the layers.
+void compare(const Run& found, const Run& expected, double most_far = 0.05) {
   for (std::size_t i = 0; i < expected.actions.size(); ++i) {
     CHECK(test::relative_rms(found.actions[i], expected.actions[i]) <= 2e-2);
   }
@@ -167,7 +169,7 @@ void compare(const Run& found, const Run& expected) {
     if (difference > 0.02) ++far;
     CHECK(apart(mine.errors.reference_rms(), theirs.errors.reference_rms()) <= 0.02);
   }
-  CHECK(far <= found.seen.sites.size() / 20);
+  CHECK(static_cast<double>(far) <= most_far * static_cast<double>(found.seen.sites.size()));
 }
 
 TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]") {
@@ -184,6 +186,21 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
       compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr));
     }
   }
+}
+
+TEST_CASE("device hooks observe each camera of a batch of them, and a kept schedule again", "[quant][device]") {
+  test::GoldenCase golden = test::read_case("tiny_pi05");
+  golden.inputs.images.pop_back();
+  golden.inputs.image_masks.pop_back();
+  golden.inputs.tokens = golden.inputs.tokens.narrow(1, 0, 24);
+  golden.inputs.token_mask = golden.inputs.token_mask.narrow(1, 0, 24);
+  const auto reference = test::load_case(golden, Precision::bfloat16);
+  const auto device =
+      test::load_case(golden, Precision::bfloat16, {.kernels = model::Kernels::fast, .layers = &test::layers_in_turn});
+  REQUIRE(device->sites().backend().batches_cameras());
+  const FormatPair formats{Format::float8_e4m3, Format::float16};
+  // Norms and attention sum in another order as well here.
+  compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr), 0.2);
 }
 
 // One linear of its own.

@@ -29,13 +29,13 @@ void finish_neighbours_in_turn(const quant::SumsCall& call) {
   using quant::Storage;
   const int parts = quant::partial_count(call.result.values);
   TurnBlock<32> block;
-  for (int sample = 0; sample < call.result.samples; ++sample) {
+  for (int observation = 0; observation < call.result.records * call.result.calls; ++observation) {
     for (int part = 0; part < parts; ++part) {
       quant::with_constants(
           call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
             if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {
               quant::finish_part<decltype(format)::value, decltype(in)::value, decltype(out)::value, count>(
-                  block, call, sample, part, parts);
+                  block, call, observation, part, parts);
             }
           });
     }
