@@ -86,9 +86,10 @@ DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookCo
       record_(errors.add_site(entry, overflow_)), terms_(float_terms(bias_codes_)),
       exact_terms_(float_terms(site.bias)) {}
 
-Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored) {
-  return round_on_device(kernels_, values, stored, formats_.input,
-                         &errors_.slot(record_, 1).first->input_overflowed);
+Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored, std::span<DeviceHook* const> hooks) {
+  std::vector<std::uint32_t*> flags;
+  for (const DeviceHook* hook : hooks) flags.push_back(&errors_.slot(hook->record_, 1).first->input_overflowed);
+  return round_on_device(kernels_, values, stored, formats_.input, flags);
 }
 
 bool DeviceHook::exact_operands(const Tensor& x) const {
@@ -118,30 +119,39 @@ Tensor DeviceHook::result_of(const Tensor& x) const {
 
 Tensor DeviceHook::linear(const Tensor& x) {
   DeviceHook* const self = this;
-  return takes_few_rows(x) ? few_rows({&self, 1}, x).front() : many_rows(x);
+  return takes_few_rows(x) ? few_rows({&self, 1}, x).front() : many_rows({&self, 1}, x).front();
 }
 
 std::vector<Tensor> DeviceHook::linears(std::span<model::MatmulHook* const> hooks, const Tensor& x) {
   std::vector<DeviceHook*> alike;
   for (model::MatmulHook* hook : hooks) {
     auto* const other = dynamic_cast<DeviceHook*>(hook);
-    if (other != nullptr && other->formats_.input == formats_.input && other->takes_few_rows(x) &&
+    if (other != nullptr && other->formats_.input == formats_.input && other->takes_few_rows(x) == takes_few_rows(x) &&
         other->exact_operands(x) == exact_operands(x)) {
       alike.push_back(other);
     }
   }
-  return alike.size() == hooks.size() ? few_rows(alike, x) : MatmulHook::linears(hooks, x);
+  if (alike.size() < hooks.size()) return MatmulHook::linears(hooks, x);
+  return takes_few_rows(x) ? few_rows(alike, x) : many_rows(alike, x);
 }
 
-Tensor DeviceHook::many_rows(const Tensor& x) {
+std::vector<Tensor> DeviceHook::many_rows(std::span<DeviceHook* const> hooks, const Tensor& x) {
   const c10::DeviceGuard guard(x.device());
-  const Tensor rows = x.contiguous().view({-1, site_.in_features});
+  const Tensor rows = x.contiguous();
   const bool keeps_input = keeps(formats_.input, x.scalar_type());
-  const Tensor sums = product(keeps_input ? rows : rounded(rows, operand_dtype(formats_.input)), wide_weight());
+  const Tensor operand = keeps_input ? rows : rounded(rows, operand_dtype(formats_.input), hooks);
+  std::vector<Tensor> results;
+  for (DeviceHook* hook : hooks) results.push_back(hook->many_rows(rows, operand));
+  return results;
+}
+
+Tensor DeviceHook::many_rows(const Tensor& x, const Tensor& rounded) {
+  const auto as_rows = [&](const Tensor& tensor) { return tensor.view({-1, site_.in_features}); };
+  const Tensor sums = product(as_rows(rounded), wide_weight());
   if (!context_.measured()) return settle(sums, {}, result_of(x));
   if (exact_operands(x)) return settle(sums, sums, result_of(x));
   site_.flop += 2 * x.numel() * site_.out_features;
-  return settle(sums, product(rows, site_.weight), result_of(x));
+  return settle(sums, product(as_rows(x), site_.weight), result_of(x));
 }
 
 std::vector<Tensor> DeviceHook::few_rows(std::span<DeviceHook* const> hooks, const Tensor& x) {
@@ -172,7 +182,8 @@ std::vector<Tensor> DeviceHook::few_rows(std::span<DeviceHook* const> hooks, con
 }
 
 Tensor DeviceHook::round_operand(const Tensor& operand) {
-  return keeps(formats_.input, operand.scalar_type()) ? operand : rounded(operand, operand.scalar_type());
+  DeviceHook* const self = this;
+  return keeps(formats_.input, operand.scalar_type()) ? operand : rounded(operand, operand.scalar_type(), {&self, 1});
 }
 
 Tensor DeviceHook::settle_attention(const Tensor& attended, const Tensor& reference) {

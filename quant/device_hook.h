@@ -74,7 +74,8 @@ class DeviceHook : public QuantHook {
  private:
   model::Tensor round_operand(const model::Tensor& operand) override;
   model::Tensor settle_attention(const model::Tensor& attended, const model::Tensor& reference) override;
-  model::Tensor rounded(const model::Tensor& values, at::ScalarType stored);
+  // For hooks with the same input format; what overflows does so in all their inputs.
+  model::Tensor rounded(const model::Tensor& values, at::ScalarType stored, std::span<DeviceHook* const> hooks);
 
   // For one call of the kernels: what becomes of its sums in `result`, and room for its parts' errors.
   struct Finish {
@@ -88,7 +89,8 @@ class DeviceHook : public QuantHook {
 
   bool takes_few_rows(const model::Tensor& x) const;
   std::vector<model::Tensor> few_rows(std::span<DeviceHook* const> hooks, const model::Tensor& x);
-  model::Tensor many_rows(const model::Tensor& x);
+  std::vector<model::Tensor> many_rows(std::span<DeviceHook* const> hooks, const model::Tensor& x);
+  model::Tensor many_rows(const model::Tensor& x, const model::Tensor& rounded);
   model::Tensor result_of(const model::Tensor& x) const;
   bool exact_operands(const model::Tensor& x) const;  // whether rounding changes neither x nor the weight
   const model::Tensor& wide_weight();

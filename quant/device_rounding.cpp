@@ -22,18 +22,21 @@ void* current_stream(at::Device device) {
 }
 
 at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
-                           Format format, std::uint32_t* overflowed) {
+                           Format format, std::span<std::uint32_t* const> overflowed) {
   const c10::DeviceGuard guard(values.device());
   const at::Tensor in = values.is_non_overlapping_and_dense() ? values : values.contiguous();
   const at::Tensor out = at::empty_like(in, in.options().dtype(stored));
-  kernels.round({.in = in.const_data_ptr(),
+  RoundCall call{.in = in.const_data_ptr(),
                  .in_storage = storage_of(in.scalar_type()),
                  .out = out.mutable_data_ptr(),
                  .out_storage = storage_of(stored),
                  .count = in.numel(),
                  .format = format,
-                 .overflowed = overflowed},
-                current_stream(in.device()));
+                 .flag_count = 0,
+                 .overflowed = {}};
+  TORCH_INTERNAL_ASSERT(overflowed.size() <= RoundCall::most_flags);
+  for (std::uint32_t* flag : overflowed) call.overflowed[call.flag_count++] = flag;
+  kernels.round(call, current_stream(in.device()));
   return out;
 }
 

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <span>
+
 #include "quant/kernels/device_kernels.h"
 
 namespace pi0::quant {
@@ -13,8 +15,8 @@ Storage storage_of(at::ScalarType dtype);  // throws c10::Error for one that dev
 void* current_stream(at::Device device);
 
 // Float32 or bfloat16 values rounded, as values of the dtype `stored`, which the format fits; dense, of the same
-// sizes. `overflowed`, in the device's memory, is set to 1 where a finite value was beyond the format's largest.
+// sizes. Up to three flags in the device's memory are set to 1 where a finite value was beyond the format's largest.
 at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
-                           Format format, std::uint32_t* overflowed);
+                           Format format, std::span<std::uint32_t* const> overflowed);
 
 }  // namespace pi0::quant

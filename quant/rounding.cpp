@@ -33,8 +33,8 @@ Rounded round_device_tensor(const at::Tensor& values, Format format, at::ScalarT
   const DeviceKernels* const kernels = cuda_kernels();
   TORCH_CHECK(kernels != nullptr && values.is_cuda(), "rounding: this build has no kernels for ", values.device());
   const at::Tensor overflowed = at::zeros({1}, values.options().dtype(at::kInt));
-  const at::Tensor result = round_on_device(*kernels, values, stored, format,
-                                            static_cast<std::uint32_t*>(overflowed.mutable_data_ptr()));
+  auto* const flag = static_cast<std::uint32_t*>(overflowed.mutable_data_ptr());
+  const at::Tensor result = round_on_device(*kernels, values, stored, format, {&flag, 1});
   return {result, overflowed.item<std::int32_t>() != 0};
 }
 

@@ -133,7 +133,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
          "--skip-masked", [&options] { options.masked = model::MaskedInputs::skip; },
          "Leave them out: the same actions up to rounding, with about half the work for two cameras")
       ->excludes(keep);
-  app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice")
+  app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice, on a GPU one")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--num-steps", options.num_steps, "Denoise steps; default: the checkpoint's, or 10")
@@ -203,6 +203,8 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
     model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, execution);
     checkpoint.finish();
   }
+  // What is left to the CPU then is too little to share.
+  if (options.threads == 0 && !execution.device.is_cpu()) at::set_num_threads(1);
   keep_freed_memory();
   return model;
 }
@@ -220,7 +222,7 @@ LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
                          std::function<void(const std::string&)> warn) {
   if (!options.seed) options.seed = std::random_device{}();
   const std::shared_ptr<model::Pi0> model = load_model(options, parts.sizes);
-  const int threads = options.threads;
+  const int threads = options.threads > 0 || model->device().is_cpu() ? options.threads : 1;
   const model::SampleOptions sampling{.masked = options.masked};
   auto policy = std::make_unique<policy::Policy>(
       std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer),

@@ -217,11 +217,14 @@ constexpr void soften_rows(Block& block, const AttentionCall& call, const GroupP
 template <class Shape, class Block>
 constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, int first_row, int first_column,
                           void* shared, float* factors) {
-  constexpr int down = Shape::down, unroll = 2;  // of 16 keys, which are read before the first are multiplied
+  // Steps of 16 keys that are read before the first is multiplied: all of them, and before the softmax, where a
+  // thread's registers hold them.
+  constexpr int keys_at_once = Shape::key_parts * 16, all_steps = Shape::lane_keys * warp_size / keys_at_once;
+  constexpr bool reads_ahead = Shape::down == 1 && all_steps <= 5;
+  constexpr int down = Shape::down, unroll = reads_ahead ? all_steps : 2;
   const GroupPlace place(call, index);
   const int padded_keys = tiles_over(place.keys, 16) * 16, stride = Shape::stride(place.keys);
   auto* const weights = static_cast<std::uint16_t*>(shared);
-  soften_rows<Shape>(block, call, place, first_row, weights, factors);
 
   struct Mine {
     float sums[down][tile_columns][4];
@@ -229,30 +232,41 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
     Eight values[unroll][4];  // of the thread's four keys: eight columns each
   };
   typename Block::template Local<Mine> mine;
-  block.each([&](int thread) { mine[thread] = {}; });
-  for (int begin = 0; begin < padded_keys; begin += unroll * Shape::key_parts * 16) {
+  const auto first_key = [&](int thread, int begin, int step) {
+    return begin + (step * Shape::key_parts + thread / warp_size / Shape::across) * 16 + thread % 4 * 2;
+  };
+  const auto read_values = [&](int begin) {
     block.each([&](int thread) {
-      Mine& own = mine[thread];
-      const int lane = thread % warp_size, warp = thread / warp_size;
-      const int own_column = first_column + warp % Shape::across * value_columns + lane / 4 * 8;
+      const int own_column =
+          first_column + thread / warp_size % Shape::across * value_columns + thread % warp_size / 4 * 8;
       const int column = own_column < call.size ? own_column : 0;
 #pragma unroll
-      for (int step = 0; step < unroll; ++step) {
-        const int first = begin + (step * Shape::key_parts + warp / Shape::across) * 16 + lane % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int key = row_within(first + i / 2 * 8 + i % 2, place.keys);  // past the last the weights are zero
-          own.values[step][i] = load_eight(place.joined(call.values, key) + column);
-        }
-#pragma unroll
-        for (int i = 0; i < down * 4; ++i) {
-          const int pair = first + i % 4 / 2 * 8;
-          const std::uint16_t* const weight = weights + (i / 4 * tile_rows + lane / 4 + i % 2 * 8) * stride + pair;
-          own.a[step][i / 4][i % 4] =
-              pair < padded_keys ? *static_cast<const std::uint32_t*>(static_cast<const void*>(weight)) : 0;
-        }
+      for (int i = 0; i < unroll * 4; ++i) {
+        const int key = first_key(thread, begin, i / 4) + i % 4 / 2 * 8 + i % 2;
+        const int token = row_within(key, place.keys);  // past the last the weights are zero
+        mine[thread].values[i / 4][i % 4] = load_eight(place.joined(call.values, token) + column);
       }
     });
+  };
+  const auto read_weights = [&](int begin) {
+    block.each([&](int thread) {
+#pragma unroll
+      for (int i = 0; i < unroll * down * 4; ++i) {
+        const int step = i / 4 / down, y = i / 4 % down, row = y * tile_rows + thread % warp_size / 4 + i % 2 * 8;
+        const int pair = first_key(thread, begin, step) + i % 4 / 2 * 8;
+        mine[thread].a[step][y][i % 4] =
+            pair < padded_keys
+                ? *static_cast<const std::uint32_t*>(static_cast<const void*>(weights + row * stride + pair))
+                : 0;
+      }
+    });
+  };
+  block.each([&](int thread) { mine[thread] = {}; });
+  if constexpr (reads_ahead) read_values(0);
+  soften_rows<Shape>(block, call, place, first_row, weights, factors);
+  for (int begin = 0; begin < padded_keys; begin += unroll * keys_at_once) {
+    if constexpr (!reads_ahead) read_values(begin);
+    read_weights(begin);
     block.issue_reads([&](int thread, float zero) {
 #pragma unroll
       for (int i = 0; i < down * tile_columns * 4; ++i) {

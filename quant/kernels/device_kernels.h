@@ -20,7 +20,9 @@ struct RoundCall {
   Storage out_storage;
   std::int64_t count;
   Format format;
-  std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
+  static constexpr int most_flags = 3;
+  int flag_count;
+  std::uint32_t* overflowed[most_flags];  // all set to 1 where a finite value is beyond the format's largest
 };
 
 constexpr std::int64_t part_bytes = 3 * sizeof(double);

@@ -98,6 +98,12 @@ constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int6
 // Sums of a thread's errors, as they are summed over threads: squares, power, and how many are not finite.
 using PartSums = model::Several<double, 3>;
 
+constexpr void set_flags(const RoundCall& call) {
+  for (int i = 0; i < RoundCall::most_flags; ++i) {
+    if (i < call.flag_count) *call.overflowed[i] = 1;
+  }
+}
+
 // One value of a result and what it is compared with.
 constexpr void compare(PartSums& sums, float exact, float result) {
   const double difference = static_cast<double>(exact) - static_cast<double>(result);

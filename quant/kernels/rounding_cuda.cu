@@ -19,7 +19,7 @@ template <Format format, Storage in, Storage out, int count>
 __global__ void round_kernel(RoundCall call) {
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;
-  if (round_values<format, in, out, count>(call, first, step)) *call.overflowed = 1;
+  if (round_values<format, in, out, count>(call, first, step)) set_flags(call);
 }
 
 // Block x is part x of observation y.

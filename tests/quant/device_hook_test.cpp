@@ -29,8 +29,8 @@ OnDevice round_on(const quant::DeviceKernels& kernels, at::Device device, const 
                   at::ScalarType stored, Format format) {
   const at::Tensor in = values.to(device);
   const at::Tensor flag = at::zeros({1}, in.options().dtype(at::kInt));
-  const at::Tensor out = quant::round_on_device(kernels, in, stored, format,
-                                                static_cast<std::uint32_t*>(flag.mutable_data_ptr()));
+  auto* const overflowed = static_cast<std::uint32_t*>(flag.mutable_data_ptr());
+  const at::Tensor out = quant::round_on_device(kernels, in, stored, format, {&overflowed, 1});
   return {out, flag.item<int>() != 0};
 }
 

@@ -14,7 +14,7 @@ void round_neighbours_in_turn(const quant::RoundCall& call) {
     for (std::int64_t thread = 0; thread < threads; ++thread) {
       if (quant::round_values<decltype(format)::value, decltype(in)::value, decltype(out)::value, count>(
               call, thread, threads)) {
-        *call.overflowed = 1;
+        quant::set_flags(call);
       }
     }
   });

@@ -53,7 +53,7 @@ void scores_in_turn(const model::AttentionCall& call, int rows, int keys) {
 
 template <int down, int across, int lane_keys>
 void weigh_in_turn(const model::AttentionCall& call, int rows, int keys) {
-  using Block = TurnBlock<128>;
+  using Block = TurnBlock<256>;
   using Shape = model::WeighShape<Block, down, across, lane_keys>;
   Block block;
   std::vector<std::max_align_t> shared(static_cast<std::size_t>(Shape::bytes(keys)) / sizeof(std::max_align_t) + 1);
