@@ -1,7 +1,7 @@
 // Catch2 2 (Debian 12) and 3 under one name.
 #pragma once
 #include <string>
-#if __has_include(<catch2/catch_all.hpp>)
+#if PI0_CATCH2_MAJOR >= 3
 #include <catch2/catch_all.hpp>  // IWYU pragma: export
 
 namespace pi0 {

@@ -1,5 +1,5 @@
 // Catch2 2 needs a main of ours; with Catch2 3 its Catch2WithMain is linked and this is empty.
-#if !__has_include(<catch2/catch_all.hpp>)
+#if PI0_CATCH2_MAJOR < 3
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 #endif
