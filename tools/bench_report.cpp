@@ -54,6 +54,9 @@ constexpr Row rows[] = {
     {"GFLOP/s", "/gflop_per_second"},
     {"  best product's", "/gemm/gflop_per_second"},
     {"  share of it", "/gemm_share"},
+    {"  in vision", "/stage_gemm_shares/vision"},
+    {"  in prefix", "/stage_gemm_shares/prefix"},
+    {"  in denoise", "/stage_gemm_shares/denoise"},
     {"GiB of weights a step", "/step_weights/gib"},
     {"  memory reads, GB/s", "/step_weights/read_gb_per_second"},
     {"  share of it", "/step_weights/share"},
@@ -148,6 +151,12 @@ Json bench_record(const BenchMode& mode) {
   record["flop"] = mode.flop;
   record["gflop_per_second"] = rate / 1e9;
   record["gemm_share"] = rate / mode.gemm.best;
+  const auto stage_share = [&](std::int64_t flop, double stage) {
+    return static_cast<double>(flop) / stage / mode.gemm.best;
+  };
+  record["stage_gemm_shares"] = {{"vision", stage_share(mode.vision_flop, seconds.stages.vision)},
+                                 {"prefix", stage_share(mode.prefix_flop, seconds.stages.prefix)},
+                                 {"denoise", stage_share(mode.denoise_flop, denoise)}};
   record["gemm"] = {{"product", mode.gemm.name}, {"gflop_per_second", mode.gemm.best / 1e9}};
   record["step_weights"] = {{"gib", step_bytes / (1 << 30)},
                             {"read_gb_per_second", mode.read_bandwidth / 1e9},

@@ -29,6 +29,7 @@ struct BenchMode {
   const GemmGauge::Product& gemm;  // what it is held against; its best rate may rise later
   std::vector<BenchRun> runs = {};
   std::int64_t flop = 0;               // of one request
+  std::int64_t vision_flop = 0, prefix_flop = 0, denoise_flop = 0;  // which that is the sum of
   std::int64_t step_weight_bytes = 0;  // that a denoise step reads
   double read_bandwidth = 0;           // bytes per second
   double peak_resident_gib = 0;

@@ -126,6 +126,14 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
   return bytes;
 }
 
+// Of the stage that a site belongs to.
+std::int64_t& flop_of_stage(BenchMode& mode, const model::MatmulSite& site) {
+  if (site.component == model::Component::vision || site.path.find("projector") != std::string::npos) {
+    return mode.vision_flop;
+  }
+  return site.component == model::Component::language ? mode.prefix_flop : mode.denoise_flop;
+}
+
 // On a GPU: one that makes room for the statistics, one as it is, and one that is recorded.
 constexpr std::size_t runs_until_recorded = 3;
 
@@ -177,7 +185,10 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
                      name, one.seconds.total(), one.gemm_before / 1e9, one.gemm_after / 1e9,
                      counting_runs(mode).size(), options.repeats));
   }
-  for (const model::MatmulSite& site : model.sites().all()) mode.flop += site.flop;
+  for (const model::MatmulSite& site : model.sites().all()) {
+    mode.flop += site.flop;
+    flop_of_stage(mode, site) += site.flop;
+  }
   mode.step_weight_bytes = step_weight_bytes(model.sites(), hooks);
   mode.peak_resident_gib = peak_resident_gib();
   mode.peak_device_gib = peak_device_gib(model.device());

@@ -72,7 +72,7 @@ class BenchTest(TemporaryFolderTest):
         for one in record["runs"]:
             self.assertLessEqual(max(one["gemm_before"], one["gemm_after"]), best)
             self.assertEqual(one["counts"], min(one["gemm_before"], one["gemm_after"]) >= 0.85 * best)
-        for share in (record["gemm_share"], record["step_weights"]["share"]):
+        for share in (record["gemm_share"], record["step_weights"]["share"], *record["stage_gemm_shares"].values()):
             self.assertTrue(0 < share < 1.5, share)
         self.assertGreater(record["peak_resident_gib"], 0.01)
 
