@@ -19,7 +19,11 @@ void* stream_of(const Tensor& tensor) {
   return c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()).native_handle();
 }
 
-int count(std::int64_t number) { return static_cast<int>(number); }
+// Kernels count in int, with room for a step beyond.
+int count(std::int64_t number) {
+  TORCH_CHECK(number <= std::int64_t{1} << 30, "device kernels: found ", number, " values at once, expected at most 2^30");
+  return static_cast<int>(number);
+}
 bool in_eights(std::int64_t number) { return number % 8 == 0; }
 bool in_bfloat16(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; }
 
@@ -56,6 +60,7 @@ class DeviceBackend : public Backend {
       weights.push_back(site->weight);
       if (site->bias.defined()) biases.push_back(site->bias);
     }
+    TORCH_INTERNAL_ASSERT(biases.empty() || biases.size() == sites.size());
     joined.weight = at::cat(weights);
     if (!biases.empty()) joined.bias = at::cat(biases);
     std::int64_t first = 0;
@@ -117,6 +122,7 @@ class DeviceBackend : public Backend {
     }
     const c10::DeviceGuard guard(x.device());
     const Tensor out = at::empty(x.sizes(), x.options());
+    count(x.numel());
     layers_.gelu({.in_bfloat16 = in_bfloat16(x),
                   .rows = count(x.numel() / columns),
                   .columns = count(columns),
@@ -137,6 +143,7 @@ class DeviceBackend : public Backend {
     for (int i = 0; i < 2; ++i) {
       const Tensor& heads = *operands[i];
       TORCH_INTERNAL_ASSERT(heads.stride(3) == 1);
+      count(heads.numel());
       turned[i] = at::empty(heads.sizes(), heads.options());
       calls[i] = {.in_bfloat16 = in_bfloat16(heads),
                   .samples = count(heads.size(0)),

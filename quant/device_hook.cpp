@@ -204,7 +204,10 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.compare_stored = site_.kind == model::SiteKind::attention;
   call.records = static_cast<int>(records);
   call.calls = static_cast<int>(calls);
-  call.values = static_cast<int>(result.numel() / records / calls);
+  const std::int64_t values = result.numel() / records / calls;
+  TORCH_CHECK(values <= std::int64_t{1} << 30, site_.path, ": found ", values,
+              " results at once, expected at most 2^30, as of a smaller batch");
+  call.values = static_cast<int>(values);
   call.columns = static_cast<int>(result.size(-1));
   call.format = formats_.output;
   call.overflowed = &slot.first->output_overflowed;
@@ -223,7 +226,7 @@ Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor&
   const std::int64_t calls = compared ? site_.calls : 1;
   const std::int64_t records = compared && context_.samples_apart ? result.size(0) / calls : 1;
   const Finish finish =
-      finish_of(result, compared, records, partial_count(static_cast<int>(result.numel() / records / calls)));
+      finish_of(result, compared, records, partial_count(result.numel() / records / calls));
   kernels_.finish({.sums = sums.const_data_ptr(),
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
                    .in_storage = storage_of(sums.scalar_type()),

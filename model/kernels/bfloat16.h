@@ -14,7 +14,7 @@ constexpr float float_of_bfloat16(std::uint16_t half) {
 
 // To the nearest, ties to even; NaN stays NaN.
 constexpr std::uint16_t bfloat16_of(float value) {
-#ifdef __CUDA_ARCH__  // one instruction there, with the same result
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // one instruction there, with the same result
   std::uint16_t half;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
   return half;

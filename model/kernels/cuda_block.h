@@ -3,10 +3,27 @@
 
 #include <cuda_runtime.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "model/kernels/device_block.h"
 
 namespace pi0::model {
 namespace {
+
+// Matrix units that multiply bfloat16 came with compute capability 8.0. Kernels that use them are compiled for older
+// GPUs too, without those instructions, and must not run there. Throws std::runtime_error that names the GPU.
+inline void require_matrix_units() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (major >= 8) return;
+  cudaDeviceProp properties{};
+  cudaGetDeviceProperties(&properties, device);
+  throw std::runtime_error("cuda:" + std::to_string(device) + ": found a " + properties.name + " of compute capability " +
+                           std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                           ", expected 8.0 or newer; --kernels reference runs on older ones");
+}
 
 // Kernels are constexpr functions, which may only call what the host could as well.
 template <int thread_count>
@@ -108,7 +125,7 @@ class CudaBlock {
 
   template <Halves halves = Halves::bfloat16, class Mine, class Operands>
   __host__ __device__ void multiply(Local<Mine>& mine, const Operands& operands) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     const TileProduct tile = operands(mine.value);
     if constexpr (halves == Halves::bfloat16) {
       asm volatile(

@@ -137,7 +137,7 @@ struct WeighShape {
 // The softmax of a block's rows; `lane_keys` at least of each lane. Leaves rounded weights, zero past the last key,
 // and what a row's products are to be multiplied by.
 template <class Shape, class Block>
-constexpr void soften_rows(Block& block, const AttentionCall& call, const GroupPlace& place, int first_row,
+constexpr void softmax_rows(Block& block, const AttentionCall& call, const GroupPlace& place, int first_row,
                            std::uint16_t* weights, float* factors) {
   constexpr int warp_rows = Shape::rows / Shape::warps, lane_keys = Shape::lane_keys;
   constexpr int at_once = lane_keys <= 20 && warp_rows % 2 == 0 ? 2 : 1;
@@ -263,7 +263,7 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
   };
   block.each([&](int thread) { mine[thread] = {}; });
   if constexpr (reads_ahead) read_values(0);
-  soften_rows<Shape>(block, call, place, first_row, weights, factors);
+  softmax_rows<Shape>(block, call, place, first_row, weights, factors);
   for (int begin = 0; begin < padded_keys; begin += unroll * keys_at_once) {
     if constexpr (!reads_ahead) read_values(begin);
     read_weights(begin);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "model/kernels/cuda_block.h"
 #include "model/kernels/device_attention.h"
@@ -84,7 +85,7 @@ __global__ void gelu_kernel(GeluCall call) {
 }
 
 void gelu_on_gpu(const GeluCall& call, void* stream) {
-  if (call.rows * call.columns == 0) return;
+  if (call.rows == 0 || call.columns == 0) return;
   const unsigned blocks = tiles_of(call.rows * (call.columns / 8), threads);
   if (call.in_bfloat16) {
     gelu_kernel<AsBfloat16><<<blocks, threads, 0, on(stream)>>>(call);
@@ -127,7 +128,7 @@ template <int down, int across, int lane_keys>
 void weigh_rows(const AttentionCall& call, int rows, int keys, unsigned groups, void* stream) {
   using Shape = WeighShape<CudaBlock<threads>, down, across, lane_keys>;
   constexpr int most_bytes = Shape::bytes(lane_keys * warp_size);
-  static_assert(most_bytes <= 200 << 10);  // a block can share 227 KiB, when asked for
+  static_assert(most_bytes <= 99 << 10);  // a block of any such GPU can share that much, when asked for
   cudaFuncSetAttribute(weigh_kernel<Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
   const dim3 grid(tiles_of(rows, Shape::rows), tiles_of(call.size, across * value_columns), groups);
   weigh_kernel<Shape><<<grid, threads, Shape::bytes(keys), on(stream)>>>(call);
@@ -139,6 +140,7 @@ void attend_on_gpu(const AttentionCall& call, void* stream) {
   const int keys = call.keys[0].tokens + call.keys[1].tokens;
   const auto groups = static_cast<unsigned>(call.samples * call.groups);
   if (rows == 0 || groups == 0) return;
+  require_matrix_units();
   // Many rows reuse what a warp has read; few are spread over more warps.
   constexpr int many = 1024;
   if (static_cast<int>(groups) * rows < many) {
@@ -181,6 +183,7 @@ void few_rows(const FewRowsCall& call, void* stream) {
 
 void multiply_few_rows_on_gpu(const FewRowsCall& call, void* stream) {
   if (call.rows == 0) return;
+  require_matrix_units();
   if (call.rows <= tile_columns) {
     few_rows<1>(call, stream);
   } else if (call.rows <= 2 * tile_columns) {

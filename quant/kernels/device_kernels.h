@@ -57,10 +57,10 @@ struct SumsCall {
 };
 
 // Parts that an observation's sums are cut into, each summed by itself, so that errors do not depend on who is first.
-constexpr int partial_count(int values) {
-  constexpr int values_per_part = 2048, most = 1024;
-  const int parts = (values + values_per_part - 1) / values_per_part;
-  return parts < 1 ? 1 : parts > most ? most : parts;
+constexpr int partial_count(std::int64_t values) {
+  constexpr std::int64_t values_per_part = 2048, most = 1024;
+  const std::int64_t parts = (values + values_per_part - 1) / values_per_part;
+  return static_cast<int>(parts < 1 ? 1 : parts > most ? most : parts);
 }
 
 // Hooked linears of a few rows x, one observation, in one go: x rounded, multiplied with weights that are rounded already.

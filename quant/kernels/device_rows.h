@@ -20,7 +20,7 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
   if constexpr (format == Format::float8_e5m2) {  // float16 without its last bits
     return (codes & 0xFFU) << 8 | (codes & 0xFF00U) << 16;
   } else {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
     std::uint32_t halves;
     asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<std::uint16_t>(codes)));
     return halves;
@@ -41,7 +41,7 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
 template <Format format>
 constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
   const float low = float_of_half(pair & 0xFFFFU), high = std::bit_cast<float>(pair & 0xFFFF0000U);
-#ifdef __CUDA_ARCH__  // two at once
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890  // two at once
   if constexpr (format == Format::float16) {
     std::uint32_t halves;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(high), "f"(low));

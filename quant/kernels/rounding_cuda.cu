@@ -89,6 +89,7 @@ void hooked_rows(const HookedRowsCall& call, void* stream) {
 
 void multiply_few_rows_on_gpu(const HookedRowsCall& call, void* stream) {
   if (call.rows == 0) return;
+  model::require_matrix_units();
   if (call.rows <= model::tile_columns) {
     hooked_rows<1, threads>(call, stream);
   } else if (call.rows > 2 * model::tile_columns) {

@@ -87,23 +87,41 @@ constexpr std::uint32_t code_of(float value) {
   return code | sign;
 }
 
+// Whether a GPU has the conversion to a format, and to eight bits in particular.
+#if !defined(__CUDA_ARCH__)
+template <Format format>
+constexpr bool has_conversion = false;
+#elif __CUDA_ARCH__ >= 890
+template <Format format>
+constexpr bool has_conversion = format != Format::float32;
+#elif __CUDA_ARCH__ >= 800
+template <Format format>
+constexpr bool has_conversion = format == Format::float16 || format == Format::bfloat16;
+#else
+template <Format format>
+constexpr bool has_conversion = format == Format::float16;
+#endif
+
 #ifdef __CUDA_ARCH__
-// The same by a GPU's own conversions, an instruction or two each. Those to eight bits saturate: a value that e5m2
+// round_one() by a GPU's own conversions, an instruction or two each. Those to eight bits saturate: a value that e5m2
 // takes to infinity is left to round_one().
 template <Format format>
 constexpr float converted(float value) {
   if constexpr (format == Format::bfloat16) {
+#if __CUDA_ARCH__ >= 800
     std::uint16_t half;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
     return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
+#endif
   }
-  std::uint16_t half;
+  std::uint16_t half = 0;
   if constexpr (format == Format::float16) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
   } else {
     if (format == Format::float8_e5m2 && !(bits_of(value) << 1 < bits_of(first_beyond(format)) << 1)) {
       return round_one<format>(value);
     }
+#if __CUDA_ARCH__ >= 890
     std::uint16_t codes;
     std::uint32_t halves;
     if constexpr (format == Format::float8_e4m3) {
@@ -114,6 +132,7 @@ constexpr float converted(float value) {
       asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(halves) : "h"(codes));
     }
     half = static_cast<std::uint16_t>(halves);
+#endif
   }
   float result;
   asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(half));
@@ -127,10 +146,9 @@ constexpr float rounded_to(float value) {
     return value;
   } else {
 #ifdef __CUDA_ARCH__
-    return converted<format>(value);
-#else
-    return round_one<format>(value);
+    if constexpr (has_conversion<format>) return converted<format>(value);
 #endif
+    return round_one<format>(value);
   }
 }
 
