@@ -3,8 +3,6 @@
 #include <array>
 #include <utility>
 
-#include "model/backend.h"
-
 namespace pi0::model {
 
 std::string_view name_of(SiteKind kind) {
@@ -46,13 +44,6 @@ std::vector<Tensor> MatmulHook::linears(std::span<MatmulHook* const> hooks, cons
   std::vector<Tensor> results;
   for (MatmulHook* hook : hooks) results.push_back(hook->linear(x));
   return results;
-}
-
-SiteList::SiteList(Execution execution) : execution_(std::move(execution)), backend_(make_backend(execution_)) {}
-
-MatmulSite& SiteList::add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out) {
-  const Component component = component_of(path);
-  return sites_.emplace_back(MatmulSite{std::move(path), component, kind, in, out, backend_.get()});
 }
 
 }  // namespace pi0::model
