@@ -3,6 +3,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <exception>
+
 #include "model/execution.h"
 
 namespace pi0::model {
@@ -27,7 +29,10 @@ class CudaRecorder : public Recorder {
       try {
         part();
       } catch (...) {
-        graph->capture_end();
+        try {
+          graph->capture_end();
+        } catch (const std::exception&) {  // of what was recorded only in part; the first failure is the one to tell
+        }
         throw;
       }
       graph->capture_end();

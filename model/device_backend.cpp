@@ -81,6 +81,7 @@ class DeviceBackend : public Backend {
   }
 
   Tensor gated_linears(const JoinedSites& joined, const Tensor& x) const override {
+    TORCH_INTERNAL_ASSERT(!joined.bias.defined());
     if (takes_few_rows(*joined.sites.front(), x)) return few_rows(joined, x, /*is_gated=*/true).front();
     return Backend::gated_linears(joined, x);
   }

@@ -4,6 +4,6 @@
 namespace pi0::model {
 
 std::shared_ptr<Recorder> device_recorder(at::Device) { return nullptr; }
-const DeviceLayers* cuda_layers() { return nullptr; }
+const DeviceLayers* cuda_layers(int) { return nullptr; }
 
 }  // namespace pi0::model

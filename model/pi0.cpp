@@ -80,12 +80,30 @@ class Stopwatch {
 
 bool is_pixels(const Tensor& image) { return image.defined() && image.scalar_type() == at::kByte; }
 
+// Sites whose calls stand for several of the reference's, until the scope ends.
+class JoinedCalls {
+ public:
+  JoinedCalls(const std::vector<const MatmulSite*>& sites, std::size_t calls) : sites_(sites) {
+    for (const MatmulSite* site : sites_) site->calls = static_cast<std::int64_t>(calls);
+  }
+  ~JoinedCalls() {
+    for (const MatmulSite* site : sites_) site->calls = 1;
+  }
+  JoinedCalls(const JoinedCalls&) = delete;
+  JoinedCalls& operator=(const JoinedCalls&) = delete;
+
+ private:
+  const std::vector<const MatmulSite*>& sites_;
+};
+
 Tensor as_input(const Tensor& image) { return is_pixels(image) ? image_to_input(image) : image; }
 
 }  // namespace
 
 Tensor image_to_input(const Tensor& pixels) {
-  return pixels.to(at::kFloat).permute({0, 3, 1, 2}) / 255.0 * 2.0 - 1.0;
+  // By a tensor: instead of dividing by a number, a GPU multiplies by its reciprocal, which is another last bit.
+  const Tensor most = at::full({}, 255.0, pixels.options().dtype(at::kFloat));
+  return pixels.to(at::kFloat).permute({0, 3, 1, 2}) / most * 2.0 - 1.0;
 }
 
 ModelInputs joined(std::span<const ModelInputs> samples) {
@@ -221,12 +239,8 @@ void Pi0::embed_images(Pass& pass, Trace* trace) const {
       std::ranges::none_of(vision_sites_, &MatmulSite::needs_each_call)) {
     std::vector<Tensor> images;
     for (const std::size_t camera : pass.cameras) images.push_back(as_input(pass.in.images[camera]));
-    const auto stand_for = [&](std::size_t calls) {
-      for (const MatmulSite* site : vision_sites_) site->calls = static_cast<std::int64_t>(calls);
-    };
-    stand_for(images.size());
+    const JoinedCalls joined(vision_sites_, images.size());
     pass.image_tokens = projector_(vision_(at::cat(images))).split(pass.noise.size(0));
-    stand_for(1);
   } else {
     for (const std::size_t camera : pass.cameras) {
       pass.image_tokens.push_back(projector_(vision_(as_input(pass.in.images[camera]))));
@@ -316,8 +330,11 @@ std::shared_ptr<const Pi0::Schedule> Pi0::schedule(std::int64_t num_steps, std::
     }
     return schedule_;
   }
+  schedule_ = nullptr;  // what hooks keep from now on is not of it
   for (const MatmulSite* site : modulation_sites_) {
-    if (site->is_observed()) site->hook->keep_observed();
+    if (!site->is_observed()) continue;
+    site->hook->keep_observed();
+    site->hook->repeat_observed(batch);  // for all samples but the one that is observed now
   }
   Schedule made{num_steps, sites_.hook_changes(), observed, {}};
   for (const float time : flow_times(num_steps)) {
@@ -395,16 +412,23 @@ Tensor Pi0::sample_recorded(Pass pass, const SampleOptions& options) const {
   recordings_.remove_if([&](const Recording& known) { return known.kind[0] != kind[0]; });
   const auto known = std::ranges::find(recordings_, kind, &Recording::kind);
   if (known == recordings_.end()) {
-    recordings_.push_front({kind});
-    if (recordings_.size() > most_recordings) recordings_.pop_back();
     move_to_device(pass);
     run(stages(pass, options), options.seconds);
+    recordings_.push_front({kind});
+    if (recordings_.size() > most_recordings) recordings_.pop_back();
     return pass.actions;
   }
   recordings_.splice(recordings_.begin(), recordings_, known);
   Recording& recording = recordings_.front();
   if (recording.stages.empty()) {
-    record(recording, pass);
+    try {
+      record(recording, pass);
+    } catch (const std::exception&) {  // a recording needs memory of its own, which a plain run may do without
+      recordings_.clear();
+      move_to_device(pass);
+      run(stages(pass, options), options.seconds);
+      return pass.actions;
+    }
   } else {
     const std::vector<Tensor*> to = inputs_of(recording.pass), from = inputs_of(pass);
     for (std::size_t i = 0; i < to.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
@@ -426,12 +450,20 @@ void Pi0::record(Recording& recording, const Pass& pass) const {
   for (Tensor* input : inputs_of(recording.pass)) *input = input->to(device_, /*non_blocking=*/false, /*copy=*/true);
   std::vector<std::int64_t> before;
   for (const MatmulSite& site : sites_.all()) before.push_back(site.flop);
-  recording.stages = sites_.execution().recorder->record(stages(recording.pass, {}));
-  recording.flop.clear();
-  for (const MatmulSite& site : sites_.all()) {
-    const std::int64_t known = before[recording.flop.size()];
-    recording.flop.push_back(std::exchange(site.flop, known) - known);
+  const auto take_flop = [&] {
+    recording.flop.clear();
+    for (const MatmulSite& site : sites_.all()) {
+      const std::int64_t known = before[recording.flop.size()];
+      recording.flop.push_back(std::exchange(site.flop, known) - known);
+    }
+  };
+  try {
+    recording.stages = sites_.execution().recorder->record(stages(recording.pass, {}));
+  } catch (...) {
+    take_flop();
+    throw;
   }
+  take_flop();
 }
 
 }  // namespace pi0::model

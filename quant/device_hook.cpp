@@ -68,12 +68,15 @@ std::vector<StatsBook::Gathered> DeviceErrors::collect() {
       site.overflow->note(record.output_overflowed != 0, "its output");
       if (record.errors.call_count() == 0) continue;
       gathered.push_back({static_cast<std::size_t>(sample), site.entry, record.errors});
-      if (sample == 0 && std::exchange(site.keeps, false)) site.kept = record.errors;
+      if (sample > 0 || !std::exchange(site.keeps, false)) continue;
+      site.kept = record.errors;
+      site.has_kept = true;
     }
   }
   for (Site& site : sites_) {
     const std::int64_t samples = std::exchange(site.repeated_samples, 0);
-    for (std::int64_t sample = 0; sample < samples; ++sample) {
+    const std::int64_t first = std::exchange(site.has_kept, false) ? 1 : 0;  // the first sample was observed itself
+    for (std::int64_t sample = first; sample < samples; ++sample) {
       gathered.push_back({static_cast<std::size_t>(sample), site.entry, site.kept});
     }
   }
@@ -224,6 +227,7 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
 Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor& result) {
   const bool compared = exact.defined();
   const std::int64_t calls = compared ? site_.calls : 1;
+  TORCH_INTERNAL_ASSERT(result.size(0) % calls == 0);
   const std::int64_t records = compared && context_.samples_apart ? result.size(0) / calls : 1;
   const Finish finish =
       finish_of(result, compared, records, partial_count(result.numel() / records / calls));

@@ -23,6 +23,7 @@
 # compiled (openpi under torch.compile). One that fails or takes too long does not stop the rest. The exit code is 0 if
 # all passed. Without a GPU it builds and says what could not run. It changes no setting of the GPU.
 set -uo pipefail
+export LC_ALL=C # numbers have points
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$root/tools/gpu_check.sh"; }
@@ -164,7 +165,7 @@ build() {
     export PKG_CONFIG_LIBDIR=$libraries/lib/x86_64-linux-gnu/pkgconfig:$libraries/share/pkgconfig
   fi
   local here
-  here=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 || true)
+  here=$(nvidia-smi -i "${device#cuda:}" --query-gpu=compute_cap --format=csv,noheader 2>/dev/null || true)
   export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-${here:-9.0}}
   cmake --preset release -B "$programs" -DTorch_DIR="$torch/share/cmake/Torch"
   cmake --build "$programs" -j "$(nproc)" --target pi0 pi0-server model_test quant_test -- -k 0
@@ -266,8 +267,8 @@ library_path=$unpacked/system/usr/lib/x86_64-linux-gnu:$torch/lib
 for folder in "$torch"/../nvidia/*/lib; do library_path+=:$folder; done
 library_path+=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
-tell GPU "$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null || echo none)"
-tell driver "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null || echo none)"
+tell GPU "$(nvidia-smi -i "${device#cuda:}" --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null || echo none)"
+tell driver "$(nvidia-smi -i "${device#cuda:}" --query-gpu=driver_version --format=csv,noheader 2>/dev/null || echo none)"
 tell nvcc "$(nvcc --version 2>/dev/null | sed -n 's/.*release [^V]*//p' | grep . || echo none)"
 tell PyTorch "${torch_version:-none}"
 tell CPU "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores"

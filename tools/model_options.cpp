@@ -61,7 +61,7 @@ model::Execution chosen_execution(const ModelOptions& options) {
     execution.gemm = &model::gemm_kernels(options.instructions ? *options.instructions
                                                                : model::fastest_instruction_set());
   } else {
-    execution.layers = model::cuda_layers();
+    execution.layers = model::cuda_layers(execution.device.index());
     execution.recorder = model::device_recorder(execution.device);
   }
   return execution;

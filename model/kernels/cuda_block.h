@@ -13,9 +13,8 @@ namespace {
 
 // Matrix units that multiply bfloat16 came with compute capability 8.0. Kernels that use them are compiled for older
 // GPUs too, without those instructions, and must not run there. Throws std::runtime_error that names the GPU.
-inline void require_matrix_units() {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
+inline void require_matrix_units(int device) {
+  int major = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (major >= 8) return;
   cudaDeviceProp properties{};
@@ -23,6 +22,12 @@ inline void require_matrix_units() {
   throw std::runtime_error("cuda:" + std::to_string(device) + ": found a " + properties.name + " of compute capability " +
                            std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                            ", expected 8.0 or newer; --kernels reference runs on older ones");
+}
+
+inline void require_matrix_units() {  // of the current device
+  int device = 0;
+  cudaGetDevice(&device);
+  require_matrix_units(device);
 }
 
 // Kernels are constexpr functions, which may only call what the host could as well.

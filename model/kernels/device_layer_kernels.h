@@ -99,7 +99,8 @@ struct DeviceLayers {
   void (*multiply_few_rows)(const FewRowsCall& call, void* stream);
 };
 
-// Those for NVIDIA GPUs, on the current device; null in a build without CUDA.
-const DeviceLayers* cuda_layers();
+// Those for NVIDIA GPUs, which run on the current device; null in a build without CUDA. Throws std::runtime_error that
+// names the GPU of that index where it is too old for them.
+const DeviceLayers* cuda_layers(int device);
 
 }  // namespace pi0::model

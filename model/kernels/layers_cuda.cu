@@ -198,6 +198,9 @@ constexpr DeviceLayers layers = {norm_on_gpu, rotate_on_gpu, gelu_on_gpu, attend
 
 }  // namespace
 
-const DeviceLayers* cuda_layers() { return &layers; }
+const DeviceLayers* cuda_layers(int device) {
+  require_matrix_units(device);
+  return &layers;
+}
 
 }  // namespace pi0::model

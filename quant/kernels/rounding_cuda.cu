@@ -62,7 +62,7 @@ void round_on_gpu(const RoundCall& call, void* stream) {
 
 void finish_on_gpu(const SumsCall& call, void* stream) {
   const int observations = call.result.records * call.result.calls;
-  if (observations * call.result.values == 0) return;
+  if (observations == 0 || call.result.values == 0) return;
   const dim3 grid(static_cast<unsigned>(partial_count(call.result.values)), static_cast<unsigned>(observations));
   with_constants(call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
     if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {

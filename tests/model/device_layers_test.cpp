@@ -20,7 +20,7 @@ struct Place {
 
 std::vector<Place> places() {
   std::vector<Place> all{{at::kCPU, model::make_device_backend(test::layers_in_turn)}};
-  if (test::fast_gpu()) all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers())});
+  if (test::fast_gpu()) all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
   return all;
 }
 

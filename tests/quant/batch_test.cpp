@@ -1,10 +1,13 @@
 // A batch of requests observed sample by sample: the same statistics as one request after the other.
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "quant/attach.h"
 #include "support/catch.h"
+#include "support/device_kernels.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
 
@@ -51,20 +54,25 @@ double apart(std::optional<double> found, std::optional<double> expected) {
   return found && expected ? std::abs(*found / *expected - 1) : 1;
 }
 
-void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
+void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats,
+             const quant::DeviceKernels* device = nullptr) {
   constexpr std::int64_t steps = 1;
   StatsBook together, alone;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  const auto attach = [&](StatsBook& book) {
+    return std::make_unique<quant::Attachment>(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
+                                               [](const std::string&) {}, device);
+  };
   std::vector<at::Tensor> singles;
   {
-    const auto attachment = quant::attach(pi0.sites(), request, &alone);
+    const auto attachment = attach(alone);
     for (std::int64_t i = 0; i < 3; ++i) {
       singles.push_back(
           pi0.sample_actions(sample(golden.inputs, i), golden.noise.narrow(0, i, 1), steps));
       alone.finish_request(StatsBook::Measured::yes);
     }
   }
-  const auto attachment = quant::attach(pi0.sites(), request, &together);
+  const auto attachment = attach(together);
   attachment->observe_samples_apart(true);
   const at::Tensor batch = pi0.sample_actions(golden.inputs, golden.noise, steps);
   together.finish_batch({true, true, true}, StatsBook::Measured::yes);
@@ -101,6 +109,10 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
   SECTION("reference") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16);
     compare(golden, *pi0, {Format::float8_e4m3, Format::float16});
+  }
+  SECTION("a device's hooks, one after the other") {
+    const auto pi0 = test::load_case(golden, Precision::bfloat16, test::like_gpu());
+    compare(golden, *pi0, {Format::float8_e4m3, Format::float16}, &test::kernels_in_turn);
   }
   SECTION("fast") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16,

@@ -277,6 +277,28 @@ TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten"
   CHECK(one.book.snapshot().sites[0].errors.call_count() == 2);
 }
 
+TEST_CASE("joined calls of a batch are each an observation of their own sample", "[quant][device]") {
+  OneLinear one(at::kBFloat16);
+  auto attachment = one.attach({Format::float8_e4m3, Format::float8_e4m3});
+  attachment.observe_samples_apart(true);
+  const at::Tensor x = at::randn({6, 70, 24}).to(at::kBFloat16);  // two calls of three samples each
+  one.site.calls = 2;
+  one.site.hook->linear(x);
+  one.site.calls = 1;
+  one.book.finish_batch({true, true, false}, StatsBook::Measured::yes);
+  const quant::ErrorStats joined = one.book.snapshot().sites[0].errors;
+
+  one.book.reset();
+  for (const std::int64_t sample : {0, 1}) {
+    for (const std::int64_t call : {0, 1}) one.site.hook->linear(x.narrow(0, 3 * call + sample, 1));
+    one.book.finish_request(StatsBook::Measured::yes);
+  }
+  const quant::ErrorStats apart_calls = one.book.snapshot().sites[0].errors;
+  CHECK(joined.call_count() == 4);
+  CHECK(apart(joined.rmse(), apart_calls.rmse()) <= 1e-12);
+  CHECK(apart(joined.mse_std(), apart_calls.mse_std()) <= 1e-9);
+}
+
 TEST_CASE("what overflows on a device is warned of when the request ends", "[quant][device]") {
   OneLinear one(at::kFloat);
   std::vector<std::string> warnings;

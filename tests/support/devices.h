@@ -19,7 +19,7 @@ inline std::optional<model::Execution> fast_gpu() {
   const at::Device device(at::kCUDA, 0);
   return model::Execution{.device = device,
                           .kernels = model::Kernels::fast,
-                          .layers = model::cuda_layers(),
+                          .layers = model::cuda_layers(0),
                           .recorder = model::device_recorder(device)};
 }
 
