@@ -1,5 +1,6 @@
-// What a model's layers are computed with. There is one implementation for each way to run: the reference's
-// operations, a CPU's fast kernels, a device's kernels. A model chooses one when it is made.
+// What a model's layers are computed with. There is one implementation for each way to run: the
+// reference's operations, a CPU's fast kernels, a device's kernels. A model chooses one when it is
+// made.
 //
 // Shape letters as in pi0.h; rows of results may lie apart in memory where that is said.
 #pragma once
@@ -54,17 +55,20 @@ class Backend {
   // GELU (tanh) of the first linear of x, times the second.
   virtual Tensor gated_linears(const JoinedSites& joined, const Tensor& x) const;
 
-  // Gemma's RMS norm: the weight [W] is stored less one. Or the adaptive one: scale less one, shift and gate of a
-  // modulation [B or 1, 3W].
-  virtual Normed rms_norm(const Residual& x, const Tensor& weight, const Tensor& modulation, double epsilon) const = 0;
+  // Gemma's RMS norm: the weight [W] is stored less one. Or the adaptive one: scale less one, shift
+  // and gate of a modulation [B or 1, 3W].
+  virtual Normed rms_norm(const Residual& x, const Tensor& weight, const Tensor& modulation,
+                          double epsilon) const = 0;
 
-  virtual Normed layer_norm(const Residual& x, const Tensor& weight, const Tensor& bias, double epsilon) const;
+  virtual Normed layer_norm(const Residual& x, const Tensor& weight, const Tensor& bias,
+                            double epsilon) const;
 
   // GELU (tanh) of x [..., W], times `factor` unless that is undefined. Their rows may lie apart.
   virtual Tensor gelu(const Tensor& x, const Tensor& factor) const = 0;
 
   // Rotary embedding of queries and keys [B, H, L, D] of any strides.
-  virtual std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key, const RotaryAngles& angles) const = 0;
+  virtual std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key,
+                                           const RotaryAngles& angles) const = 0;
 
   // softmax(QKᵀ)V, [B, H, L, D].
   virtual Tensor attention(const AttentionOperands& operands) const = 0;

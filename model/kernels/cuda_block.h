@@ -11,16 +11,18 @@
 namespace pi0::model {
 namespace {
 
-// Matrix units that multiply bfloat16 came with compute capability 8.0. Kernels that use them are compiled for older
-// GPUs too, without those instructions, and must not run there. Throws std::runtime_error that names the GPU.
+// Matrix units that multiply bfloat16 came with compute capability 8.0. Kernels that use them are
+// compiled for older GPUs too, without those instructions, and must not run there. Throws
+// std::runtime_error that names the GPU.
 inline void require_matrix_units(int device) {
   int major = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (major >= 8) return;
   cudaDeviceProp properties{};
   cudaGetDeviceProperties(&properties, device);
-  throw std::runtime_error("cuda:" + std::to_string(device) + ": found a " + properties.name + " of compute capability " +
-                           std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+  throw std::runtime_error("cuda:" + std::to_string(device) + ": found a " + properties.name +
+                           " of compute capability " + std::to_string(properties.major) + "." +
+                           std::to_string(properties.minor) +
                            ", expected 8.0 or newer; --kernels reference runs on older ones");
 }
 
@@ -137,13 +139,15 @@ class CudaBlock {
           "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(tile.sums[0]), "+f"(tile.sums[1]), "+f"(tile.sums[2]), "+f"(tile.sums[3])
-          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]), "r"(tile.b[1]));
+          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]),
+            "r"(tile.b[1]));
     } else {
       asm volatile(
           "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(tile.sums[0]), "+f"(tile.sums[1]), "+f"(tile.sums[2]), "+f"(tile.sums[3])
-          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]), "r"(tile.b[1]));
+          : "r"(tile.a[0]), "r"(tile.a[1]), "r"(tile.a[2]), "r"(tile.a[3]), "r"(tile.b[0]),
+            "r"(tile.b[1]));
     }
 #endif
   }

@@ -1,6 +1,7 @@
-// The kernels of a model's layers on a device, as a table that a device's own code fills in. Calls only enqueue:
-// results are there for whatever the same stream runs next. Tensors lie in the device's memory; strides and sizes
-// count elements. Rows and vectors begin at multiples of eight values, and their widths are such. No LibTorch.
+// The kernels of a model's layers on a device, as a table that a device's own code fills in. Calls
+// only enqueue: results are there for whatever the same stream runs next. Tensors lie in the
+// device's memory; strides and sizes count elements. Rows and vectors begin at multiples of eight
+// values, and their widths are such. No LibTorch.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ struct NormCall {
   const void* scale;   // [width]; of an RMS norm less one
   const void* shift;   // [width]; null: none
   const void* gate;    // [width]; null: one
-  std::int64_t sample_stride, gate_stride;  // of scale and shift, and of the gate; 0: the same for all samples
+  std::int64_t sample_stride,
+      gate_stride;  // of scale and shift, and of the gate; 0: the same for all samples
 };
 
 // Rotary embedding of heads.
@@ -44,9 +46,9 @@ struct GeluCall {
   bool in_bfloat16;
   int rows, columns;
   const void* x;
-  const void* factor;  // null: one
+  const void* factor;       // null: one
   std::int64_t row_stride;  // of both
-  void* out;  // [rows, columns]
+  void* out;                // [rows, columns]
 };
 
 // Vectors of bfloat16 by sample, head and token.
@@ -59,7 +61,8 @@ struct HeadRows {
 // softmax(QKᵀ)V of bfloat16 in two kernels: scores, then the rest.
 enum class ScoreRounding {
   each_step,  // of the products, their scaling, and the weights, as where each is an operation
-  weights     // of the weights alone, before they are divided by their sum, as where all is one operation
+  weights     // of the weights alone, before they are divided by their sum, as where all is one
+              // operation
 };
 struct AttentionCall {
   static constexpr int most_keys = 2048;
@@ -69,8 +72,9 @@ struct AttentionCall {
   HeadRows keys[2], values[2];  // a prefix's, of no tokens where there is none, and the tokens' own
   float scale;
   const float* mask;  // [samples, query tokens, keys], added to scores; null: none
-  float* scores;      // [samples, groups, heads of a group · query tokens, score_stride], written and read
-  int score_stride;   // at least the keys, and even
+  float*
+      scores;  // [samples, groups, heads of a group · query tokens, score_stride], written and read
+  int score_stride;    // at least the keys, and even
   std::uint16_t* out;  // [samples, query tokens, heads, size]
 };
 
@@ -87,7 +91,8 @@ struct FewRowsCall {
   const std::uint16_t* x;  // [rows, in]
   int part_count;
   Part parts[most_parts];
-  bool gated;  // the first part gets GELU of its own products times the second's, which has no result
+  bool gated;  // the first part gets GELU of its own products times the second's, which has no
+               // result
 };
 
 struct DeviceLayers {
@@ -99,8 +104,8 @@ struct DeviceLayers {
   void (*multiply_few_rows)(const FewRowsCall& call, void* stream);
 };
 
-// Those for NVIDIA GPUs, which run on the current device; null in a build without CUDA. Throws std::runtime_error that
-// names the GPU of that index where it is too old for them.
+// Those for NVIDIA GPUs, which run on the current device; null in a build without CUDA. Throws
+// std::runtime_error that names the GPU of that index where it is too old for them.
 const DeviceLayers* cuda_layers(int device);
 
 }  // namespace pi0::model

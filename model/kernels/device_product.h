@@ -1,6 +1,7 @@
-// Products of few rows with weights on matrix units, as device kernels (see device_block.h). Weights take the part of
-// a tile's 16 rows and x that of its 8 columns: reading weights is all that such a product costs, so every value
-// is read once, 16 bytes at a time, and the terms of a tile's sums are taken in the order that they lie in.
+// Products of few rows with weights on matrix units, as device kernels (see device_block.h).
+// Weights take the part of a tile's 16 rows and x that of its 8 columns: reading weights is all
+// that such a product costs, so every value is read once, 16 bytes at a time, and the terms of a
+// tile's sums are taken in the order that they lie in.
 #pragma once
 
 #include <type_traits>
@@ -13,7 +14,8 @@ namespace pi0::model {
 namespace {
 
 constexpr int tile_rows = 16, tile_columns = 8;
-constexpr int chunk_terms = 32;  // that a warp takes at once: eight for each of its four steps, in two tile products
+constexpr int chunk_terms =
+    32;  // that a warp takes at once: eight for each of its four steps, in two tile products
 
 constexpr int many_terms = 2048;  // from here on twice as many warps share them
 
@@ -34,15 +36,17 @@ constexpr Eight eight_terms(const std::uint16_t* vector, int first, int count) {
 template <int at_once, class Step>
 constexpr void over_terms(int count, const Step& step) {
   int first = 0;
-  for (; first + at_once <= count; first += at_once) step(first, std::integral_constant<Terms, Terms::whole>{});
+  for (; first + at_once <= count; first += at_once)
+    step(first, std::integral_constant<Terms, Terms::whole>{});
   if (first < count) step(first, std::integral_constant<Terms, Terms::rest>{});
 }
 
 // The half of a chunk's product, 0 or 1: the order of terms is the same on both sides.
-constexpr TileProduct half_product(float* sums, const Eight& upper, const Eight& lower, const Eight& column,
-                                   int half) {
+constexpr TileProduct half_product(float* sums, const Eight& upper, const Eight& lower,
+                                   const Eight& column, int half) {
   return {sums,
-          {upper.pairs[2 * half], lower.pairs[2 * half], upper.pairs[2 * half + 1], lower.pairs[2 * half + 1]},
+          {upper.pairs[2 * half], lower.pairs[2 * half], upper.pairs[2 * half + 1],
+           lower.pairs[2 * half + 1]},
           {column.pairs[2 * half], column.pairs[2 * half + 1]}};
 }
 
@@ -64,8 +68,9 @@ struct WarpSums {
   }
 };
 
-// The operands of a product: rows of weights and of x as they lie in memory. Other operands may hold the first weight
-// and x in another way, and convert both for its product once all reads are on their way.
+// The operands of a product: rows of weights and of x as they lie in memory. Other operands may
+// hold the first weight and x in another way, and convert both for its product once all reads are
+// on their way.
 struct PlainOperands {
   const std::uint16_t* weights[2];  // [out, in]
   int out;
@@ -88,8 +93,8 @@ struct PlainOperands {
   constexpr Eight converted_x(const Eight& eight) const { return eight; }
 };
 
-// 16 of the outputs of each of `parts` weights from `first_out` on, for tiles · 8 rows of x from `first_row` on. Warps
-// share the terms.
+// 16 of the outputs of each of `parts` weights from `first_out` on, for tiles · 8 rows of x from
+// `first_row` on. Warps share the terms.
 template <int parts, int tiles, class Block, class Operands>
 constexpr void multiply_tile(Block& block, const Operands& operands, int first_out, int first_row,
                              WarpSums<Block, tiles> (&result)[parts]) {
@@ -115,17 +120,20 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
 #pragma unroll
         for (int part = 0; part < parts; ++part) {
           own.upper[part][chunk] = operands.template weight<terms()>(part, first_out + row, term);
-          own.lower[part][chunk] = operands.template weight<terms()>(part, first_out + row + 8, term);
+          own.lower[part][chunk] =
+              operands.template weight<terms()>(part, first_out + row + 8, term);
         }
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {
-          own.x[chunk][tile] = operands.template x_row<terms()>(first_row + tile * tile_columns + row, term);
+          own.x[chunk][tile] =
+              operands.template x_row<terms()>(first_row + tile * tile_columns + row, term);
         }
       }
     });
     block.issue_reads([&](int thread, float zero) {
 #pragma unroll
-      for (int i = 0; i < parts * tiles * 4; ++i) mine[thread].sums[i / 4 / tiles][i / 4 % tiles][i % 4] += zero;
+      for (int i = 0; i < parts * tiles * 4; ++i)
+        mine[thread].sums[i / 4 / tiles][i / 4 % tiles][i % 4] += zero;
     });
 #pragma unroll
     for (int chunk = 0; chunk < unroll; ++chunk) {
@@ -137,19 +145,23 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
         }
         if constexpr (converts) {
 #pragma unroll
-          for (int tile = 0; tile < tiles; ++tile) own.converted[chunk][tile] = operands.converted_x(own.x[chunk][tile]);
+          for (int tile = 0; tile < tiles; ++tile)
+            own.converted[chunk][tile] = operands.converted_x(own.x[chunk][tile]);
         }
       });
 #pragma unroll
       for (int i = 0; i < tiles * 2; ++i) {
         const int tile = i / 2;
         block.template multiply<Operands::halves(0)>(mine, [=](Mine& own) {
-          const Eight& x = converts ? own.converted[converts ? chunk : 0][converts ? tile : 0] : own.x[chunk][tile];
-          return half_product(own.sums[0][tile], own.upper[0][chunk], own.lower[0][chunk], x, i % 2);
+          const Eight& x = converts ? own.converted[converts ? chunk : 0][converts ? tile : 0]
+                                    : own.x[chunk][tile];
+          return half_product(own.sums[0][tile], own.upper[0][chunk], own.lower[0][chunk], x,
+                              i % 2);
         });
         if constexpr (parts == 2) {
           block.template multiply<Operands::halves(1)>(mine, [=](Mine& own) {
-            return half_product(own.sums[1][tile], own.upper[1][chunk], own.lower[1][chunk], own.x[chunk][tile], i % 2);
+            return half_product(own.sums[1][tile], own.upper[1][chunk], own.lower[1][chunk],
+                                own.x[chunk][tile], i % 2);
           });
         }
       }
@@ -160,17 +172,19 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
 #pragma unroll
     for (int i = 0; i < parts * tiles * 4; ++i) {
       const int part = i / 4 / tiles, tile = i / 4 % tiles;
-      result[part].values[thread / warp_size][tile * tile_columns + tile_column(lane, i % 4)][tile_row(lane, i % 4)] =
-          mine[thread].sums[part][tile][i % 4];
+      result[part].values[thread / warp_size][tile * tile_columns + tile_column(lane, i % 4)]
+                         [tile_row(lane, i % 4)] = mine[thread].sums[part][tile][i % 4];
     }
   });
   block.barrier();
 }
 
-// The tiles of 16 outputs that all parts have together; of gated ones the second goes with the first.
+// The tiles of 16 outputs that all parts have together; of gated ones the second goes with the
+// first.
 constexpr int output_tiles(const FewRowsCall& call) {
   int tiles = 0;
-  for (int i = 0; i < (call.gated ? 1 : call.part_count); ++i) tiles += tiles_over(call.parts[i].out, tile_rows);
+  for (int i = 0; i < (call.gated ? 1 : call.part_count); ++i)
+    tiles += tiles_over(call.parts[i].out, tile_rows);
   return tiles;
 }
 
@@ -190,7 +204,8 @@ constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_t
   }
   constexpr int columns = WarpSums<Block, tiles>::columns;
   const int first_out = output_tile * tile_rows, first_row = row_tile * columns;
-  const PlainOperands operands{{part.weight, call.parts[1].weight}, part.out, call.x, call.rows, call.in};
+  const PlainOperands operands{
+      {part.weight, call.parts[1].weight}, part.out, call.x, call.rows, call.in};
   multiply_tile<parts, tiles>(block, operands, first_out, first_row, sums);
   block.each([&](int thread) {
     for (int i = thread; i < columns * tile_rows; i += Block::threads) {
@@ -200,7 +215,8 @@ constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_t
       float value = sums[0].total(column, row);
       if (part.bias != nullptr) value += float_of_bfloat16(part.bias[out]);
       if constexpr (parts == 2) {
-        value = gated<AsBfloat16>(AsBfloat16::rounded(value), AsBfloat16::rounded(sums[1].total(column, row)));
+        value = gated<AsBfloat16>(AsBfloat16::rounded(value),
+                                  AsBfloat16::rounded(sums[1].total(column, row)));
       }
       part.result[std::int64_t{x_row} * part.out + out] = bfloat16_of(value);
     }

@@ -1,6 +1,6 @@
-// What layers do to one value, written once for the CPU's loops and for CUDA's kernels, which call whatever is
-// constexpr: neither contracts a product and a sum, so both have the same bits but for those of e^x. Included by files
-// that are compiled for one instruction set each.
+// What layers do to one value, written once for the CPU's loops and for CUDA's kernels, which call
+// whatever is constexpr: neither contracts a product and a sum, so both have the same bits but for
+// those of e^x. Included by files that are compiled for one instruction set each.
 #pragma once
 
 #include <bit>
@@ -29,7 +29,7 @@ constexpr float exp_within(float x) {
 }
 
 constexpr float exp_negative(float x) {  // of at most 0; zero below -87
-#ifdef __CUDA_ARCH__  // an instruction there, within as much
+#ifdef __CUDA_ARCH__                     // an instruction there, within as much
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504F));
   return power;
@@ -48,8 +48,12 @@ constexpr float quotient(float a, float b) {  // b in 1 to 2: within two units i
 }
 
 struct AsFloat {
-  static constexpr float load(const void* values, std::int64_t i) { return static_cast<const float*>(values)[i]; }
-  static constexpr void store(void* values, std::int64_t i, float value) { static_cast<float*>(values)[i] = value; }
+  static constexpr float load(const void* values, std::int64_t i) {
+    return static_cast<const float*>(values)[i];
+  }
+  static constexpr void store(void* values, std::int64_t i, float value) {
+    static_cast<float*>(values)[i] = value;
+  }
   static constexpr float rounded(float value) { return value; }
 };
 

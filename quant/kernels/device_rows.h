@@ -1,5 +1,6 @@
-// A hooked linear of few rows as a device kernel (see model/kernels/device_block.h): codes are read as they are and
-// widened on their way to the matrix units, x is rounded there, and what becomes of the sums is done where they end.
+// A hooked linear of few rows as a device kernel (see model/kernels/device_block.h): codes are read
+// as they are and widened on their way to the matrix units, x is rounded there, and what becomes of
+// the sums is done where they end.
 #pragma once
 
 #include "model/kernels/device_product.h"
@@ -12,9 +13,12 @@ using model::Eight;
 using model::Halves;
 using model::Terms;
 
-constexpr float float_of_half(std::uint32_t bfloat16) { return std::bit_cast<float>(bfloat16 << 16); }
+constexpr float float_of_half(std::uint32_t bfloat16) {
+  return std::bit_cast<float>(bfloat16 << 16);
+}
 
-// Two codes of eight bits, in the low half of `codes`, as a pair of float16, which holds all their values.
+// Two codes of eight bits, in the low half of `codes`, as a pair of float16, which holds all their
+// values.
 template <Format format>
 constexpr std::uint32_t widened_pair(std::uint32_t codes) {
   if constexpr (format == Format::float8_e5m2) {  // float16 without its last bits
@@ -26,7 +30,8 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
     return halves;
 #else
     const auto widen = [](std::uint32_t code) {
-      // Moved to where float32 has its exponent and mantissa, a code is its value times a power of two.
+      // Moved to where float32 has its exponent and mantissa, a code is its value times a power of
+      // two.
       constexpr float power = std::bit_cast<float>(static_cast<std::uint32_t>(127 + 120) << 23);
       const std::uint32_t bits = (code & 0x80U) << 24 | (code & 0x7FU) << 20;
       const bool is_nan = (code & 0x7FU) == 0x7FU;
@@ -53,7 +58,8 @@ constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
     return widened_pair<format>(codes);
   }
 #endif
-  return code_of<Format::float16>(rounded_to<format>(low)) | code_of<Format::float16>(rounded_to<format>(high)) << 16;
+  return code_of<Format::float16>(rounded_to<format>(low)) |
+         code_of<Format::float16>(rounded_to<format>(high)) << 16;
 }
 
 // `input` is float32 where the rounded operands are the exact ones.
@@ -84,7 +90,8 @@ struct HookedOperands {
           static_cast<const void*>(static_cast<const std::uint8_t*>(part.weight) + first + term));
       return {{codes.fours[0], codes.fours[1], 0, 0}};
     } else {
-      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(part.weight) + first, term, in);
+      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(part.weight) + first, term,
+                                       in);
     }
   }
   template <Terms terms>
@@ -94,8 +101,10 @@ struct HookedOperands {
 
   constexpr Eight converted_weight(const Eight& codes) const {
     if constexpr (is_code8) {
-      return {{widened_pair<input>(codes.pairs[0] & 0xFFFFU), widened_pair<input>(codes.pairs[0] >> 16),
-               widened_pair<input>(codes.pairs[1] & 0xFFFFU), widened_pair<input>(codes.pairs[1] >> 16)}};
+      return {{widened_pair<input>(codes.pairs[0] & 0xFFFFU),
+               widened_pair<input>(codes.pairs[0] >> 16),
+               widened_pair<input>(codes.pairs[1] & 0xFFFFU),
+               widened_pair<input>(codes.pairs[1] >> 16)}};
     } else {
       return codes;
     }
@@ -108,7 +117,8 @@ struct HookedOperands {
     if (sees_overflow) {
       bool beyond = false;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) beyond |= is_beyond<input>(float_of_half(model::half_of(eight, i)));
+      for (int i = 0; i < 8; ++i)
+        beyond |= is_beyond<input>(float_of_half(model::half_of(eight, i)));
       if (beyond) *part.input_overflowed = 1;
     }
     return result;
@@ -118,20 +128,29 @@ struct HookedOperands {
 // A value rounded to a format that is known only now.
 constexpr float rounded_to(Format format, float value, bool& beyond) {
   switch (format) {
-    case Format::float16: beyond |= is_beyond<Format::float16>(value); return round_one<Format::float16>(value);
-    case Format::bfloat16: beyond |= is_beyond<Format::bfloat16>(value); return round_one<Format::bfloat16>(value);
-    case Format::float8_e4m3: beyond |= is_beyond<Format::float8_e4m3>(value); return round_one<Format::float8_e4m3>(value);
-    case Format::float8_e5m2: beyond |= is_beyond<Format::float8_e5m2>(value); return round_one<Format::float8_e5m2>(value);
-    case Format::float32: break;
+    case Format::float16:
+      beyond |= is_beyond<Format::float16>(value);
+      return round_one<Format::float16>(value);
+    case Format::bfloat16:
+      beyond |= is_beyond<Format::bfloat16>(value);
+      return round_one<Format::bfloat16>(value);
+    case Format::float8_e4m3:
+      beyond |= is_beyond<Format::float8_e4m3>(value);
+      return round_one<Format::float8_e4m3>(value);
+    case Format::float8_e5m2:
+      beyond |= is_beyond<Format::float8_e5m2>(value);
+      return round_one<Format::float8_e5m2>(value);
+    case Format::float32:
+      break;
   }
   return value;
 }
 
-// A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the second is of the exact
-// operands.
+// A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the
+// second is of the exact operands.
 template <Format input, int products, int tiles, class Block>
-constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile, int row_tile,
-                                model::WarpSums<Block, tiles> (&sums)[products]) {
+constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile,
+                                int row_tile, model::WarpSums<Block, tiles> (&sums)[products]) {
   HookedRowsCall::Part part = call.parts[0];
 #pragma unroll
   for (int i = 1; i < HookedRowsCall::most_parts; ++i) {
@@ -154,11 +173,14 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
       const int x_row = first_row + column, out = first_out + row;
       if (x_row >= call.rows || out >= part.out) continue;
       const float sum = sums[0].total(column, row);
-      const float value = rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
-      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out, value);
+      const float value =
+          rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
+      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out,
+                                                value);
       if (result.errors == nullptr) continue;
       const float exact = sums[products - 1].total(column, row);
-      compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact, value);
+      compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact,
+              value);
     }
     if (beyond) *result.overflowed = 1;
   });
@@ -171,19 +193,25 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
 // The tiles of 16 outputs that all parts have together.
 constexpr int output_tiles(const HookedRowsCall& call) {
   int tiles = 0;
-  for (int i = 0; i < call.part_count; ++i) tiles += model::tiles_over(call.parts[i].out, model::tile_rows);
+  for (int i = 0; i < call.part_count; ++i)
+    tiles += model::tiles_over(call.parts[i].out, model::tile_rows);
   return tiles;
 }
 
-// Calls `call` with the format that x is rounded to as a constant; float32 where that changes nothing of bfloat16.
+// Calls `call` with the format that x is rounded to as a constant; float32 where that changes
+// nothing of bfloat16.
 template <class Call>
 void with_input(Format input, const Call& call) {
   switch (input) {
-    case Format::float16: return call(FormatConstant<Format::float16>{});
-    case Format::float8_e4m3: return call(FormatConstant<Format::float8_e4m3>{});
-    case Format::float8_e5m2: return call(FormatConstant<Format::float8_e5m2>{});
+    case Format::float16:
+      return call(FormatConstant<Format::float16>{});
+    case Format::float8_e4m3:
+      return call(FormatConstant<Format::float8_e4m3>{});
+    case Format::float8_e5m2:
+      return call(FormatConstant<Format::float8_e5m2>{});
     case Format::bfloat16:
-    case Format::float32: break;
+    case Format::float32:
+      break;
   }
   call(FormatConstant<Format::float32>{});
 }

@@ -1,9 +1,10 @@
-// A device's kernels on the CPU, thread by thread, against the reference's operations; on a GPU where there is one.
-#include "model/backend.h"
+// A device's kernels on the CPU, thread by thread, against the reference's operations; on a GPU
+// where there is one.
+#include "support/device_layers.h"
 
 #include "model/attention.h"
+#include "model/backend.h"
 #include "support/catch.h"
-#include "support/device_layers.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 
@@ -20,7 +21,8 @@ struct Place {
 
 std::vector<Place> places() {
   std::vector<Place> all{{at::kCPU, model::make_device_backend(test::layers_in_turn)}};
-  if (test::fast_gpu()) all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
+  if (test::fast_gpu())
+    all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
   return all;
 }
 
@@ -29,15 +31,17 @@ const model::Backend& reference() {
   return *backend;
 }
 
-// Another order of sums sends a rounding the other way here and there: by a step of bfloat16 at most, and rarely.
+// Another order of sums sends a rounding the other way here and there: by a step of bfloat16 at
+// most, and rarely.
 void check_close(const Tensor& found, const Tensor& expected) {
   REQUIRE(found.sizes() == expected.sizes());
   REQUIRE(found.scalar_type() == expected.scalar_type());
   const bool rounded = expected.scalar_type() == at::kBFloat16;
-  const Tensor close = at::isclose(found.cpu().to(at::kDouble), expected.to(at::kDouble), rounded ? 1.0 / 128 : 1e-5,
-                                   rounded ? 1e-3 : 1e-5);
-  INFO(expected.scalar_type() << expected.sizes() << " largest difference "
-                              << (found.cpu().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>());
+  const Tensor close = at::isclose(found.cpu().to(at::kDouble), expected.to(at::kDouble),
+                                   rounded ? 1.0 / 128 : 1e-5, rounded ? 1e-3 : 1e-5);
+  INFO(expected.scalar_type()
+       << expected.sizes() << " largest difference "
+       << (found.cpu().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>());
   CHECK(close.all().item<bool>());
   CHECK(test::relative_rms(found.cpu(), expected) <= (rounded ? 1.5e-3 : 1e-6));
 }
@@ -47,16 +51,23 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       for (const std::int64_t width : {48, 1152, 2056}) {
-        const auto random = [&](at::IntArrayRef shape, at::ScalarType as) { return at::randn(shape).to(as); };
-        const Tensor x = random({2, 5, width}, dtype) + 3, update = random({2, 5, width}, dtype);
-        const Tensor modulation = random({2, 3 * width}, at::kFloat), weight = random({width}, at::kFloat);
-        const Tensor gate = modulation.unsqueeze(1).chunk(3, -1)[2];
-        const auto there = [&](const Tensor& tensor) { return tensor.defined() ? tensor.to(place.device) : tensor; };
-        const auto moved = [&](const model::Residual& in) {
-          return model::Residual{there(in.x), there(in.update),
-                                 in.gate.defined() ? there(modulation).unsqueeze(1).chunk(3, -1)[2] : in.gate};
+        const auto random = [&](at::IntArrayRef shape, at::ScalarType as) {
+          return at::randn(shape).to(as);
         };
-        for (const model::Residual& in : {model::Residual{x}, model::Residual{x, update}, model::Residual{x, update, gate}}) {
+        const Tensor x = random({2, 5, width}, dtype) + 3, update = random({2, 5, width}, dtype);
+        const Tensor modulation = random({2, 3 * width}, at::kFloat),
+                     weight = random({width}, at::kFloat);
+        const Tensor gate = modulation.unsqueeze(1).chunk(3, -1)[2];
+        const auto there = [&](const Tensor& tensor) {
+          return tensor.defined() ? tensor.to(place.device) : tensor;
+        };
+        const auto moved = [&](const model::Residual& in) {
+          return model::Residual{
+              there(in.x), there(in.update),
+              in.gate.defined() ? there(modulation).unsqueeze(1).chunk(3, -1)[2] : in.gate};
+        };
+        for (const model::Residual& in :
+             {model::Residual{x}, model::Residual{x, update}, model::Residual{x, update, gate}}) {
           const model::Normed plain = place.backend->rms_norm(moved(in), there(weight), {}, 1e-6);
           const model::Normed expected = reference().rms_norm(in, weight, {}, 1e-6);
           CHECK(at::equal(plain.sum.cpu(), expected.sum));
@@ -64,7 +75,8 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
           check_close(place.backend->rms_norm(moved(in), {}, there(modulation), 1e-6).x,
                       reference().rms_norm(in, {}, modulation, 1e-6).x);
           const Tensor scale = weight.to(dtype), bias = random({width}, dtype);
-          const model::Normed layer = place.backend->layer_norm(moved(in), there(scale), there(bias), 1e-6);
+          const model::Normed layer =
+              place.backend->layer_norm(moved(in), there(scale), there(bias), 1e-6);
           CHECK(at::equal(layer.sum.cpu(), expected.sum));
           check_close(layer.x, reference().layer_norm(in, scale, bias, 1e-6).x);
         }
@@ -72,14 +84,19 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
         const Tensor one = modulation.narrow(0, 0, 1);
         const model::Residual both{x, update, one.unsqueeze(1).chunk(3, -1)[2]};
         const Tensor one_there = there(one);
-        check_close(place.backend->rms_norm({there(x), there(update), one_there.unsqueeze(1).chunk(3, -1)[2]}, {}, one_there, 1e-6).x,
-                    reference().rms_norm(both, {}, one, 1e-6).x);
+        check_close(
+            place.backend
+                ->rms_norm({there(x), there(update), one_there.unsqueeze(1).chunk(3, -1)[2]}, {},
+                           one_there, 1e-6)
+                .x,
+            reference().rms_norm(both, {}, one, 1e-6).x);
       }
     }
   }
 }
 
-TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too", "[model][device][gpu]") {
+TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too",
+          "[model][device][gpu]") {
   at::manual_seed(2);
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -95,8 +112,9 @@ TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a t
         return all.narrow(2, first * 16, count * 16).view({2, 7, count, 16}).transpose(1, 2);
       };
       const Tensor joined_there = joined.to(place.device);
-      const auto found = place.backend->rotate(heads(joined_there, 0, 4), heads(joined_there, 4, 1),
-                                               {angles.cos.to(place.device), angles.sin.to(place.device)});
+      const auto found =
+          place.backend->rotate(heads(joined_there, 0, 4), heads(joined_there, 4, 1),
+                                {angles.cos.to(place.device), angles.sin.to(place.device)});
       const auto expected = reference().rotate(heads(joined, 0, 4), heads(joined, 4, 1), angles);
       CHECK(at::equal(found.first.cpu(), expected.first));
       CHECK(at::equal(found.second.cpu(), expected.second));
@@ -112,37 +130,48 @@ TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
   };
   using enum model::AttentionForm;
   for (const Place& place : places()) {
-    for (const Case& c : {Case{1, 8, 1, 15, 70, 16, eager}, Case{2, 4, 2, 5, 0, 72, eager}, Case{1, 8, 1, 40, 11, 256, eager},
-                          Case{2, 3, 3, 33, 0, 16, fused}, Case{1, 2, 2, 200, 0, 72, fused}}) {
+    for (const Case& c : {Case{1, 8, 1, 15, 70, 16, eager}, Case{2, 4, 2, 5, 0, 72, eager},
+                          Case{1, 8, 1, 40, 11, 256, eager}, Case{2, 3, 3, 33, 0, 16, fused},
+                          Case{1, 2, 2, 200, 0, 72, fused}}) {
       const std::int64_t keys = c.prefix + c.tokens;
-      const auto random = [&](std::int64_t heads, std::int64_t tokens) {  // as a projection's heads lie
-        return at::randn({c.samples, tokens, heads * c.size}).to(at::kBFloat16).view({c.samples, tokens, heads, c.size}).transpose(1, 2);
+      const auto random = [&](std::int64_t heads,
+                              std::int64_t tokens) {  // as a projection's heads lie
+        return at::randn({c.samples, tokens, heads * c.size})
+            .to(at::kBFloat16)
+            .view({c.samples, tokens, heads, c.size})
+            .transpose(1, 2);
       };
-      model::AttentionOperands in{.form = c.form,
-                                  .query = random(c.heads, c.tokens),
-                                  .prefix_key = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
-                                  .prefix_value = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
-                                  .key = random(c.groups, c.tokens),
-                                  .value = random(c.groups, c.tokens),
-                                  .mask = {},
-                                  .scale = 1 / std::sqrt(static_cast<double>(c.size))};
+      model::AttentionOperands in{
+          .form = c.form,
+          .query = random(c.heads, c.tokens),
+          .prefix_key = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
+          .prefix_value = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
+          .key = random(c.groups, c.tokens),
+          .value = random(c.groups, c.tokens),
+          .mask = {},
+          .scale = 1 / std::sqrt(static_cast<double>(c.size))};
       if (c.form == eager) {
-        in.mask = at::where(at::rand({c.samples, 1, c.tokens, keys}) < 0.2, -2.3819763e38, 0.0).to(at::kFloat);
+        in.mask = at::where(at::rand({c.samples, 1, c.tokens, keys}) < 0.2, -2.3819763e38, 0.0)
+                      .to(at::kFloat);
       }
       const Tensor expected = reference().attention(in);
-      for (Tensor* operand : {&in.query, &in.prefix_key, &in.prefix_value, &in.key, &in.value, &in.mask}) {
+      for (Tensor* operand :
+           {&in.query, &in.prefix_key, &in.prefix_value, &in.key, &in.value, &in.mask}) {
         if (operand->defined()) *operand = operand->to(place.device);
       }
       const Tensor found = place.backend->attention(in);
       INFO(place.device.str() << " heads of " << c.size << ", " << keys << " keys");
       REQUIRE(found.sizes() == expected.sizes());
       CHECK(test::relative_rms(found.cpu(), expected) <= 1.5e-3);
-      CHECK(at::isclose(found.cpu().to(at::kFloat), expected.to(at::kFloat), 1.0 / 64, 3e-3).all().item<bool>());
+      CHECK(at::isclose(found.cpu().to(at::kFloat), expected.to(at::kFloat), 1.0 / 64, 3e-3)
+                .all()
+                .item<bool>());
     }
   }
 }
 
-TEST_CASE("device products of few rows are linears, alone, joined and gated", "[model][device][gpu]") {
+TEST_CASE("device products of few rows are linears, alone, joined and gated",
+          "[model][device][gpu]") {
   at::manual_seed(4);
   for (const Place& place : places()) {
     for (const std::int64_t in : {48, 1024, 1096}) {
@@ -158,7 +187,8 @@ TEST_CASE("device products of few rows are linears, alone, joined and gated", "[
         INFO(place.device.str() << " " << in << " terms, " << rows << " rows");
         const Tensor x = at::randn({1, rows, in}).to(at::kBFloat16);
         std::vector<Tensor> expected;
-        for (const model::MatmulSite* site : joined_sites) expected.push_back(at::linear(x, site->weight.cpu(), site->bias.cpu()));
+        for (const model::MatmulSite* site : joined_sites)
+          expected.push_back(at::linear(x, site->weight.cpu(), site->bias.cpu()));
         for (model::MatmulSite* site : joined_sites) {
           site->weight = site->weight.to(place.device);
           site->bias = site->bias.to(place.device);
@@ -178,9 +208,11 @@ TEST_CASE("device products of few rows are linears, alone, joined and gated", "[
       }
       for (const std::int64_t rows : {15, 70}) {
         const Tensor x = at::randn({1, rows, in}).to(at::kBFloat16);
-        const Tensor expected = reference().gelu(at::linear(x, gate_and_up[0]->weight.cpu()), at::linear(x, gate_and_up[1]->weight.cpu()));
+        const Tensor expected = reference().gelu(at::linear(x, gate_and_up[0]->weight.cpu()),
+                                                 at::linear(x, gate_and_up[1]->weight.cpu()));
         for (model::MatmulSite* site : gate_and_up) site->weight = site->weight.to(place.device);
-        const Tensor found = place.backend->gated_linears(place.backend->join(gate_and_up), x.to(place.device));
+        const Tensor found =
+            place.backend->gated_linears(place.backend->join(gate_and_up), x.to(place.device));
         CHECK(test::relative_rms(found.cpu(), expected) <= 3e-3);
       }
     }
