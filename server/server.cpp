@@ -62,10 +62,13 @@ class Server::Impl {
   void run() {
     signals_.add(SIGINT);
     signals_.add(SIGTERM);
+    if (!is_ignored(SIGHUP)) signals_.add(SIGHUP);
     signals_.async_wait([this](const boost::system::error_code& error, int signal) {
       if (error) return;  // stop() came first
       spdlog::info("{}: no new requests; a second signal ends at once",
-                   signal == SIGINT ? "SIGINT" : "SIGTERM");
+                   signal == SIGINT    ? "SIGINT"
+                   : signal == SIGTERM ? "SIGTERM"
+                                       : "SIGHUP");
       watch_signal(signals_, [this] {
         spdlog::warn("a second signal: the request in hand gets no answer");
         run_safely(last_work_);
@@ -98,6 +101,12 @@ class Server::Impl {
   }
 
  private:
+  // As nohup makes it of SIGHUP, for a program that is to outlive its terminal.
+  static bool is_ignored(int signal) {
+    struct sigaction action {};
+    return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+  }
+
   static void run_safely(const std::function<void()>& work) {
     try {
       work();

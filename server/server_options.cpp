@@ -76,6 +76,10 @@ void add_record_options(CLI::App& app, RecorderOptions& record) {
           ->default_str(default_record_folder)
           ->option_text("[DIR]")
           ->group("Recording");
+  app.add_flag("--no-record")
+      ->description("Do not (default); openpi's other form of --record")
+      ->excludes(folder)
+      ->group(folder->get_group());
   app.add_option_function<double>(
          "--record-limit-gib",
          [&record](double limit) {
@@ -128,8 +132,9 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   app.add_option("policy", options.policy,
                  "policy:checkpoint or policy:default, as openpi has them")
       ->check(CLI::IsMember(policy_words));
-  app.add_option("--env", options.env, "Environment whose default checkpoint is served")
-      ->check(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}))
+  app.add_option("--env", options.env,
+                 "Environment whose default checkpoint is served; in capitals too, as openpi has them")
+      ->transform(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}, CLI::ignore_case))
       ->capture_default_str();
   tools::add_model_options(app, options.model);
   tools::add_quant_options(app, options.quant);
@@ -193,6 +198,7 @@ void settle(ProgramOptions& options, const CLI::App& app) {
     tls_context(options.server.tls_certificates, options.server.tls_key);
   }
   if (!options.api_key_file.empty()) options.server.api_key = read_api_key(options.api_key_file);
+  if (options.model.default_prompt == "None") options.model.default_prompt.reset();  // openpi's word for none
   if (app.count("--record") > 0 && options.record.folder.empty()) {
     throw CLI::ValidationError("--record", "the folder has no name");
   }

@@ -15,6 +15,7 @@
 #include "tools/bench_report.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/print.h"
 #include "tools/quant_session.h"
 
 namespace pi0::tools {
@@ -43,7 +44,7 @@ struct Hooks {
   bool measured;
 };
 
-void tell(const std::string& line) { fmt::print(stderr, "bench: {}\n", line); }
+void tell(const std::string& line) { print(stderr, "bench: {}\n", line); }
 
 void check_size(const CaseSize& size, const policy::PolicyConfig& policy) {
   const auto check = [&](const char* option, std::int64_t asked, std::int64_t most) {
@@ -231,14 +232,14 @@ std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& pla
 void print_settings(const Json& settings, const GemmGauge& gauge) {
   for (const auto& [key, value] : settings.items()) {
     if (!value.is_null()) {
-      fmt::print("{}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+      print("{}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
-  fmt::print("\nproduct of [968, 2048] and [2048, 16384], best rate seen\n");
+  print("\nproduct of [968, 2048] and [2048, 16384], best rate seen\n");
   for (const GemmGauge::Product& product : gauge.products()) {
-    fmt::print("{:<26} {:>20.1f} GFLOP/s\n", product.name, product.best / 1e9);
+    print("{:<26} {:>20.1f} GFLOP/s\n", product.name, product.best / 1e9);
   }
-  fmt::print("\n");
+  print("\n");
 }
 
 void run_bench(BenchOptions& options) {
@@ -267,7 +268,7 @@ void run_bench(BenchOptions& options) {
     records.push_back(bench_record(mode));
     columns.emplace_back(mode.name, records.back());
   }
-  fmt::print("{}", bench_table(columns));
+  print("{}", bench_table(columns));
   if (options.json.empty()) return;
   const Json content = options.all_modes ? bench_records(records) : records.front();
   protocol::write_whole(options.json, content.dump(1) + "\n");
@@ -279,7 +280,7 @@ void compare(const BenchOptions& options, const CLI::App& command) {
       throw CLI::ExcludesError("--compare", option->get_name());
     }
   }
-  fmt::print("{}", compare_benches(options.compare[0], options.compare[1]));
+  print("{}", compare_benches(options.compare[0], options.compare[1]));
 }
 
 }  // namespace

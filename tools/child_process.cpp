@@ -47,7 +47,10 @@ class ChildProcess::Impl {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // whose parent in the group has ended becomes our child
     const File file = open_log(log);
     const std::vector<std::string> arguments(command.begin() + 1, command.end());
-    const auto die_with_parent = [](auto&) { ::prctl(PR_SET_PDEATHSIG, SIGTERM); };
+    const auto die_with_parent = [](auto&) {
+      std::signal(SIGPIPE, SIG_DFL);  // which we ignore, and a child would inherit
+      ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    };
     try {
       child_ = bp::child(bp::exe = command.front(), bp::args = arguments, bp::start_dir = directory.string(),
                          (bp::std_out & bp::std_err) > file.get(), bp::std_in < bp::null, group_, io_,

@@ -15,6 +15,7 @@
 #include "tools/commands.h"
 #include "tools/picture.h"
 #include "tools/policy_client.h"
+#include "tools/print.h"
 
 namespace pi0::tools {
 namespace {
@@ -54,12 +55,12 @@ void print_chunk(const protocol::NdArray& actions) {
     throw std::runtime_error("the answer's actions are " + type_name(actions) +
                              ", expected a float64 array of two axes");
   }
-  fmt::print("actions: {}\n", type_name(actions));
+  print("actions: {}\n", type_name(actions));
   std::vector<double> row(static_cast<std::size_t>(actions.shape[1]));
   const std::size_t row_bytes = row.size() * sizeof(double);
   for (std::int64_t i = 0; i < actions.shape[0]; ++i) {
     std::memcpy(row.data(), actions.data.data() + static_cast<std::size_t>(i) * row_bytes, row_bytes);
-    fmt::print("{:4}: {:9.6f}\n", i, fmt::join(row, " "));
+    tools::print("{:4}: {:9.6f}\n", i, fmt::join(row, " "));
   }
 }
 
@@ -82,7 +83,7 @@ void run_client(const ClientOptions& options) {
   }
   print_chunk(std::get<protocol::NdArray>(*actions));
   std::sort(latencies_ms.begin(), latencies_ms.end());
-  fmt::print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2],
+  print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2],
              latencies_ms.size());
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }

@@ -30,6 +30,7 @@
 #include "tools/child_process.h"
 #include "tools/commands.h"
 #include "tools/health_check.h"
+#include "tools/print.h"
 #include "tools/simulator.h"
 #include "tools/sweep_results.h"
 
@@ -58,7 +59,7 @@ struct ClosedLoopOptions {
   std::vector<std::string> server_arguments;
 };
 
-void tell(const std::string& line) { fmt::print(stderr, "closed-loop: {}\n", line); }
+void tell(const std::string& line) { print(stderr, "closed-loop: {}\n", line); }
 
 // sim-evals as it is: no options for host, port or folder, its client connects to localhost:8000.
 void use_sim_evals(ClosedLoopOptions& options) {
@@ -232,13 +233,13 @@ class ClosedLoop {
     const auto figure = [](const Json& value, const char* format) {
       return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : std::string("-");
     };
-    fmt::print("{:13}{:13}{:>8}{:>13}{:>13}{:>15}{:>13}\n", "input", "output", "success", "vision", "language",
+    tools::print("{:13}{:13}{:>8}{:>13}{:>13}{:>15}{:>13}\n", "input", "output", "success", "vision", "language",
                "action_expert", "action_head");
     for (const Json& entry : entries) {
-      fmt::print("{:13}{:13}{:>8}", entry["input_fmt"].get<std::string>(), entry["output_fmt"].get<std::string>(),
+      tools::print("{:13}{:13}{:>8}", entry["input_fmt"].get<std::string>(), entry["output_fmt"].get<std::string>(),
                  figure(entry["success_rate"], "{:.2f}"));
       const Json& rmse = entry["component_rmse"];
-      fmt::print("{:>13}{:>13}{:>15}{:>13}\n", figure(rmse.value("vision", Json()), "{:.3e}"),
+      tools::print("{:>13}{:>13}{:>15}{:>13}\n", figure(rmse.value("vision", Json()), "{:.3e}"),
                  figure(rmse.value("language", Json()), "{:.3e}"), figure(rmse.value("action_expert", Json()), "{:.3e}"),
                  figure(rmse.value("action_head", Json()), "{:.3e}"));
     }

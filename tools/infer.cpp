@@ -12,6 +12,7 @@
 #include "protocol/openpi_messages.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/print.h"
 #include "tools/quant_session.h"
 #include "tools/tensor_inputs.h"
 
@@ -30,7 +31,7 @@ struct InferOptions {
   fs::path output;
 };
 
-void warn(const std::string& line) { fmt::print(stderr, "{}\n", line); }
+void warn(const std::string& line) { print(stderr, "{}\n", line); }
 
 // Runs `work` on the model with the hooks that were asked for, and writes their statistics.
 template <class Work>
@@ -41,7 +42,7 @@ auto with_hooks(const InferOptions& options, const quant::PlanRequest& plan, mod
                        report_meta(config, model.device(), options.model.precision, num_steps), warn);
   auto answer = session.count(work);
   session.write();
-  fmt::print("{}", session.table());
+  print("{}", session.table());
   return answer;
 }
 

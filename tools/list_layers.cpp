@@ -8,6 +8,7 @@
 
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/print.h"
 
 namespace pi0::tools {
 
@@ -23,11 +24,11 @@ void print_layers(const model::ModelConfig& config, bool as_json) {
                       {"out_features", site.out_features},
                       {"kind", name_of(site.kind)}});
     } else {
-      fmt::print("{:<14} {:<10} {:>7} {:>7}  {}\n", name_of(site.component), name_of(site.kind),
+      print("{:<14} {:<10} {:>7} {:>7}  {}\n", name_of(site.component), name_of(site.kind),
                  site.in_features, site.out_features, site.path);
     }
   }
-  if (as_json) fmt::print("{}\n", rows.dump(1));
+  if (as_json) print("{}\n", rows.dump(1));
 }
 
 void add_list_layers(CLI::App& app) {

@@ -15,6 +15,7 @@
 #include "protocol/files.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/print.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
 
@@ -100,7 +101,7 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
     protocol::write_whole(options.output / "architecture.json", model::architecture_json(config));
   }
   write_weights(options.output / "model.safetensors", config, options);
-  fmt::print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);
+  print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <cstdio>
 
+#include "tools/print.h"
+
 namespace pi0::tools {
 namespace {
 
@@ -37,7 +39,7 @@ void Progress::update(std::uint64_t done, std::uint64_t total) {
   const double left = done == 0 ? 0.0 : seconds * static_cast<double>(total - done) / static_cast<double>(done);
   const std::string time =
       finished ? fmt::format("{:.1f} s", seconds) : fmt::format("{:.0f} s left", left);
-  fmt::print(stderr, "{}{}: {}, {}{}", terminal_ ? "\r\x1b[K" : "", label_,
+  print(stderr, "{}{}: {}, {}{}", terminal_ ? "\r\x1b[K" : "", label_,
              amount(done, total, unit_), time, terminal_ && !finished ? "" : "\n");
   std::fflush(stderr);
 }

@@ -9,6 +9,7 @@
 
 #include "protocol/files.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/report_data.h"
 #include "tools/report_page.h"
 #include "tools/report_tables.h"
@@ -25,11 +26,11 @@ struct ReportOptions {
 void report(const ReportOptions& options) {
   if (!options.output.empty()) protocol::check_writable(options.output);
   const ReportData data = read_results(options.results);
-  fmt::print("{}", report_text(data));
+  print("{}", report_text(data));
   if (options.output.empty()) return;
   write_csv(data, options.output);
   protocol::write_whole(options.output, report_page(data, options.title));
-  fmt::print(stderr, "report: {}, and {} CSV files beside it\n", options.output.string(), data.tables.size());
+  print(stderr, "report: {}, and {} CSV files beside it\n", options.output.string(), data.tables.size());
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "tools/bench_clock.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/print.h"
 #include "tools/quant_session.h"
 #include "tools/sweep_model.h"
 #include "tools/sweep_results.h"
@@ -47,7 +48,7 @@ struct SweepOptions {
   bool resume = false;
 };
 
-void tell(const std::string& line) { fmt::print(stderr, "sweep: {}\n", line); }
+void tell(const std::string& line) { tools::print(stderr, "sweep: {}\n", line); }
 
 void read_shard(const std::string& text, SweepOptions& options) {
   const char* const end = text.data() + text.size();
@@ -189,9 +190,9 @@ class Sweep {
     constexpr std::size_t shown = 20;
     for (std::size_t i = 0; i < std::min(shown, ranking.size()); ++i) {
       const Json& entry = ranking[i];
-      fmt::print("{:4} {:.3e} {}\n", i + 1, rmse_of(entry), entry.value("layer", entry["component"].get<std::string>()));
+      tools::print("{:4} {:.3e} {}\n", i + 1, rmse_of(entry), entry.value("layer", entry["component"].get<std::string>()));
     }
-    if (ranking.size() > shown) fmt::print("     and {} less sensitive ones\n", ranking.size() - shown);
+    if (ranking.size() > shown) tools::print("     and {} less sensitive ones\n", ranking.size() - shown);
   }
 
   // As many of the least sensitive layers as keep the action RMSE within the budget, found by halving

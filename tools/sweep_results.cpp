@@ -8,6 +8,7 @@
 #include "model/json_fields.h"
 #include "protocol/files.h"
 #include "tools/csv.h"
+#include "tools/print.h"
 
 namespace pi0::tools {
 
@@ -65,7 +66,7 @@ std::string table_of(const std::vector<Json>& entries) {
 void write_summary(const fs::path& folder, const std::vector<Json>& entries) {
   protocol::write_whole(folder / "summary.csv", table_of(entries));
   protocol::write_whole(folder / "summary.json", text_of(entries));
-  fmt::print(stderr, "sweep: {} settings in {}\n", entries.size(), (folder / "summary.json").string());
+  print(stderr, "sweep: {} settings in {}\n", entries.size(), (folder / "summary.json").string());
 }
 
 }  // namespace pi0::tools

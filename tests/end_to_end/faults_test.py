@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import resource
 import signal
@@ -53,6 +54,29 @@ class FaultsTest(TemporaryFolderTest):
                 change("size=1m")
                 self.assertEqual(server.stop(), 0)
             self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 2)
+
+    def test_a_gone_reader_of_the_log_or_of_everything_ends_nothing(self):
+        for number, around in enumerate(("{} 2>&1 | head -n 1", "{} >&- 2>&-")):
+            self.stats.unlink(missing_ok=True)
+            log = self.folder / f"log{number}"
+            arguments = [PROGRAMS / "pi0-server", *MODEL, *E4M3, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1",
+                         "--stats-output", self.stats, "--log-file", log]  # fmt: skip
+            pid = self.folder / "pid"
+            command = f"(echo $BASHPID > {pid}; exec {' '.join(map(str, arguments))})"
+            with subprocess.Popen(["bash", "-c", around.format(command)], stdout=subprocess.DEVNULL) as shell:
+                wait_until(lambda: log.exists() and "serving on 127.0.0.1:" in log.read_text(), "the server")
+                port = int(log.read_text().split("serving on 127.0.0.1:")[1].split()[0])
+                WebsocketClientPolicy("127.0.0.1", port).infer(REQUEST)
+                os.kill(int(pid.read_text()), signal.SIGHUP)
+                shell.wait(timeout=60)
+            self.assertIn("SIGHUP: no new requests", log.read_text())
+            self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
+
+    def test_under_nohup_the_terminals_end_is_ignored(self):
+        with serve(*MODEL, "--num-steps", 1, ignore=signal.SIGHUP) as server:
+            server.process.send_signal(signal.SIGHUP)
+            self.client(server).infer(REQUEST)
+            self.assertEqual(server.stop(), 0)
 
     def test_statistics_whose_folder_is_gone_at_the_end_are_still_printed(self):
         process = subprocess.Popen(

@@ -97,12 +97,21 @@ class PoliciesTest(StatisticsTest, TemporaryFolderTest):
             for word in (str(home), f"gs://openpi-assets/checkpoints/{name}", "convert_jax_model_to_pytorch.py"):
                 self.assertIn(word, missing.stderr)
             make_checkpoint(folder, home / "openpi-assets/checkpoints" / name)
-            for arguments in (["--env", env], ["policy:default", f"--env={env}", "--default_prompt", "wave"]):
+            for arguments in (
+                ["--env", env],
+                ["--env", env.upper(), "--no-record", "--default-prompt", "None", "policy:default"],
+                ["policy:default", f"--env={env}", "--default_prompt", "wave"],
+            ):
                 found = run("pi0-server", *arguments, "--dry-run", environment=environment)
                 self.assertEqual(found.returncode, 0, found.stderr)
                 self.assertIn(policy_case(folder)["config"], found.stderr)
         found = run("pi0-server", "--dry-run", environment=environment)
         self.assertIn("policy pi0_aloha_sim", found.stderr)
+        found = run("pi0-server", "--env", "DROIDS", "--dry-run", environment=environment)
+        self.assertEqual(found.returncode, 2)
+        self.assertIn("DROIDS", found.stderr)
+        found = run("pi0-server", "--env", "DROID", "--record", "--no-record", "--dry-run", environment=environment)
+        self.assertEqual(found.returncode, 2)
 
     def test_bucket_address(self):
         address = "gs://openpi-assets/checkpoints/pi05_droid"

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -131,12 +132,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(*arguments):
+def serve(*arguments, ignore=None):
+    """A server; it starts with the signal `ignore` ignored."""
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "server.log"
         process = subprocess.Popen(
             [PROGRAMS / "pi0-server", "--host", "127.0.0.1", "--port", "0", "--log-file", log, *map(str, arguments)],
             stderr=subprocess.DEVNULL,
+            preexec_fn=ignore and (lambda: signal.signal(ignore, signal.SIG_IGN)),
         )
         try:
             deadline = time.monotonic() + 120
