@@ -1,25 +1,17 @@
 // A model's layers with a device's kernels. What those do not take, sizes that are no multiple of
 // eight or keys beyond their most, runs as the reference's operations do.
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 
 #include "model/attention.h"
 #include "model/backend.h"
+#include "model/device_stream.h"
 #include "model/kernels/device_layer_kernels.h"
 #include "model/linear.h"
 
 namespace pi0::model {
 namespace {
-
-// The stream that LibTorch enqueues to; null on the CPU.
-void* stream_of(const Tensor& tensor) {
-  if (tensor.is_cpu()) return nullptr;
-  return c10::impl::VirtualGuardImpl(tensor.device().type())
-      .getStream(tensor.device())
-      .native_handle();
-}
 
 // Kernels count in int, with room for a step beyond.
 int count(std::int64_t number) {
@@ -144,7 +136,7 @@ class DeviceBackend : public Backend {
                   .factor = data_of(factor),
                   .row_stride = stride,
                   .out = out.mutable_data_ptr()},
-                 stream_of(x));
+                 current_stream(x.device()));
     return out;
   }
 
@@ -173,7 +165,7 @@ class DeviceBackend : public Backend {
                   .sin = data_of(sin),
                   .out = turned[i].mutable_data_ptr()};
     }
-    layers_.rotate(calls, 2, stream_of(query));
+    layers_.rotate(calls, 2, current_stream(query.device()));
     return {turned[0], turned[1]};
   }
 
@@ -210,7 +202,7 @@ class DeviceBackend : public Backend {
                     .scores = scores.mutable_data_ptr<float>(),
                     .score_stride = count(score_stride),
                     .out = static_cast<std::uint16_t*>(out.mutable_data_ptr())},
-                   stream_of(in.query));
+                   current_stream(in.query.device()));
     return out.transpose(1, 2);
   }
 
@@ -246,7 +238,7 @@ class DeviceBackend : public Backend {
       results.push_back(at::empty(shape, x.options()));
       part.result = static_cast<std::uint16_t*>(results.back().mutable_data_ptr());
     }
-    layers_.multiply_few_rows(call, stream_of(x));
+    layers_.multiply_few_rows(call, current_stream(x.device()));
     return results;
   }
 
@@ -274,7 +266,7 @@ class DeviceBackend : public Backend {
       call.gate_in_bfloat16 = in_bfloat16(in.gate);
       call.gate_stride = in.gate.size(0) > 1 ? in.gate.stride(0) : 0;
     }
-    layers_.norm(call, stream_of(x));
+    layers_.norm(call, current_stream(x.device()));
     return result;
   }
 

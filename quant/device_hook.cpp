@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "model/device_stream.h"
 #include "quant/device_rounding.h"
 
 namespace pi0::quant {
@@ -180,7 +181,7 @@ std::vector<Tensor> DeviceHook::few_rows(std::span<DeviceHook* const> hooks, con
     part.result = finishes.back().call;
     part.input_overflowed = &errors_.slot(hook->record_, 1).first->input_overflowed;
   }
-  kernels_.multiply_few_rows(call, current_stream(x.device()));
+  kernels_.multiply_few_rows(call, model::current_stream(x.device()));
   return results;
 }
 
@@ -235,7 +236,7 @@ Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor&
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
                    .in_storage = storage_of(sums.scalar_type()),
                    .result = finish.call},
-                  current_stream(sums.device()));
+                  model::current_stream(sums.device()));
   return result;
 }
 

@@ -1,7 +1,8 @@
 #include "quant/device_rounding.h"
 
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "model/device_stream.h"
 
 namespace pi0::quant {
 
@@ -14,11 +15,6 @@ Storage storage_of(at::ScalarType dtype) {
     case at::kFloat8_e5m2: return Storage::code8;
     default: TORCH_CHECK(false, "device kernels: found ", dtype, ", expected a format's dtype");
   }
-}
-
-void* current_stream(at::Device device) {
-  if (device.is_cpu()) return nullptr;
-  return c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
 }
 
 at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
@@ -36,7 +32,7 @@ at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& value
                  .overflowed = {}};
   TORCH_INTERNAL_ASSERT(overflowed.size() <= RoundCall::most_flags);
   for (std::uint32_t* flag : overflowed) call.overflowed[call.flag_count++] = flag;
-  kernels.round(call, current_stream(in.device()));
+  kernels.round(call, model::current_stream(in.device()));
   return out;
 }
 

@@ -32,6 +32,14 @@ inline void require_matrix_units() {  // of the current device
   require_matrix_units(device);
 }
 
+// After a kernel was launched. Throws std::runtime_error where that failed.
+inline void check_launch(const char* what) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) {
+    throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+  }
+}
+
 // Kernels are constexpr functions, which may only call what the host could as well.
 template <int thread_count>
 class CudaBlock {

@@ -17,13 +17,6 @@ namespace {
 
 constexpr int threads = 256;  // of most blocks
 
-void check_launch(const char* what) {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
-  }
-}
-
 cudaStream_t on(void* stream) { return static_cast<cudaStream_t>(stream); }
 
 unsigned tiles_of(int count, int tile) { return static_cast<unsigned>(tiles_over(count, tile)); }

@@ -13,10 +13,6 @@ using model::Eight;
 using model::Halves;
 using model::Terms;
 
-constexpr float float_of_half(std::uint32_t bfloat16) {
-  return std::bit_cast<float>(bfloat16 << 16);
-}
-
 // Two codes of eight bits, in the low half of `codes`, as a pair of float16, which holds all their
 // values.
 template <Format format>
@@ -45,7 +41,8 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
 // A pair of bfloat16 rounded to a format of at most 16 bits, as a pair of float16.
 template <Format format>
 constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
-  const float low = float_of_half(pair & 0xFFFFU), high = std::bit_cast<float>(pair & 0xFFFF0000U);
+  const float low = model::float_of_bfloat16(static_cast<std::uint16_t>(pair)),
+              high = std::bit_cast<float>(pair & 0xFFFF0000U);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890  // two at once
   if constexpr (format == Format::float16) {
     std::uint32_t halves;
@@ -118,7 +115,7 @@ struct HookedOperands {
       bool beyond = false;
 #pragma unroll
       for (int i = 0; i < 8; ++i)
-        beyond |= is_beyond<input>(float_of_half(model::half_of(eight, i)));
+        beyond |= is_beyond<input>(model::float_of_bfloat16(model::half_of(eight, i)));
       if (beyond) *part.input_overflowed = 1;
     }
     return result;

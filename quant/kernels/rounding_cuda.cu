@@ -40,13 +40,6 @@ __global__ void __launch_bounds__(block_threads, 512 / block_threads) hooked_row
   hooked_rows_tile<input, products, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
 }
 
-void check_launch(const char* what) {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
-  }
-}
-
 void round_on_gpu(const RoundCall& call, void* stream) {
   if (call.count == 0) return;
   constexpr std::int64_t most_blocks = 8192;
@@ -57,7 +50,7 @@ void round_on_gpu(const RoundCall& call, void* stream) {
                                     : round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;
     kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
   });
-  check_launch("rounding");
+  model::check_launch("rounding");
 }
 
 void finish_on_gpu(const SumsCall& call, void* stream) {
@@ -72,7 +65,7 @@ void finish_on_gpu(const SumsCall& call, void* stream) {
       kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
     }
   });
-  check_launch("rounding of results");
+  model::check_launch("rounding of results");
 }
 
 template <int tiles, int block_threads>
@@ -99,7 +92,7 @@ void multiply_few_rows_on_gpu(const HookedRowsCall& call, void* stream) {
   } else {
     hooked_rows<2, 2 * threads>(call, stream);
   }
-  check_launch("product of few rows");
+  model::check_launch("product of few rows");
 }
 
 constexpr DeviceKernels kernels = {round_on_gpu, finish_on_gpu, multiply_few_rows_on_gpu};
