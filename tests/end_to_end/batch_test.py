@@ -8,11 +8,11 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
+from support import POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
-ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--seed", 5]
+ARGUMENTS = ["--config", NAME, "--checkpoint-dir", FOLDER, "--seed", 5, *one_instruction_set()]
 E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
 PROMPTS = ["wave", "put the banana in the bin", "stop", "wave again", "pick up the cup", "open the drawer"]
 
@@ -54,7 +54,7 @@ def batch_sizes(answers):
     return sorted(collections.Counter(answer["policy_timing"]["infer_ms"] for answer in answers).values())
 
 
-class BatchTest(TemporaryFolderTest):
+class BatchTest(StatisticsTest, TemporaryFolderTest):
     def setUp(self):
         super().setUp()
         self.stats = self.folder / "stats.json"
@@ -103,10 +103,9 @@ class BatchTest(TemporaryFolderTest):
             self.assertEqual(found["meta"][key], requests)
             self.assertEqual(expected["meta"][key], requests)
         for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
-            for key in ("layer", "n_calls", "nonfinite"):
-                self.assertEqual(mine[key], theirs[key])
-            if theirs["rmse"]:
-                self.assertLess(abs(mine["rmse"] / theirs["rmse"] - 1), 0.05, mine["layer"])
+            self.assertEqual(mine["nonfinite"], theirs["nonfinite"])
+        self.compare_layers(found, expected)  # a batch may sum in another order, as another CPU does
+        self.compare_components(found, expected)
 
     def test_skipped_inputs_and_refusals(self):
         requests = different_requests()

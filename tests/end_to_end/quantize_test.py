@@ -10,7 +10,10 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import GOLDENS, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, read, read_tensor, relative_rms, run, serve
+from support import (
+    GOLDENS, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, read_tensor, relative_rms,
+    run, serve, wait_until,
+)  # fmt: skip
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -147,7 +150,7 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             output = self.folder / "actions.safetensors"
             done = run(
                 "pi0", "infer", "--checkpoint-dir", folder, "--inputs", folder / "inputs.safetensors",
-                "--output", output, "--precision", "float32", *arguments,
+                "--output", output, "--precision", "float32", *one_instruction_set(), *arguments,
             )  # fmt: skip
             self.assertEqual(done.returncode, 0, done.stderr)
             return read_tensor(output, "actions")

@@ -13,10 +13,10 @@ from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import InvalidStatus
 
-from support import POLICIES, TemporaryFolderTest, golden_request, installed, run, serve
+from support import POLICIES, TemporaryFolderTest, golden_request, installed, one_instruction_set, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
-MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1]
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, *one_instruction_set()]
 REQUEST = golden_request(POLICIES / NAME)
 
 

@@ -11,11 +11,11 @@ import sys
 import tempfile
 import unittest
 
-from support import POLICIES, PROGRAMS, free_port, installed, run, wait_until, without_times
+from support import POLICIES, PROGRAMS, free_port, installed, one_instruction_set, run, wait_until, without_times
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent.parent.parent / "tools/slurm"
 NAME = "pi05_droid_jointpos_polaris"
-MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, *one_instruction_set()]
 
 # RealMemory and CPUs need not be there: the node takes jobs whatever the machine has.
 CONFIGURATION = """

@@ -110,6 +110,13 @@ def make_checkpoint(folder, place):
     return place
 
 
+def one_instruction_set():
+    """Options for runs whose bits are compared: the one measured fastest may be another at every start."""
+    sets = re.search(r"--instructions ENUM:value in \{(.*?)\}", run("pi0", "infer", "--help").stdout).group(1)
+    best = max(sets.split(","), key=lambda entry: int(entry.split("->")[1]))
+    return ["--instructions", best.split("->")[0]]
+
+
 def without_times(entries):
     """A sweep's summary as it is on every run."""
     return [{key: value for key, value in entry.items() if key != "inference_time_s"} for entry in entries]
@@ -154,23 +161,48 @@ def serve(*arguments, ignore=None):
             process.wait()
 
 
-class StatisticsTest:
-    """What two runs of one quantized request may differ by on two CPUs."""
+def resolution(row):
+    """Errors of a layer closer together than this are single values that underflowed; they come and go with the CPU."""
+    return 2**-24 * row["rmse"] / row["rel_rmse"] if row["rel_rmse"] else 0
 
-    def compare_statistics(self, found, expected):
-        self.assertEqual(found["meta"]["requests"], 1)
+
+def apart(found, expected, least):
+    """Relative difference; up to `least` it counts as none."""
+    if found == expected or abs(found - expected) <= least:
+        return 0
+    return abs(found - expected) / expected if expected else np.inf
+
+
+class StatisticsTest:
+    """What two runs of one quantized request may differ by on two CPUs; tests/quant/quant_hook_test.cpp says why."""
+
+    def compare_layers(self, found, expected):
         self.assertEqual([row["layer"] for row in found["layers"]], [row["layer"] for row in expected["layers"]])
-        far = 0
+        far = {}
         for mine, theirs in zip(found["layers"], expected["layers"], strict=True):
             for key in ("component", "in_features", "out_features", "n_calls"):
                 self.assertEqual(mine[key], theirs[key])
-            if theirs["rmse"] is not None:
-                difference = abs(mine["rmse"] / theirs["rmse"] - 1)
-                self.assertLess(difference, 0.25, mine["layer"])
-                far += difference > 0.04
-        self.assertLessEqual(far, len(found["layers"]) * 0.05)
+            if theirs["rmse"] is None:
+                self.assertIsNone(mine["rmse"], mine["layer"])
+                continue
+            difference = apart(mine["rmse"], theirs["rmse"], resolution(mine))
+            self.assertLessEqual(difference, 0.25, mine["layer"])
+            if difference > 0.04:
+                far[mine["layer"]] = difference
+        self.assertLessEqual(len(far), len(found["layers"]) * 0.1, far)
+
+    def compare_components(self, found, expected):
+        self.assertEqual(len(found["components"]), len(expected["components"]))
         for mine, theirs in zip(found["components"], expected["components"], strict=True):
-            self.assertLess(abs(mine["mean_rmse"] / theirs["mean_rmse"] - 1), 0.02)
+            self.assertEqual(mine["component"], theirs["component"])
+            rows = [row for row in found["layers"] if row["component"] == mine["component"] and row["rmse"] is not None]
+            least = np.mean([resolution(row) for row in rows])
+            self.assertLessEqual(apart(mine["mean_rmse"], theirs["mean_rmse"], least), 0.02, mine["component"])
+
+    def compare_statistics(self, found, expected):
+        self.assertEqual(found["meta"]["requests"], 1)
+        self.compare_layers(found, expected)
+        self.compare_components(found, expected)
 
 
 class TemporaryFolderTest(unittest.TestCase):

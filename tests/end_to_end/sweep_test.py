@@ -18,6 +18,7 @@ from support import (
     StatisticsTest,
     TemporaryFolderTest,
     golden_request,
+    one_instruction_set,
     read,
     read_tensor,
     run,
@@ -27,7 +28,7 @@ from support import (
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
-MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER]
+MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, *one_instruction_set()]
 FORMATS = ["float32", "float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
 
 
@@ -73,17 +74,26 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
                    "--output", self.output, "--kernels", "reference", "--quantize-attention", "none")  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         exact = read_tensor(goldens / "expected_bfloat16.safetensors", "actions")
+
+        def golden_error(pair):
+            rounded = read_tensor(goldens / "quant_bfloat16" / "actions.safetensors", pair)
+            return np.sqrt(np.mean((exact - rounded) ** 2))
+
         for entry in self.summary():
             pair = f"{entry['input_fmt']}__{entry['output_fmt']}"
-            rounded = read_tensor(goldens / "quant_bfloat16" / "actions.safetensors", pair)
-            error = np.sqrt(np.mean((exact - rounded) ** 2))
-            # Rounding near a tie falls the other way on another CPU, which moves actions by as much.
-            self.assertLessEqual(abs(entry["action_rmse"] - error), 0.5 * error, pair)
+            error = golden_error(pair)
+            if pair == "float32__float32":
+                # Changes bfloat16's results only where its linears sum in another order than float32's, on some CPUs.
+                # float16 changes sums by little as well; what either does to actions are roundings that turn.
+                self.assertEqual(error, 0)
+                self.assertLessEqual(entry["action_rmse"], 1.5 * golden_error("float16__float16"))
+            else:
+                # Rounding near a tie falls the other way on another CPU, which moves actions by as much.
+                self.assertLessEqual(abs(entry["action_rmse"] - error), 0.5 * error, pair)
+            found = json.loads((self.output / pair / "stats.json").read_text())
             expected = json.loads((goldens / "quant_bfloat16" / f"{pair}.json").read_text())
-            found = {row["component"]: row["mean_rmse"] for row in expected["components"]}
-            self.assertEqual(list(entry["components"]), list(found))
-            for component, rmse in found.items():
-                self.assertLessEqual(abs(entry["components"][component] - rmse), 0.02 * rmse, (pair, component))
+            self.compare_components(found, expected)
+            self.assertEqual(entry["components"], {row["component"]: row["mean_rmse"] for row in found["components"]})
             self.assertIsNone(entry["action_rmse_robot"])
             self.assertEqual((len(entry["action_rmse_by_step"]), len(entry["action_rmse_by_dimension"])), exact.shape[1:])
 
