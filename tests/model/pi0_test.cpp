@@ -96,7 +96,8 @@ constexpr double recorded_bound = 6e-3;
 TEST_CASE("requests of one kind are recorded once, and each is answered for itself", "[model][record]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
     const auto repeater = std::make_shared<Repeater>();
-    compare_recorded(name, Precision::float32, test::like_gpu(repeater), 1e-6);
+    // Joined linears may sum in another order.
+    compare_recorded(name, Precision::float32, test::like_gpu(repeater), 1e-5);
     CHECK(repeater->recorded == 2);  // three steps and two
   }
 }

