@@ -8,7 +8,7 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, relative_rms, run, serve
+from support import PATIENCE_S, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -45,7 +45,7 @@ def ask_together(server, requests):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=120)
+        thread.join(timeout=PATIENCE_S)
     return outcomes
 
 

@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import unittest
 
-from support import POLICIES, PROGRAMS, TemporaryFolderTest
+from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1]
@@ -37,7 +36,7 @@ class ClosedLoopTest(TemporaryFolderTest):
     def run_pairs(self, *arguments, behaviour="succeed", simulator=None):
         (self.folder / "behaviour").write_text(behaviour)
         command = self.command(*arguments, simulator=simulator)
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     def root(self):
         (root,) = self.output.iterdir()
@@ -82,7 +81,7 @@ class ClosedLoopTest(TemporaryFolderTest):
 
     def test_what_becomes_of_a_simulator_is_recorded_and_the_next_scene_runs(self):
         scenes = ["fail", "abort", "hang", "say-nothing", "succeed"]
-        done = self.run_pairs(*PAIR, "--scenes", ",".join(scenes), "--eval-timeout", 5,
+        done = self.run_pairs(*PAIR, "--scenes", ",".join(scenes), "--eval-timeout", 20,
                               "--success-regex", r"scene 1: (\d+)/(\d+)",
                               simulator=f"exec {SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} {{scene}}")  # fmt: skip
         self.assertEqual(done.returncode, 1)
@@ -94,7 +93,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             {
                 "fail": "exit code 1",
                 "abort": "signal 6 (Aborted)",
-                "hang": "timeout after 5 s",
+                "hang": "timeout after 20 s",
                 "say-nothing": None,
                 "succeed": None,
             },
@@ -127,11 +126,9 @@ class ClosedLoopTest(TemporaryFolderTest):
             (self.folder / "behaviour").write_text("wait")
             arguments = [*PAIR, "--scenes", 1, *(["--resume"] if self.output.exists() else [])]
             process = subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True)
-            deadline = time.monotonic() + 60
-            while not list(self.output.glob("*/*/videos/scene1/episode_0.mp4")) and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_until(lambda: list(self.output.glob("*/*/videos/scene1/episode_0.mp4")), "an episode")
             process.send_signal(stop)
-            errors = process.communicate(timeout=60)[1]
+            errors = process.communicate(timeout=PATIENCE_S)[1]
             self.assertEqual(process.returncode, 1)
             self.assertIn("--resume goes on", errors)
             (entry,) = self.summary()
@@ -173,7 +170,7 @@ class ClosedLoopTest(TemporaryFolderTest):
         uv.chmod(0o755)
         command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--sim-evals-dir", checkout, "--scenes", 2,
                    "--output-dir", self.output]  # fmt: skip
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False,
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
                               env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         (entry,) = self.summary()
@@ -186,7 +183,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("", 8000))
             other.listen()
-            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("port 8000", done.stderr)
 
@@ -206,7 +203,7 @@ class ClosedLoopTest(TemporaryFolderTest):
                 command += ["--eval-command", "true"]
             if "--output" in arguments:
                 del command[-4:-2]
-            done = subprocess.run([*map(str, [*command, *arguments])], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([*map(str, [*command, *arguments])], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             self.assertIn(done.returncode, (1, 2), arguments)
             for word in words:
                 self.assertIn(word, done.stderr)

@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import unittest
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import ConnectionClosed
 
-from support import PROGRAMS, POLICIES, TemporaryFolderTest, free_port, golden_request, run, serve, small_disk, wait_until
+from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, free_port, golden_request, run, serve, small_disk, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
@@ -33,10 +32,6 @@ class FaultsTest(TemporaryFolderTest):
 
     def client(self, server):
         return WebsocketClientPolicy("127.0.0.1", server.port)
-
-    def metrics(self, server):
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
-            return answer.read().decode()
 
     def test_a_disk_full_of_statistics_stops_no_request_and_keeps_the_earlier_file(self):
         with small_disk(self.disk, 100_000) as change:
@@ -68,7 +63,7 @@ class FaultsTest(TemporaryFolderTest):
                 port = int(log.read_text().split("serving on 127.0.0.1:")[1].split()[0])
                 WebsocketClientPolicy("127.0.0.1", port).infer(REQUEST)
                 os.kill(int(pid.read_text()), signal.SIGHUP)
-                shell.wait(timeout=60)
+                shell.wait(timeout=PATIENCE_S)
             self.assertIn("SIGHUP: no new requests", log.read_text())
             self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
 
@@ -91,7 +86,7 @@ class FaultsTest(TemporaryFolderTest):
         WebsocketClientPolicy("127.0.0.1", port).infer(REQUEST)
         self.disk.rmdir()
         process.terminate()
-        table, errors = process.communicate(timeout=60)
+        table, errors = process.communicate(timeout=PATIENCE_S)
         self.assertEqual(process.returncode, 1)
         self.assertIn(str(self.stats), errors)
         self.assertIn("action_expert", table)
@@ -101,7 +96,7 @@ class FaultsTest(TemporaryFolderTest):
             clients = [self.client(server) for _ in range(2)]
             for client in clients:
                 client._ws.send(client._packer.pack(REQUEST))
-            wait_until(lambda: "pi0_queue_length 1\n" in self.metrics(server), "one request in hand, one waiting")
+            server.wait_for_request_in_hand()
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "a second signal ends at once" in server.log_text(), "the first signal")
             self.assertIsNone(server.process.poll())
@@ -118,7 +113,7 @@ class FaultsTest(TemporaryFolderTest):
                 with self.assertRaises(ConnectionClosed) as closed:
                     client._ws.recv()
                 self.assertEqual(closed.exception.rcvd.code, 1001)
-            self.assertEqual(server.process.wait(timeout=60), 0)
+            self.assertEqual(server.process.wait(timeout=PATIENCE_S), 0)
         self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
 
     def test_a_taken_port_is_named(self):

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import unittest
 
-from support import TemporaryFolderTest
+from support import PATIENCE_S, TemporaryFolderTest
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent.parent / "tools/gpu_check.sh"
 PASSES = "echo 'All tests passed (7 assertions in 1 test case)'"
@@ -53,7 +53,7 @@ class GpuCheckTest(TemporaryFolderTest):
         }
         folders = ["--work", self.folder / "work", "--output", self.folder / "output"]
         command = ["bash", SCRIPT, "--programs", self.folder / "programs", *folders, *map(str, options)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
         self.assertEqual(done.stderr, "")
         results = json.loads((self.folder / "output/results.json").read_text())
         return done.returncode, done.stdout, results, {step["name"]: step for step in results["steps"]}
@@ -61,8 +61,8 @@ class GpuCheckTest(TemporaryFolderTest):
     def test_one_that_fails_or_hangs_does_not_stop_the_rest(self):
         self.write("programs/tests/model_test", "echo 'test cases: 1 | 1 failed'; exit 42")
         # What it leaves behind holds its output open.
-        self.write("programs/tests/quant_test", "echo begun; sleep 60 & setsid sleep 5 & wait")
-        code, printed, results, steps = self.check("--limit", "quant_test=1")
+        self.write("programs/tests/quant_test", "echo begun; sleep 300 & setsid sleep 8 & wait")
+        code, printed, results, steps = self.check("--limit", "quant_test=4")
         self.assertEqual(code, 1)
         self.assertEqual(
             {name: step["status"] for name, step in steps.items()},
@@ -72,7 +72,7 @@ class GpuCheckTest(TemporaryFolderTest):
         self.assertIn("exit code 42", steps["model_test"]["found"])
         self.assertIn("1 failed", steps["model_test"]["found"])
         self.assertEqual(steps["quant_test"]["last_lines"], ["begun"])
-        self.assertLess(steps["quant_test"]["seconds"], 30)  # not the 60 that it would sleep
+        self.assertLess(steps["quant_test"]["seconds"], 150)  # not the 300 that it would sleep
         self.assertIn("no C compiler", steps["compiled"]["found"])
         self.assertEqual(results["machine"]["GPU"], "A card, 1 MiB")
         self.assertEqual(results["bench"]["keep"]["unquantized"]["seconds"]["median"], 0.5)
@@ -88,8 +88,8 @@ class GpuCheckTest(TemporaryFolderTest):
         self.assertEqual(len(list((self.folder / "output").iterdir())), 3)
 
     def test_later_steps_have_what_the_deadline_leaves(self):
-        self.write("programs/tests/model_test", "sleep 60")
-        code, _, results, steps = self.check("--deadline", 6)  # of which it needs a part before the first step
+        self.write("programs/tests/model_test", "sleep 300")
+        code, _, results, steps = self.check("--deadline", 20)  # of which it needs a part before the first step
         self.assertEqual(code, 1)
         self.assertEqual(steps["model_test"]["status"], "timed out")
         self.assertEqual({steps[name]["status"] for name in ("quant_test", "bench_keep", "compiled")}, {"not run"})
@@ -118,9 +118,9 @@ class GpuCheckTest(TemporaryFolderTest):
 
     def test_bad_usage(self):
         for options in (["--deadline"], ["--deadline", "soon"], ["--limit", "tests=5"], ["--only", "tests"]):
-            done = subprocess.run(["bash", SCRIPT, *options], capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(["bash", SCRIPT, *options], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             self.assertEqual((done.returncode, done.stdout), (2, ""), options)
-        done = subprocess.run(["bash", SCRIPT, "--help"], capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(["bash", SCRIPT, "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         self.assertEqual(done.returncode, 0)
         self.assertIn("--deadline SECONDS", done.stdout)
 

@@ -5,17 +5,16 @@ import os
 import pathlib
 import signal
 import subprocess
-import threading
-import time
 import unittest
 import urllib.error
 import urllib.request
 
 import numpy as np
+from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support import POLICIES, TemporaryFolderTest, free_port, golden_request, installed, serve, wait_until
+from support import PATIENCE_S, POLICIES, TemporaryFolderTest, free_port, golden_request, installed, serve, wait_until
 
 CONFIGURATION = pathlib.Path(__file__).resolve().parent.parent.parent / "tools/haproxy/haproxy.cfg"
 NAME = "pi05_droid_jointpos_polaris"
@@ -48,7 +47,7 @@ class HaproxyTest(TemporaryFolderTest):
         for number, server in enumerate(servers, 1):
             environment[f"PI0_SERVER_{number}"] = f"127.0.0.1:{server.port}"
         command = [self.haproxy, "-f", CONFIGURATION]
-        check = subprocess.run([*command, "-c"], env=environment, capture_output=True, text=True, timeout=60)
+        check = subprocess.run([*command, "-c"], env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         self.assertEqual(check.returncode, 0, check.stderr)
         self.assertNotIn("WARNING", check.stderr)
         with self.log.open("w") as log:
@@ -60,7 +59,7 @@ class HaproxyTest(TemporaryFolderTest):
 
     def health(self, port):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S) as reply:
                 return reply.status
         except urllib.error.HTTPError as error:
             return error.code
@@ -100,16 +99,13 @@ class HaproxyTest(TemporaryFolderTest):
 
     def test_a_server_that_is_stopped_answers_the_request_in_hand(self):
         servers, port = self.start("--num-steps", 1000)
-        client, answers = connect(port), []
+        client = connect(port)
         (busy,) = [server for server in servers if opened(server)]
-        thread = threading.Thread(target=lambda: answers.append(client.infer(REQUEST)))
-        thread.start()
-        time.sleep(0.5)
+        busy.put_in_hand(client, REQUEST)
         busy.process.terminate()
         wait_until(lambda: " is DOWN" in self.log.read_text(), "the checks notice")
-        thread.join(timeout=60)
-        self.assertEqual(answers[0]["actions"].shape, (15, 8))
-        self.assertEqual(busy.process.wait(timeout=60), 0)
+        self.assertEqual(msgpack_numpy.unpackb(client._ws.recv())["actions"].shape, (15, 8))
+        self.assertEqual(busy.process.wait(timeout=PATIENCE_S), 0)
 
 
 if __name__ == "__main__":

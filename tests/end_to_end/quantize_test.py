@@ -4,14 +4,13 @@ import http.client
 import json
 import signal
 import threading
-import time
 import unittest
 
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from support import (
-    GOLDENS, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, read_tensor, relative_rms,
+    GOLDENS, PATIENCE_S, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, read_tensor, relative_rms,
     run, serve, wait_until,
 )  # fmt: skip
 
@@ -22,7 +21,7 @@ E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
 
 
 def fetch(port, method, path):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.request(method, path)
     reply = connection.getresponse()
     return reply.status, reply.read()
@@ -59,9 +58,7 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             self.assertEqual((status, json.loads(body)["meta"]["requests"]), (200, 2))
             self.assertFalse(self.stats.exists())
             server.process.send_signal(signal.SIGUSR1)
-            deadline = time.monotonic() + 30
-            while not self.stats.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(self.stats.exists, "statistics")
             self.assertEqual(self.report()["meta"]["requests"], 2)
 
             self.assertEqual(fetch(server.port, "POST", "/stats/reset")[0], 200)
@@ -102,10 +99,10 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             threads = [threading.Thread(target=ask, args=(one,)) for one in waiting]
             for thread in threads:
                 thread.start()
-                time.sleep(0.2)
+            server.wait_for_request_in_hand()
             self.assertEqual(server.stop(), 0)
             for thread in threads:
-                thread.join(timeout=60)
+                thread.join(timeout=PATIENCE_S)
         answered = sum(isinstance(outcome, dict) for outcome in outcomes)
         self.assertEqual(answered, 1)
         report = self.report()
@@ -118,9 +115,7 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             for _ in range(5):
                 client.infer(golden_request(FOLDER))
-            deadline = time.monotonic() + 30
-            while not self.stats.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(self.stats.exists, "statistics")
             server.stop(signal.SIGKILL)
         self.assertIn("layers", self.report())
 

@@ -9,7 +9,7 @@ import unittest
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import POLICIES, TemporaryFolderTest, golden_request, read, run, serve
+from support import POLICIES, TemporaryFolderTest, golden_request, read, run, serve, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -24,13 +24,6 @@ def client_of(server):
 
 def request_without_noise():
     return read(FOLDER / "request.msgpack")
-
-
-def soon(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 class RecordTest(TemporaryFolderTest):
@@ -142,11 +135,11 @@ class RecordTest(TemporaryFolderTest):
         with serve(*MODEL, "--record", self.records) as server:
             client = client_of(server)
             client.infer(request_without_noise())
-            self.assertTrue(soon(self.file(0, "response").exists))
+            wait_until(self.file(0, "response").exists, "a recording")
             shutil.rmtree(self.records)
             for _ in range(3):
                 self.assertEqual(client.infer(request_without_noise())["actions"].shape, (15, 8))
-            self.assertTrue(soon(lambda: "was not recorded" in server.log_text()))
+            wait_until(lambda: "was not recorded" in server.log_text(), "a warning")
             self.assertEqual(server.log_text().count("[warning]"), 1, server.log_text())
             self.assertFalse(self.records.exists())
 
@@ -168,7 +161,7 @@ class RecordTest(TemporaryFolderTest):
             codes = []
             end = threading.Thread(target=lambda: codes.append(server.stop()))
             end.start()
-            self.assertTrue(soon(lambda: "all connections are closed" in server.log_text()))
+            wait_until(lambda: "all connections are closed" in server.log_text(), "the end")
             time.sleep(0.2)
             self.assertIsNone(server.process.poll())
             request = pipe.read_bytes()

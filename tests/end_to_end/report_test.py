@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, installed, run, small_disk
+from support import GOLDENS, PATIENCE_S, POLICIES, TemporaryFolderTest, installed, run, small_disk
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
@@ -175,7 +175,7 @@ class ReportTest(TemporaryFolderTest):
                 command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
                            f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
                            f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", probed.as_uri()]  # fmt: skip
-                done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+                done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
                 self.assertNotIn("CONSOLE", done.stderr)  # where script errors go
                 root = re.search(r"<html[^>]*>", done.stdout).group()
                 self.assertIn(f'data-theme="{"light" if scheme else "dark"}"', root)

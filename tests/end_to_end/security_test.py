@@ -13,7 +13,7 @@ from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import InvalidStatus
 
-from support import POLICIES, TemporaryFolderTest, golden_request, installed, one_instruction_set, run, serve
+from support import PATIENCE_S, POLICIES, TemporaryFolderTest, golden_request, installed, one_instruction_set, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, *one_instruction_set()]
@@ -70,7 +70,7 @@ class SecurityTest(TemporaryFolderTest):
             )
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", script], input=msgpack_numpy.packb(REQUEST),
-                capture_output=True, timeout=60, check=False, env={**os.environ, "SSL_CERT_FILE": str(certificate)},
+                capture_output=True, timeout=PATIENCE_S, check=False, env={**os.environ, "SSL_CERT_FILE": str(certificate)},
             )  # fmt: skip
             self.assertEqual(done.returncode, 0, done.stderr.decode())
             self.assertEqual(json.loads(done.stdout), [plain.tolist()] * 3)

@@ -1,8 +1,6 @@
 """pi0-server on a golden checkpoint, talked to with openpi's own client."""
 
 import signal
-import threading
-import time
 import unittest
 import urllib.request
 
@@ -10,7 +8,7 @@ import numpy as np
 from openpi_client import image_tools, msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
+from support import GOLDENS, PATIENCE_S, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -33,7 +31,7 @@ class ServeTest(TemporaryFolderTest):
                 self.assertEqual(answer["actions"].dtype, np.float64)
             self.assertNotIn("prev_total_ms", answers[0]["server_timing"])
             self.assertIn("prev_total_ms", answers[1]["server_timing"])
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=PATIENCE_S) as reply:
                 self.assertEqual((reply.status, reply.read()), (200, b"OK\n"))
             self.assertEqual(server.stop(), 0)
 
@@ -62,13 +60,9 @@ class ServeTest(TemporaryFolderTest):
     def test_request_in_hand_is_answered_before_the_end(self):
         with serve(*ARGUMENTS, "--num-steps", 300) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
-            answers = []
-            thread = threading.Thread(target=lambda: answers.append(client.infer(golden_request(FOLDER))))
-            thread.start()
-            time.sleep(0.5)
+            server.put_in_hand(client, golden_request(FOLDER))
             self.assertEqual(server.stop(), 0)
-            thread.join(timeout=60)
-            self.assertEqual(answers[0]["actions"].shape, (15, 8))
+            self.assertEqual(msgpack_numpy.unpackb(client._ws.recv())["actions"].shape, (15, 8))
 
     def test_sim_evals_flow(self):
         """What sim-evals' DROID client does: resize on the client, float32 state of torch's shapes."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import unittest
 
-from support import POLICIES, PROGRAMS, free_port, installed, one_instruction_set, run, wait_until, without_times
+from support import PATIENCE_S, POLICIES, PROGRAMS, free_port, installed, one_instruction_set, run, wait_until, without_times
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent.parent.parent / "tools/slurm"
 NAME = "pi05_droid_jointpos_polaris"
@@ -67,10 +67,10 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         files = [f"--{name}-file={self.folder / 'munge'}.{name}" for name in ("key", "log", "pid", "seed")]
         self.run_daemon(programs["munged"], "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
-        wait_until(lambda: self.daemons_live() and (self.folder / "munge.socket").exists(), "munged has its socket")
+        wait_until(lambda: self.daemons_live() and (self.folder / "munge.socket").exists(), "munged has its socket", 120)
         self.run_daemon(programs["slurmctld"], "-D")
         self.run_daemon(programs["slurmd"], "-D", "-N", "localhost")
-        wait_until(lambda: self.daemons_live() and self.states("sinfo", "--format=%T") == ["idle"], "the node is idle")
+        wait_until(lambda: self.daemons_live() and self.states("sinfo", "--format=%T") == ["idle"], "the node is idle", 120)
 
     def run_daemon(self, *command):
         with (self.folder / f"{pathlib.Path(command[0]).name}.out").open("w") as log:
@@ -87,7 +87,7 @@ class Cluster:
 
     def command(self, *command):
         return subprocess.run(
-            [*map(str, command)], env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60
+            [*map(str, command)], env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE_S
         )
 
     def states(self, *query):

@@ -13,20 +13,23 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 
 import numpy as np
 from openpi_client import msgpack_numpy
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 PROGRAMS = pathlib.Path(sys.argv.pop(1))  # the build folder
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "goldens"
 POLICIES = GOLDENS / "policies"
 MORE_POLICIES = GOLDENS / "policies_more"
+PATIENCE_S = 600  # only what hangs takes so long, on a busy machine too
 
 
 def run(program, *arguments, environment=None):
-    """The finished process; nothing here takes a minute."""
+    """The finished process."""
     command = [PROGRAMS / program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
 
 def installed(program, packages):
@@ -60,7 +63,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(done, what, deadline_s=60):
+def wait_until(done, what, deadline_s=PATIENCE_S):
     """What `done` returns once that is true."""
     end = time.monotonic() + deadline_s
     while not (found := done()):
@@ -133,9 +136,24 @@ class Server:
     def log_text(self):
         return self.log.read_text()
 
+    def put_in_hand(self, client, request):
+        """Sends the client's request and waits until the model has it: then the request of a later client waits."""
+        client._ws.send(client._packer.pack(request))
+        self.later = WebsocketClientPolicy("127.0.0.1", self.port)
+        self.later._ws.send(self.later._packer.pack(request))
+        self.wait_for_request_in_hand()
+
+    def wait_for_request_in_hand(self):
+        """Until one request is in hand and another waits."""
+        wait_until(lambda: "pi0_queue_length 1\n" in self.metrics(), "one request in hand, one waiting")
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_S) as answer:
+            return answer.read().decode()
+
     def stop(self, signal_number=15):
         self.process.send_signal(signal_number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -149,11 +167,14 @@ def serve(*arguments, ignore=None):
             preexec_fn=ignore and (lambda: signal.signal(ignore, signal.SIG_IGN)),
         )
         try:
-            deadline = time.monotonic() + 120
-            while not (found := re.search(r"serving on \S+:(\d+)", log.read_text() if log.exists() else "")):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the server does not serve: " + log.read_text())
-                time.sleep(0.05)
+
+            def serving():
+                text = log.read_text() if log.exists() else ""
+                if process.poll() is not None:
+                    raise RuntimeError("the server does not serve: " + text)
+                return re.search(r"serving on \S+:(\d+)", text)
+
+            found = wait_until(serving, "the server")
             yield Server(process, int(found.group(1)), log)
         finally:
             if process.poll() is None:

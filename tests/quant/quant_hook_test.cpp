@@ -74,7 +74,7 @@ double relative(const Json& found, const Json& expected, double resolution = 0) 
 // float32 cannot tell results apart that differ by less than 2^-24 of their size: an error below that is
 // made of single values that underflowed (bfloat16 to float16), and comes and goes with the CPU.
 // A quarter of the layers has 16 outputs and rows that are mostly the same padding: a few numbers, whose roundings turn
-// together. Where every product sums in another order than the golden's, up to 7 % of layers are more than 4 % apart.
+// together. Where every product sums in another order than the golden's, up to 6 % of layers are more than 4 % apart.
 void compare_statistics(const Outcome& outcome, const Json& expected) {
   constexpr double most_far = 0.1;
   const Json& found = outcome.report;

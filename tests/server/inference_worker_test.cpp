@@ -53,7 +53,7 @@ class Submitter {
 
   std::vector<std::string> wait_for_all() {
     std::unique_lock lock(mutex_);
-    CHECK(changed_.wait_for(lock, std::chrono::seconds(20),
+    CHECK(changed_.wait_for(lock, test::patience,
                             [this] { return ended_.size() == submitted_; }));
     return ended_;
   }
@@ -88,7 +88,7 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
       });
     }
     policy.release();
-    REQUIRE(last.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+    REQUIRE(last.get_future().wait_for(test::patience) == std::future_status::ready);
   }
   CHECK(answered == std::vector<std::string>{"wait", "a", "b", "c"});
 }
@@ -121,7 +121,7 @@ TEST_CASE("a request can be taken back until it starts", "[worker]") {
     CHECK_FALSE(worker.withdraw(waiting));
     CHECK_FALSE(worker.withdraw(running));
     policy.release();
-    REQUIRE(done.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+    REQUIRE(done.get_future().wait_for(test::patience) == std::future_status::ready);
   }
   CHECK(policy.wait_for_starts(1) == std::vector<std::string>{"wait"});
 }

@@ -63,7 +63,7 @@ class Log {
 
 template <class Condition>
 bool soon(Condition condition) {
-  for (int i = 0; i < 1000 && !condition(); ++i) std::this_thread::sleep_for(10ms);
+  for (int i = 0; i < 6000 && !condition(); ++i) std::this_thread::sleep_for(10ms);
   return condition();
 }
 

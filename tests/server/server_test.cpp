@@ -89,6 +89,18 @@ double timing(const protocol::Dict& answer, const char* name) {
   return value ? std::get<double>(*value) : -1;
 }
 
+bool has_metric(std::uint16_t port, const std::string& line) {
+  return http(port, "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").find("\n" + line + "\n") != std::string::npos;
+}
+
+// What is counted after the client has seen it comes soon.
+void becomes(const RunningServer& server, const std::string& line) {
+  const auto deadline = Clock::now() + test::patience;
+  while (!has_metric(server.port(), line) && Clock::now() < deadline) std::this_thread::sleep_for(10ms);
+  INFO(line);
+  CHECK(has_metric(server.port(), line));
+}
+
 std::string close_frame(std::uint16_t code) {
   return {static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)};
 }
@@ -127,7 +139,7 @@ TEST_CASE("an answer ends with the server's timings", "[server]") {
   CHECK(timing(second, "prev_total_ms") >= timing(first, "infer_ms"));
 
   // The wait for a request counts, from when the server has done with the last answer: a while after it is here.
-  std::this_thread::sleep_for(300ms);
+  std::this_thread::sleep_for(1s);
   client.send(request_with_prompt("third"));
   client.next_answer();
   client.send(request_with_prompt("fourth"));
@@ -315,54 +327,43 @@ TEST_CASE("the end does not wait for clients that never answer", "[server]") {
   const auto start = Clock::now();
   std::raise(SIGTERM);
   server.wait_for_end();
-  CHECK(Clock::now() - start < 5s);
+  CHECK(Clock::now() - start < ServerOptions{}.handshake_timeout);
   CHECK(client.next().kind == "close 1001");
 }
 
 TEST_CASE("metrics count what became of every request", "[server][metrics]") {
   RunningServer server;
-  const auto metric = [&](const std::string& line) {
-    return http(server.port(), "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").find("\n" + line + "\n") !=
-           std::string::npos;
-  };
-  // What is counted after the client has seen it comes soon.
-  const auto becomes = [&](const std::string& line) {
-    const auto deadline = Clock::now() + 10s;
-    while (!metric(line) && Clock::now() < deadline) std::this_thread::sleep_for(10ms);
-    INFO(line);
-    CHECK(metric(line));
-  };
   Client good(server);
   good.ask("one");
   good.ask("two");
-  becomes("pi0_requests_total{result=\"answered\"} 2");
-  becomes("pi0_inference_seconds_count 2");
-  becomes("pi0_request_seconds_count 2");
+  becomes(server, "pi0_requests_total{result=\"answered\"} 2");
+  becomes(server, "pi0_inference_seconds_count 2");
+  becomes(server, "pi0_request_seconds_count 2");
   Client unreadable(server);
   unreadable.send("\xc1");
   CHECK(unreadable.next().kind == "text");
-  becomes("pi0_requests_total{result=\"refused\"} 1");
+  becomes(server, "pi0_requests_total{result=\"refused\"} 1");
   Client unlucky(server);
   unlucky.send(request_with_prompt("fail"));
   CHECK(unlucky.next().kind == "text");
-  becomes("pi0_requests_total{result=\"failed\"} 1");
+  becomes(server, "pi0_requests_total{result=\"failed\"} 1");
 
   Client busy(server);
   busy.send(request_with_prompt("wait"));
   {
     Client gone(server);
     gone.send(request_with_prompt("abandoned"));
-    becomes("pi0_queue_length 1");
+    becomes(server, "pi0_queue_length 1");
     gone.tcp().reset();
   }
-  becomes("pi0_requests_total{result=\"dropped\"} 1");
-  becomes("pi0_queue_length 0");
+  becomes(server, "pi0_requests_total{result=\"dropped\"} 1");
+  becomes(server, "pi0_queue_length 0");
   unreadable.tcp().reset();
   unlucky.tcp().reset();
-  becomes("pi0_connections 2");
+  becomes(server, "pi0_connections 2");
   server.policy.release();
   busy.next_answer();
-  becomes("pi0_requests_total{result=\"answered\"} 3");
+  becomes(server, "pi0_requests_total{result=\"answered\"} 3");
 }
 
 TEST_CASE("a client that does not read its answer loses its connection and holds up nobody", "[server][limits]") {
@@ -373,22 +374,21 @@ TEST_CASE("a client that does not read its answer loses its connection and holds
   for (std::size_t i = 0; i < count; ++i) slow.send(request_with_prompt(std::string(size, 'x')));
   Client other(server);
   CHECK(other.ask("meanwhile") == "meanwhile");
-  std::this_thread::sleep_for(1s);
+  becomes(server, "pi0_connections 1");
   std::string received;
-  while (slow.tcp().receive(received, Clock::now() + 10s)) {}
+  while (slow.tcp().receive(received, Clock::now() + test::patience)) {}
   CHECK(received.size() < count * size);
   CHECK(other.ask("afterwards") == "afterwards");
 }
 
 TEST_CASE("a client may be idle for as long as it likes, or as the server allows", "[server][limits]") {
-  RunningServer server({.idle_timeout = 1s});
+  RunningServer server({.idle_timeout = 3s});
   Client client(server);
   client.send(request_with_prompt("wait"));
   server.policy.wait_for_starts(1);
-  std::this_thread::sleep_for(1500ms);  // the model's time is not the client's
+  std::this_thread::sleep_for(3500ms);  // the model's time is not the client's
   server.policy.release();
   CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
-  std::this_thread::sleep_for(200ms);
   CHECK(client.ask("again") == "again");
   const Event end = client.next();
   CHECK(end.kind == "close 1008");
@@ -521,12 +521,12 @@ TEST_CASE("a taken port is named", "[server]") {
 }
 
 TEST_CASE("a client that does not answer pings is closed, one that does is kept", "[server]") {
-  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 400ms});
+  RunningServer server({.handshake_timeout = 200ms, .keepalive_interval = 1500ms});
   Client mute(server);
   Client lively(server);
   lively.send(request_with_prompt("wait"));
   server.policy.wait_for_starts(1);
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 3; ++i) {
     const Event event = lively.next();
     REQUIRE(event.kind == "ping");
     lively.send(event.payload, {.opcode = test::pong});
@@ -543,7 +543,7 @@ TEST_CASE("a client that does not read its answers is cut off", "[server]") {
   const std::string prompt(std::size_t{15} << 20, 'x');
   for (int i = 0; i < 4; ++i) client.send(request_with_prompt(prompt));
   for (int i = 0; i < 12; ++i) client.send(request_with_prompt("too far ahead to be read"));
-  std::this_thread::sleep_for(1500ms);
+  becomes(server, "pi0_connections 0");
   CHECK(client.tcp().receive_all().size() < 4 * prompt.size());
   CHECK(Client(server).ask("others are served") == "others are served");
 }
@@ -639,7 +639,7 @@ TEST_CASE("a request that comes with the handshake is answered", "[server][http]
               test::frame_bytes({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
   std::string received;
   while (received.find("early") == std::string::npos) {
-    REQUIRE(client.receive(received, Clock::now() + 10s));
+    REQUIRE(client.receive(received, Clock::now() + test::patience));
   }
 }
 

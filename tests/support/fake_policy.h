@@ -11,6 +11,7 @@
 
 #include "protocol/value.h"
 #include "server/inference_worker.h"
+#include "support/patience.h"
 
 namespace pi0::test {
 
@@ -70,7 +71,7 @@ class FakePolicy {
  private:
   template <class Condition>
   void wait(std::unique_lock<std::mutex>& lock, Condition condition) {
-    if (!changed_.wait_for(lock, std::chrono::seconds(20), condition)) {
+    if (!changed_.wait_for(lock, patience, condition)) {
       throw std::runtime_error("the test's policy waited in vain");
     }
   }

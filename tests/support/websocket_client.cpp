@@ -19,7 +19,6 @@ namespace pi0::test {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto patience = std::chrono::seconds(10);
 
 void append_big_endian(std::string& bytes, std::uint64_t value, int size) {
   for (int i = size - 1; i >= 0; --i) bytes += static_cast<char>(value >> (8 * i));

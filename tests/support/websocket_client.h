@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "protocol/value.h"
+#include "support/patience.h"
 
 namespace pi0::test {
 
@@ -68,7 +69,7 @@ class WebSocketClient {
   void send(const protocol::Dict& request);
 
   // The next frame. Throws std::runtime_error when none comes in time. Pings are not answered.
-  Event next(std::chrono::milliseconds timeout = std::chrono::seconds(10));
+  Event next(std::chrono::milliseconds timeout = patience);
   protocol::Dict next_answer();
 
  private:
