@@ -18,6 +18,7 @@
 #include "tools/command_line.h"
 #include "tools/failure.h"
 #include "tools/list_layers.h"
+#include "tools/openmp_spins.h"
 #include "tools/print.h"
 #include "tools/version.h"
 
@@ -205,6 +206,7 @@ void serve(ProgramOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  pi0::tools::shorten_openmp_spins(argv);
   CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
   app.set_version_flag("--version", pi0::tools::version());
   app.footer(
