@@ -24,6 +24,7 @@ endif()
 if(PI0_WITH_TORCH)
   pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET GLOBAL sentencepiece)
   pkg_check_modules(stb REQUIRED IMPORTED_TARGET GLOBAL stb)
+  pkg_check_modules(re2 REQUIRED IMPORTED_TARGET GLOBAL re2)
 
   # Where LibTorch is: CMAKE_PREFIX_PATH or Torch_DIR if it finds one, else the active Python's.
   find_package(Torch 2.11 QUIET)

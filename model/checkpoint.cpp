@@ -17,6 +17,9 @@ constexpr const char* embedding_name =
     "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
 
+// Hugging Face's Gemma has it; openpi takes it out of the expert, which embeds no tokens.
+constexpr const char* expert_embedding_name = "paligemma_with_expert.gemma_expert.model.embed_tokens.weight";
+
 // Shard file to the tensor names that the index places there.
 std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
   Json json;
@@ -177,7 +180,7 @@ void Checkpoint::finish() const {
   std::string extra;
   std::size_t count = 0;
   for (const auto& [name, place] : places_) {
-    if (read_.contains(&place)) continue;
+    if (read_.contains(&place) || name == expert_embedding_name) continue;
     if (++count <= 3) extra += (count == 1 ? "'" : ", '") + name + "'";
   }
   if (count == 0) return;

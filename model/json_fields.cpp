@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <regex>
 
+#include "model/nearest_name.h"
 #include "model/text_file.h"
 
 namespace pi0::model {
@@ -60,8 +61,12 @@ bool JsonFields::has(const std::string& key) {
 }
 
 const Json& JsonFields::value(const std::string& key) {
-  if (!has(key)) refuse("'" + key + "' is missing");
-  return object_[key];
+  if (has(key)) return object_[key];
+  for (const auto& [other, value] : object_.items()) {  // it may be there under a mistyped name
+    const std::string hint = asked_.contains(other) ? "" : did_you_mean(other, {key});
+    if (!hint.empty()) refuse("unknown key '" + other + "'" + hint);
+  }
+  refuse("'" + key + "' is missing");
 }
 
 bool JsonFields::flag(const std::string& key) {
@@ -113,7 +118,9 @@ void JsonFields::finish() const {
   std::string known;
   for (const std::string& key : asked_) known += (known.empty() ? "" : ", ") + key;
   for (const auto& [key, value] : object_.items()) {
-    if (!asked_.contains(key)) refuse("unknown key '" + key + "'; known: " + known);
+    if (asked_.contains(key)) continue;
+    const std::string hint = did_you_mean(key, {asked_.begin(), asked_.end()});
+    refuse("unknown key '" + key + "'" + (hint.empty() ? "; known: " + known : hint));
   }
 }
 

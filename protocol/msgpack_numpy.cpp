@@ -352,7 +352,10 @@ class Builder : public msgpack::null_visitor {
   }
 
   WireDType dtype_of(Marked& marked, std::string_view array) const {
-    const auto& text = field<std::string>(marked, array, "dtype", "str");
+    const auto entry = marked.find("dtype");  // as bin where a client's msgpack packs str so
+    const auto* bytes = entry == marked.end() ? nullptr : std::get_if<Bytes>(&entry->second);
+    const std::string text = bytes != nullptr ? std::string(bytes->data.begin(), bytes->data.end())
+                                              : field<std::string>(marked, array, "dtype", "str");
     const auto wire = parse_dtype(text);
     if (!wire) {
       fail("dtype '" + clipped(text) +

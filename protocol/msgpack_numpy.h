@@ -21,7 +21,7 @@ class ProtocolError : public std::runtime_error {
 };
 
 struct DecodeLimits {
-  std::size_t max_depth = 64;                     // maps and lists inside each other
+  std::size_t max_depth = 1024;                   // maps and lists inside each other; msgpack-python's limit
   std::size_t max_values = std::size_t{1} << 20;  // in the whole message
   std::size_t max_map_entries = 1024;             // of one map
   std::size_t max_string_bytes = std::size_t{16} << 20;

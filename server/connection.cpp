@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -26,6 +25,7 @@
 
 #include "protocol/openpi_messages.h"
 #include "server/handshake.h"
+#include "server/routing.h"
 #include "server/transport.h"
 
 namespace pi0::server {
@@ -98,6 +98,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     changed_.cancel();
   }
 
+  void cut_off() override { socket().close(); }
+
  private:
   MaybeTlsStream& stream() { return ws_.next_layer().next_layer(); }
   beast::tcp_stream& socket() { return stream().next_layer(); }
@@ -135,6 +137,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       co_return false;
     }
     http::request_parser<http::empty_body> parser;
+    parser.header_limit(1 << 20);  // as much as openpi's server reads: 128 lines of 8 KiB
     beast::flat_buffer received;
     co_await http::async_read_header(stream(), received, parser,
                                      asio::redirect_error(use_awaitable, error));
@@ -158,17 +161,15 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   // The answer of a route, or the refusal of the upgrade; nothing for a good upgrade request.
   std::optional<HttpResponse> respond(const Request& request) const {
-    const auto route = std::ranges::find_if(service_.routes, [&](const Route& candidate) {
-      return request.method_string() == candidate.method && request.target() == candidate.path;
-    });
-    const bool is_open = route != service_.routes.end() && route->access == Access::open;
+    const Route* const route = route_of(service_.routes, request);
+    const bool is_open = route != nullptr && route->access == Access::open;
     if (!service_.options.api_key.empty() && !is_open) {
       if (auto refusal = refuse_key(request, service_.options.api_key)) {
         spdlog::warn("{}: refused: not the API key", peer_);
         return refusal;
       }
     }
-    if (route != service_.routes.end()) {
+    if (route != nullptr) {
       try {
         return route->respond();
       } catch (const std::exception& error) {
@@ -176,6 +177,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         return HttpResponse{500, error_text(error) + "\n"};
       }
     }
+    if (auto refusal = refuse_plain_request(service_.routes, request)) return refusal;
     if (auto refusal = refuse_upgrade(request)) return refusal;
     if (upgrades_ == Upgrades::refused) {
       spdlog::warn("{}: refused, {} connections are open", peer_, service_.options.max_connections);
@@ -191,6 +193,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
                                               response.body);
     message.set(http::field::server, "pi0");
     message.set(http::field::content_type, response.content_type);
+    if (!response.allow.empty()) message.set(http::field::allow, response.allow);
     if (message.result() == http::status::upgrade_required) {
       message.set(http::field::upgrade, "websocket");
     }
@@ -225,6 +228,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       close(close_code::internal_error, {});
     }
     co_await until([this] { return !reading_ && !closing_; });
+    is_websocket_ = false;  // what still comes, as the server's end, finds only a socket
     watchdog_.cancel();
     idle_.cancel();
     writing_.cancel();
@@ -453,7 +457,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
   bool heard_ = true;                              // anything from the client since the last ping
   bool pinging_ = false;                           // a ping is being written
-  bool is_websocket_ = false;
+  bool is_websocket_ = false;  // from after the handshake until serve() ends
   bool reading_ = false;     // read_requests() runs
   bool close_sent_ = false;  // we began the closing handshake
   bool closing_ = false;     // and it is not over

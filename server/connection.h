@@ -35,6 +35,8 @@ class Connection {
 
   // The server ends: answers the request whose inference runs, then closes with 1001.
   virtual void go_away() = 0;
+
+  virtual void cut_off() = 0;  // ends the TCP connection at once
 };
 
 // The connection owns itself until its end; the pointer is for go_away().

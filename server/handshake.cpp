@@ -15,7 +15,8 @@ namespace {
 namespace http = boost::beast::http;
 
 HttpResponse refusal(http::status status, const std::string& reason) {
-  return {static_cast<unsigned>(status), "Failed to open a WebSocket connection: " + reason + ".\n"};
+  return {static_cast<unsigned>(status), "Failed to open a WebSocket connection: " + reason + ".\n",
+          HttpResponse().content_type, status == http::status::method_not_allowed ? "GET" : ""};
 }
 
 bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
@@ -33,7 +34,7 @@ std::optional<HttpResponse> refuse_upgrade(const Request& request) {
            " header";
   };
   if (request.method() != http::verb::get) {
-    return refusal(http::status::method_not_allowed, "only GET is answered here");
+    return refusal(http::status::method_not_allowed, "found method " + std::string(request.method_string()) + ", expected GET");
   }
   if (!http::token_list{header(http::field::connection)}.exists("upgrade")) {
     return refusal(http::status::upgrade_required, name(http::field::connection));

@@ -50,6 +50,11 @@ std::size_t InferenceWorker::waiting_count() const {
   return waiting_.size();
 }
 
+bool InferenceWorker::is_busy() const {
+  const std::lock_guard lock(mutex_);
+  return is_busy_;
+}
+
 void InferenceWorker::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -62,12 +67,14 @@ void InferenceWorker::work() {
       done.push_back(std::move(waiting_.front().done));
       waiting_.pop_front();
     }
+    is_busy_ = true;
     lock.unlock();
 
     std::vector<Outcome> outcomes = outcomes_of(std::move(requests));
     for (std::size_t i = 0; i < done.size(); ++i) done[i](std::move(outcomes[i]));
     done.clear();  // before the wait for the next requests: a Done may own its connection
     lock.lock();
+    is_busy_ = false;
   }
 }
 

@@ -49,6 +49,7 @@ class InferenceWorker {
   bool withdraw(Ticket ticket);
 
   std::size_t waiting_count() const;
+  bool is_busy() const;  // an inference runs, or its Done do
 
  private:
   struct Job {
@@ -64,8 +65,9 @@ class InferenceWorker {
   const std::size_t max_batch_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> waiting_;  // guarded by mutex_, as are the next two
+  std::deque<Job> waiting_;  // guarded by mutex_, as are the next three
   Ticket last_ticket_ = 0;
+  bool is_busy_ = false;
   bool stopping_ = false;
   std::thread thread_;  // last: starts when the rest is there
 };

@@ -44,6 +44,12 @@ void Listener::stop() {
   }
 }
 
+void Listener::cut_off() {
+  for (const auto& weak : connections_) {
+    if (const auto connection = weak.lock()) connection->cut_off();
+  }
+}
+
 bool Listener::has_connections() const {
   return !std::ranges::all_of(connections_, [](const auto& connection) { return connection.expired(); });
 }

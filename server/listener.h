@@ -22,6 +22,7 @@ class Listener {
 
   void accept_next();  // starts accepting
   void stop();         // accepts no more and tells every connection to go away
+  void cut_off();      // ends what connections are left, without a word
   bool has_connections() const;
 
  private:

@@ -1,21 +1,25 @@
 // pi0-server: serves a Pi0 or Pi0.5 policy over openpi's WebSocket protocol.
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <csignal>
-#include <cstdio>
 #include <exception>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/server_options.h"
 #include "tools/command_line.h"
+#include "tools/failure.h"
 #include "tools/list_layers.h"
+#include "tools/openmp_spins.h"
+#include "tools/print.h"
 #include "tools/version.h"
 
 namespace {
@@ -47,9 +51,20 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
   spdlog::info("policy {} from {}{}", policy,
                model.checkpoint_dir.empty() ? "no checkpoint" : model.checkpoint_dir.string(),
                model.random_weights ? " with RANDOM WEIGHTS: its actions mean nothing" : "");
-  spdlog::info("kernels {}, {} threads, {}",
+  const int threads = model.threads > 0 ? model.threads : at::get_num_threads();
+  spdlog::info("{} on {}, kernels {}, {}, {}", meta["precision"].get<std::string>(), meta["device"].get<std::string>(),
                model.kernels == pi0::tools::Kernels::reference ? "reference" : "fast",
-               model.threads > 0 ? model.threads : at::get_num_threads(), meta.dump());
+               pi0::tools::counted(static_cast<std::size_t>(threads), "CPU thread"),
+               pi0::tools::counted(meta["num_steps"].get<std::size_t>(), "denoise step"));
+}
+
+std::string quantized_text(const pi0::tools::QuantOptions& quant, std::size_t layers) {
+  const std::string formats = !quant.rules.empty()
+                                  ? "by " + quant.rules.string()
+                                  : quant.input_fmt.value_or("float32") + " / " + quant.output_fmt.value_or("float32");
+  const std::string every = quant.stats_every == 1 ? "" : fmt::format(" in every {}th request", quant.stats_every);
+  return fmt::format("{}, {}, measured{}; attention {}", pi0::tools::counted(layers, "layer"), formats, every,
+                     pi0::tools::name_of(quant.attention));
 }
 
 // Null without --record, and for a dry run.
@@ -71,6 +86,19 @@ std::vector<GaugeValue> component_rmse(const pi0::quant::StatsSnapshot& seen) {
   return values;
 }
 
+void write_statistics(const QuantSession& session) {
+  if (const std::string written = session.write(); !written.empty()) spdlog::info("{}", written);
+}
+
+void refuse_statistics(pi0::server::Server& server) {
+  for (const auto& [method, path] : {std::pair("GET", "/stats"), std::pair("POST", "/stats/reset")}) {
+    server.add_route({method, path, [] {
+                        return HttpResponse{404, "no statistics: the server was started without --input-fmt, --output-fmt, "
+                                                 "--rules and --stats-output\n"};
+                      }});
+  }
+}
+
 void add_statistics(pi0::server::Server& server, QuantSession& session, double interval_seconds) {
   server.add_route({"GET", "/stats", [&] {
                       return HttpResponse{200, session.report(), "application/json"};
@@ -85,24 +113,24 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
   server.add_gauge({"pi0_component_rmse",
                     "Mean RMSE of a component's layers against full precision; NaN when one is not finite.",
                     [&] { return component_rmse(session.snapshot()); }});
-  server.on_second_signal([&] { session.write(); });
-  server.on_signal(SIGUSR1, [&] { session.write(); });
+  server.on_second_signal([&] { write_statistics(session); });
+  server.on_signal(SIGUSR1, [&] { write_statistics(session); });
   if (interval_seconds > 0) {
     server.every(std::chrono::milliseconds(static_cast<std::int64_t>(interval_seconds * 1000)),
-                 [&] { session.write(); });
+                 [&] { write_statistics(session); });
   }
 }
 
 // What a client is told of a failure. Errors of ours speak for themselves; those of libraries, as when memory ends,
-// get a name, and LibTorch's lose their two screens of addresses.
+// get a name.
 std::exception_ptr told(std::exception_ptr error) {
-  const auto failed = [](const char* what) {
-    return std::make_exception_ptr(std::runtime_error(std::string("the policy failed: ") + what));
+  const auto failed = [](const std::string& what) {
+    return std::make_exception_ptr(std::runtime_error("the policy failed: " + what));
   };
   try {
     if (error) std::rethrow_exception(error);
   } catch (const c10::Error& failure) {
-    return failed(failure.what_without_backtrace());
+    return failed(pi0::tools::failure_text(failure));
   } catch (const std::runtime_error&) {
   } catch (const std::logic_error&) {
   } catch (const std::exception& failure) {
@@ -115,12 +143,18 @@ void serve_until_signal(pi0::server::Server& server, const QuantSession* session
   try {
     server.run();
   } catch (const std::exception&) {
-    if (session != nullptr) session->write();
+    if (session != nullptr) write_statistics(*session);
     throw;
   }
   if (session == nullptr) return;
-  std::fputs(session->table().c_str(), stdout);  // before the file: what fails there is not lost
-  session->write();
+  std::exception_ptr failure;  // of the file: the table is not lost with it
+  try {
+    write_statistics(*session);
+  } catch (const std::exception&) {
+    failure = std::current_exception();
+  }
+  pi0::tools::print("{}", session->table());
+  if (failure) std::rethrow_exception(failure);
 }
 
 void serve(ProgramOptions& options) {
@@ -144,7 +178,7 @@ void serve(ProgramOptions& options) {
   std::unique_ptr<QuantSession> session;
   if (options.quant.asked()) {
     session = std::make_unique<QuantSession>(*loaded.model, options.quant, plan, meta, warn);
-    spdlog::info("{} layers are quantized and measured", session->site_count());
+    spdlog::info("{}", quantized_text(options.quant, session->site_count()));
   }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
@@ -165,15 +199,20 @@ void serve(ProgramOptions& options) {
     return outcomes;
   };
   pi0::server::Server server(options.server, loaded.policy->metadata(), infer, options.max_batch);
-  if (session) add_statistics(server, *session, options.stats_interval);
+  session ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
   serve_until_signal(server, session.get());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  pi0::tools::shorten_openmp_spins(argv);
   CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
   app.set_version_flag("--version", pi0::tools::version());
+  app.footer(
+      "Example:\n"
+      "  pi0-server --config pi05_droid --checkpoint-dir DIR --input-fmt float8_e4m3 --output-fmt float16 \\\n"
+      "    --stats-output stats.json");
   ProgramOptions options;
   pi0::server::add_program_options(app, options);
   app.callback([&] {

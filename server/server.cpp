@@ -6,13 +6,14 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <csignal>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <optional>
 #include <utility>
 
 #include "server/connection.h"
+#include "server/end_signals.h"
 #include "server/listener.h"
 #include "server/metrics.h"
 #include "server/tls.h"
@@ -60,15 +61,10 @@ class Server::Impl {
   }
 
   void run() {
-    signals_.add(SIGINT);
-    signals_.add(SIGTERM);
-    if (!is_ignored(SIGHUP)) signals_.add(SIGHUP);
+    for (const int signal : end_signals()) signals_.add(signal);
     signals_.async_wait([this](const boost::system::error_code& error, int signal) {
       if (error) return;  // stop() came first
-      spdlog::info("{}: no new requests; a second signal ends at once",
-                   signal == SIGINT    ? "SIGINT"
-                   : signal == SIGTERM ? "SIGTERM"
-                                       : "SIGHUP");
+      spdlog::info("{}: no new requests; a second signal ends at once", name_of_signal(signal));
       watch_signal(signals_, [this] {
         spdlog::warn("a second signal: the request in hand gets no answer");
         run_safely(last_work_);
@@ -92,6 +88,7 @@ class Server::Impl {
     }
     signals_.clear();  // the default action is back
     signals_.cancel();
+    end_check_.cancel();
     io_.run();
     spdlog::info("all connections are closed");
   }
@@ -101,12 +98,6 @@ class Server::Impl {
   }
 
  private:
-  // As nohup makes it of SIGHUP, for a program that is to outlive its terminal.
-  static bool is_ignored(int signal) {
-    struct sigaction action {};
-    return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
-  }
-
   static void run_safely(const std::function<void()>& work) {
     try {
       work();
@@ -136,16 +127,34 @@ class Server::Impl {
   }
 
   void shut_down() {
-    stopping_ = true;
+    if (std::exchange(stopping_, true)) return;
+    end_ = std::chrono::steady_clock::now() + options_.end_timeout;
     for (asio::steady_timer& timer : timers_) timer.cancel();
     for (asio::signal_set& signals : other_signals_) signals.cancel();
     listener_.stop();
+    end_connections_in_time();
+  }
+
+  // Closing handshakes and answers have this long from when the model rests, whatever clients do.
+  void end_connections_in_time() {
+    const auto now = std::chrono::steady_clock::now();
+    if (worker_.is_busy()) end_ = now + options_.end_timeout;
+    if (now >= end_) {
+      spdlog::warn("clients that do not close their connections are cut off");
+      return listener_.cut_off();
+    }
+    end_check_.expires_after(std::chrono::milliseconds(20));
+    end_check_.async_wait([this](const boost::system::error_code& cancelled) {
+      if (!cancelled) end_connections_in_time();
+    });
   }
 
   const ServerOptions options_;
   asio::io_context io_{1};
   asio::signal_set signals_{io_};
   bool stopping_ = false;
+  std::chrono::steady_clock::time_point end_;  // of the connections, once it stops
+  asio::steady_timer end_check_{io_};
   std::function<void()> last_work_ = [] {};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()

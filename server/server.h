@@ -24,8 +24,9 @@ struct ServerOptions {
   std::size_t max_message_bytes = std::size_t{256} << 20;
   std::size_t max_connections = 512;
   std::chrono::milliseconds handshake_timeout{10'000};   // also for the closing handshake
+  std::chrono::milliseconds end_timeout{5'000};          // for clients to close when the server ends
   std::chrono::milliseconds keepalive_interval{20'000};  // between pings, and for their pongs
-  std::chrono::milliseconds write_timeout{30'000};       // for a client to take an answer
+  std::chrono::milliseconds write_timeout{60'000};       // for a client to take an answer
   std::chrono::milliseconds idle_timeout{0};             // between a client's requests; 0: any
   std::size_t max_requests_ahead = 8;                    // of one client that does not wait for answers
   std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all unanswered requests together
@@ -54,9 +55,10 @@ class Server {
   void on_second_signal(std::function<void()> work);  // then the process ends, with exit code 1
   void every(std::chrono::milliseconds interval, std::function<void()> work);
 
-  // Serves on the calling thread until SIGINT, SIGTERM or stop(). Then no new client is accepted,
-  // requests whose inference runs are answered, all others are dropped, and every connection is
-  // closed with 1001. A second signal ends the process at once.
+  // Serves on the calling thread until SIGINT, SIGTERM, SIGHUP (unless it is ignored) or stop(). Then no
+  // new client is accepted, requests whose inference runs are answered, all others are dropped, and every
+  // connection is closed with 1001; what is open `end_timeout` after the last inference is cut off. A
+  // second signal ends the process at once.
   void run();
 
   void stop();  // from any thread

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <set>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "model/text_file.h"
 #include "server/tls.h"
+#include "tools/option_checks.h"
 
 namespace pi0::server {
 namespace {
@@ -29,7 +30,7 @@ const std::map<std::string, DefaultCheckpoint> default_checkpoints = {
 };
 
 const std::string default_record_folder = "policy_records";
-const std::set<std::string> policy_words = {"policy:checkpoint", "policy:default"};
+const std::vector<std::string> policy_words = {"policy:checkpoint", "policy:default"};
 
 void use_default_checkpoint(ProgramOptions& options) {
   const DefaultCheckpoint& standard = default_checkpoints.at(options.env);
@@ -48,7 +49,7 @@ void use_default_checkpoint(ProgramOptions& options) {
 template <class Number>
 void add_limit(CLI::App& app, const std::string& name, Number& value, const std::string& help) {
   app.add_option(name, value, help)
-      ->check(CLI::PositiveNumber)
+      ->check(tools::positive())
       ->capture_default_str()
       ->group("Limits");
 }
@@ -61,7 +62,7 @@ void add_seconds(CLI::App& app, const std::string& name, std::chrono::millisecon
            value = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
          },
          help)
-      ->check(CLI::Range(least, 86400.0))
+      ->check(tools::between(least, 86400.0))
       ->default_str(std::to_string(value.count() / 1000))
       ->group("Limits");
 }
@@ -86,7 +87,7 @@ void add_record_options(CLI::App& app, RecorderOptions& record) {
            record.max_folder_bytes = static_cast<std::uint64_t>(limit * (1 << 30));
          },
          "Recording ends before the folder's recordings, older ones too, take more than this")
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(tools::between(1e-6, 1e6))
       ->default_str(std::to_string(record.max_folder_bytes >> 30))
       ->needs(folder)
       ->group(folder->get_group());
@@ -128,42 +129,44 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   app.add_option("--policy.config", options.model.config, "As --config, with policy:checkpoint")
       ->excludes(app.get_option("--config"));
   app.add_option("--policy.dir", options.model.checkpoint_dir, "As --checkpoint-dir")
+      ->transform(tools::or_cached())
       ->excludes(app.get_option("--checkpoint-dir"));
-  app.add_option("policy", options.policy,
-                 "policy:checkpoint or policy:default, as openpi has them")
-      ->check(CLI::IsMember(policy_words));
-  app.add_option("--env", options.env,
-                 "Environment whose default checkpoint is served; in capitals too, as openpi has them")
-      ->transform(CLI::IsMember({"aloha", "aloha_sim", "droid", "libero"}, CLI::ignore_case))
+  tools::choose(app.add_option("policy", options.policy, "As openpi has them"), policy_words);
+  std::vector<std::string> environments;
+  for (const auto& [name, checkpoint] : default_checkpoints) environments.push_back(name);
+  tools::choose(app.add_option("--env", options.env,
+                               "Environment whose default checkpoint is served; in capitals too, as openpi has them"),
+                environments, tools::Letters::any_case)
       ->capture_default_str();
   tools::add_model_options(app, options.model);
   tools::add_quant_options(app, options.quant);
   CLI::Option* output = app.get_option("--stats-output");
   app.add_option("--stats-every", options.quant.stats_every,
                  "Measure every Nth request; the others cost one matmul per layer, not two")
-      ->check(CLI::PositiveNumber)
+      ->check(tools::positive())
       ->capture_default_str()
       ->group(output->get_group());
   app.add_option("--stats-interval", options.stats_interval,
                  "Also write the statistics every so many seconds (SIGUSR1 writes them at once)")
-      ->check(CLI::Range(0.1, 86400.0))
+      ->check(tools::between(0.1, 86400.0))
       ->needs(output)
       ->group(output->get_group());
   app.add_option("--gpu", options.gpu, "GPU index, -1 for the CPU; as --device")
       ->excludes(app.get_option("--device"));
   app.add_option("--host", options.server.host, "Address to listen on")->capture_default_str();
   app.add_option("--port", options.server.port, "Port to listen on; 0 picks a free one")
+      ->check(tools::between(0, 65535))
       ->capture_default_str();
   app.add_option("--max-batch", options.max_batch,
                  "Answer up to so many requests that wait with one call of the model; the last bits "
                  "of an answer may then depend on its company")
-      ->check(CLI::PositiveNumber)
+      ->check(tools::positive())
       ->capture_default_str();
   app.add_flag("--list-layers", options.list_layers, "List linears and attentions, then exit");
   app.add_flag("--dry-run", options.dry_run,
                "Check checkpoint, statistics, tokenizer and options, then exit");
-  app.add_option("--log-level", options.log_level, "debug, info, warning or error")
-      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+  tools::choose(app.add_option("--log-level", options.log_level, "The least that is logged"),
+                {"debug", "info", "warning", "error"})
       ->capture_default_str();
   app.add_option("--log-file", options.log_file, "Also log to this file");
   add_record_options(app, options.record);
@@ -174,6 +177,8 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_limit(app, "--max-connections", options.server.max_connections, "At once");
   add_seconds(app, "--handshake-timeout", options.server.handshake_timeout,
               "Seconds a client may take to connect");
+  add_seconds(app, "--end-timeout", options.server.end_timeout,
+              "Seconds clients may take to close when the server ends, after the request in hand");
   add_seconds(app, "--write-timeout", options.server.write_timeout,
               "Seconds a client may take to read an answer");
   add_seconds(app, "--idle-timeout", options.server.idle_timeout,
@@ -202,7 +207,7 @@ void settle(ProgramOptions& options, const CLI::App& app) {
   if (app.count("--record") > 0 && options.record.folder.empty()) {
     throw CLI::ValidationError("--record", "the folder has no name");
   }
-  if (policy_words.contains(options.record.folder.string())) {  // --record is a flag in openpi
+  if (std::ranges::find(policy_words, options.record.folder.string()) != policy_words.end()) {  // --record is a flag in openpi
     options.policy = std::exchange(options.record.folder, default_record_folder).string();
   }
   const bool named = !options.model.config.empty() || !options.model.config_file.empty() ||

@@ -187,18 +187,21 @@ Json bench_records(const std::vector<Json>& records) {
   return all;
 }
 
+std::string bench_warning(const Json& record) {
+  const Json counted = at(record, "/counted"), wanted = at(record, "/settings/repeats");
+  if (!counted.is_number() || !wanted.is_number() || counted >= wanted) return "";
+  return fmt::format("only {} of {} runs {}, the machine changed its speed{}", counted.dump(), wanted.dump(),
+                     counted == 1 ? "counts" : "count", counted == 0 ? "; the figures are of all" : "");
+}
+
 std::string bench_table(const std::vector<BenchColumn>& columns) {
   std::string table = fmt::format("{:<26}", "");
   std::string warnings;
   for (const auto& [heading, record] : columns) {
     const bool first = &heading == &columns.front().first;
     table += fmt::format(" {:>20}{}", heading, first ? "" : fmt::format(" {:>7}", ""));
-    const Json counted = at(record, "/counted"), wanted = at(record, "/settings/repeats");
-    if (counted < wanted) {
-      warnings += fmt::format(
-          "WARNING: {}: only {} of {} runs count, the machine changed its speed{}\n",
-          heading, counted.dump(), wanted.dump(), counted == 0 ? "; the figures are of all" : "");
-    }
+    const std::string warning = bench_warning(record);
+    if (!warning.empty()) warnings += fmt::format("WARNING: {}: {}\n", heading, warning);
   }
   table += "\n";
   for (const Row& row : rows) {

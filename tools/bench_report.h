@@ -47,6 +47,9 @@ nlohmann::ordered_json bench_record(const BenchMode& mode);
 // Records of several modes by name, and the ratios of their median seconds.
 nlohmann::ordered_json bench_records(const std::vector<nlohmann::ordered_json>& records);
 
+// "only 1 of 3 runs counts, ..." where too few do; else empty.
+std::string bench_warning(const nlohmann::ordered_json& record);
+
 // A column per record, with ratios to the first, and a warning where too few runs count.
 using BenchColumn = std::pair<std::string, nlohmann::ordered_json>;
 std::string bench_table(const std::vector<BenchColumn>& columns);

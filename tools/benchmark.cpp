@@ -15,8 +15,10 @@
 #include "tools/bench_report.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/option_checks.h"
 #include "tools/print.h"
 #include "tools/quant_session.h"
+#include "tools/stop_signals.h"
 
 namespace pi0::tools {
 namespace {
@@ -145,6 +147,7 @@ struct Bench {
   model::Pi0& model;
   GemmGauge& gauge;
   double read_bandwidth;
+  const StopSignals& stop;
 
   BenchMode measure(const std::string& name, const Hooks* hooks);
 
@@ -178,6 +181,8 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
   }
   double before = gauge.measure(product);
   while (mode.runs.size() < 3 * options.repeats && counting_runs(mode).size() < options.repeats) {
+    if (stop.came() && !mode.runs.empty()) break;
+    stop.check();
     BenchRun one = run(hooks);
     one.gemm_before = before;
     one.gemm_after = before = gauge.measure(product);
@@ -202,6 +207,7 @@ std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& pla
   const Json settings = case_settings(options, bench.model, config);
   std::vector<BenchMode> modes;
   const auto add = [&](const char* name, const Hooks* hooks) {
+    if (bench.stop.came() && !modes.empty()) return;
     modes.push_back(bench.measure(name, hooks));
     modes.back().settings = settings;
     modes.back().settings.update(quant_settings(options.quant, hooks));
@@ -252,13 +258,14 @@ void run_bench(BenchOptions& options) {
   const at::Device device = chosen_device(options.model.device);
   if (options.model.threads > 0) at::set_num_threads(options.model.threads);
 
+  const StopSignals stop("bench");
   tell("measuring the machine");
   const double bandwidth = read_bandwidth(device);
   GemmGauge gauge(device);
   forget_peak_resident();
   const std::shared_ptr<model::Pi0> model = load_model(options.model, parts.sizes);
   const BenchCase request(std::move(parts), *model, options.size, options.model);
-  Bench bench{options, request, *model, gauge, bandwidth};
+  Bench bench{options, request, *model, gauge, bandwidth, stop};
   const std::vector<BenchMode> modes = measure_modes(bench, plan, config);
 
   print_settings(modes.back().settings, gauge);
@@ -269,9 +276,11 @@ void run_bench(BenchOptions& options) {
     columns.emplace_back(mode.name, records.back());
   }
   print("{}", bench_table(columns));
-  if (options.json.empty()) return;
-  const Json content = options.all_modes ? bench_records(records) : records.front();
-  protocol::write_whole(options.json, content.dump(1) + "\n");
+  if (!options.json.empty()) {
+    const Json content = options.all_modes ? bench_records(records) : records.front();
+    protocol::write_whole(options.json, content.dump(1) + "\n");
+  }
+  stop.check();  // the figures are of the runs until then
 }
 
 void compare(const BenchOptions& options, const CLI::App& command) {
@@ -288,6 +297,9 @@ void compare(const BenchOptions& options, const CLI::App& command) {
 void add_bench(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "bench", "Time one request by stage, against the best matrix product of this machine");
+  command->footer(
+      "Example:\n"
+      "  pi0 bench --config pi05_droid --random-weights --all-modes --input-fmt float8_e4m3 --output-fmt float16");
   const auto options = std::make_shared<BenchOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
@@ -299,24 +311,24 @@ void add_bench(CLI::App& app) {
       ->add_option("--repeats", options->repeats,
                    "Runs that should count, with the machine within 15 % of its best speed before and "
                    "after; at most three times as many are tried")
-      ->check(CLI::Range(1, 1000))
+      ->check(between(1, 1000))
       ->capture_default_str()
       ->group(group);
   command->add_option("--warmup", options->warmup, "Runs before them; on a GPU three more, until its work is recorded")
-      ->check(CLI::Range(0, 1000))
+      ->check(between(0, 1000))
       ->capture_default_str()
       ->group(group);
   command
       ->add_option("--cameras", options->size.cameras, "Cameras that are seen; the others are masked")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str()
       ->group(group);
   command->add_option("--prompt-tokens", options->size.prompt_tokens, "Prompt places that are used")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str()
       ->group(group);
   command->add_option("--batch", options->size.batch, "Samples that are answered together")
-      ->check(CLI::Range(1, 1024))
+      ->check(between(1, 1024))
       ->capture_default_str()
       ->group(group);
   CLI::Option* no_stats =

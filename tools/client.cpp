@@ -13,6 +13,7 @@
 
 #include "protocol/files.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/picture.h"
 #include "tools/policy_client.h"
 #include "tools/print.h"
@@ -93,9 +94,10 @@ void run_client(const ClientOptions& options) {
 void add_client(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "client", "Send a request file or a picture to a server; print the action chunk and latency");
+  command->footer("Example:\n  pi0 client --image table.png --prompt \"put the banana in the green bin\"");
   const auto options = std::make_shared<ClientOptions>();
   command->add_option("--host", options->host, "Where the server is")->capture_default_str();
-  command->add_option("--port", options->port, "Where the server is")->capture_default_str();
+  command->add_option("--port", options->port, "Where the server is")->check(between(0, 65535))->capture_default_str();
   CLI::Option* request =
       command->add_option("--request", options->request, "Request as msgpack")->check(CLI::ExistingFile);
   CLI::Option* image = command
@@ -115,7 +117,7 @@ void add_client(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--prompt", options->prompt, "What to do; replaces the request's prompt");
   command->add_option("--repeats", options->repeats, "How often to send it")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   command->add_option("--output", options->output, "Write the last answer as msgpack");
   command->callback([options, command] {

@@ -12,7 +12,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cctype>
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -25,12 +24,14 @@
 #include "model/json_fields.h"
 #include "model/text_file.h"
 #include "protocol/files.h"
-#include "quant/format.h"
+#include "server/end_signals.h"
 #include "tools/bench_clock.h"
 #include "tools/child_process.h"
 #include "tools/commands.h"
 #include "tools/health_check.h"
+#include "tools/option_checks.h"
 #include "tools/print.h"
+#include "tools/quant_session.h"
 #include "tools/simulator.h"
 #include "tools/sweep_results.h"
 
@@ -104,12 +105,13 @@ bool is_timestamp(const std::string& name) {
 
 class ClosedLoop {
  public:
-  explicit ClosedLoop(ClosedLoopOptions options) : options_(std::move(options)), signals_(io_, SIGINT, SIGTERM) {
-    signals_.async_wait([this](const boost::system::error_code& error, int) {
+  explicit ClosedLoop(ClosedLoopOptions options) : options_(std::move(options)), signals_(io_) {
+    for (const int signal : server::end_signals()) signals_.add(signal);
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
       if (error) return;
       interrupted_ = true;
       signals_.clear();  // a second one ends at once
-      tell("interrupted: stopping what runs");
+      tell(server::name_of_signal(signal) + ": stopping what runs");
     });
   }
 
@@ -390,17 +392,17 @@ void add_closed_loop(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "closed-loop", "Serve pairs of formats one after the other and run a simulator's episodes against each");
   command->allow_extras();
-  command->footer("All other options go to pi0-server, which says what they are: --config, --checkpoint-dir, ...");
+  command->footer(
+      "All other options go to pi0-server, which says what they are: --config, --checkpoint-dir, ...\n\n"
+      "Example:\n"
+      "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --input-fmts float8_e4m3,bfloat16 --output-fmts float16 \\\n"
+      "    --eval-command 'python eval.py --port {port} --scene {scene} --out {output_dir}'");
   const auto options = std::make_shared<ClosedLoopOptions>();
-  std::vector<std::string> formats;
-  for (const quant::Format format : quant::all_formats) formats.emplace_back(quant::name_of(format));
-  options->input_fmts = options->output_fmts = formats;
-  command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all")
-      ->delimiter(',')
-      ->check(CLI::IsMember(formats));
-  command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all")
-      ->delimiter(',')
-      ->check(CLI::IsMember(formats));
+  options->input_fmts = options->output_fmts = format_names();
+  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"), format_names())
+      ->delimiter(',');
+  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"), format_names())
+      ->delimiter(',');
   CLI::Option* preset =
       command->add_option("--sim-evals-dir", options->sim_evals,
                           "Checkout of sim-evals: runs its run_eval.py there with uv, serves on port 8000, where its "
@@ -417,18 +419,18 @@ void add_closed_loop(CLI::App& app) {
                       "Folder where it leaves videos, new ones of which are copied; those in {output_dir} are there already")
       ->excludes(preset);
   command->add_option("--success-regex", options->success_regex,
-                      "Where its output says how many episodes succeeded, and of how many; default: pi0-quant's, " +
-                          options->success_regex);
-  command->add_option("--episodes", options->episodes, "Episodes per scene; default: 5")->check(CLI::PositiveNumber);
+                      "Where its output says how many episodes succeeded, and of how many, in RE2's syntax; default: "
+                      "pi0-quant's, " + options->success_regex);
+  command->add_option("--episodes", options->episodes, "Episodes per scene; default: 5")->check(positive());
   command->add_option("--scenes", options->scenes, "Default: 1,2,3")->delimiter(',');
-  command->add_option("--port", options->port, "Of the servers; default: a free one each")->excludes(preset);
+  command->add_option("--port", options->port, "Of the servers; default: a free one each")->check(between(0, 65535))->excludes(preset);
   command->add_option("--server-timeout", options->server_timeout, "Seconds until a server answers /healthz; default: 300")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--eval-timeout", options->eval_timeout, "Seconds per scene; default: 3600")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--stop-timeout", options->stop_timeout,
                       "Seconds for a server to finish and write its statistics; default: 120")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--output,--output-dir", options->output, "Folder that gets a folder per run; default: results");
   command->add_flag("--resume", options->resume, "Go on with the newest run there; pairs with errors run again");
   command->add_option("--server", options->server, "The program pi0-server; default: the one beside this")

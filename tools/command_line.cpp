@@ -1,15 +1,21 @@
 #include "tools/command_line.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "model/nearest_name.h"
 #include "tools/bus_errors.h"
+#include "tools/failure.h"
 #include "tools/print.h"
 
 namespace pi0::tools {
@@ -23,6 +29,59 @@ std::string with_dashes(std::string argument) {
   std::replace(argument.begin(), name_end, '_', '-');
   return argument;
 }
+
+// The subcommand that the words name, or the program itself.
+const CLI::App& named_by(const CLI::App& app, const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    for (const CLI::App* command : app.get_subcommands({})) {
+      if (command->get_name() == word) return *command;
+    }
+  }
+  return app;
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+// A word that nothing knows, as an error, and what it may have been meant for; empty when there is none. CLI11 often
+// blames what stands beside it.
+std::string unknown_word(const CLI::App& app, const std::vector<std::string>& words) {
+  const CLI::App& command = named_by(app, words);
+  const auto is_option = [](const std::string& word) { return word.size() > 1 && word.front() == '-'; };
+  if (&command == &app && !app.get_subcommands({}).empty()) {
+    std::vector<std::string> commands;
+    for (const CLI::App* known : app.get_subcommands({})) commands.push_back(known->get_name());
+    const auto word = std::ranges::find_if_not(words, is_option);
+    if (word == words.end()) return "";
+    return fmt::format("unknown subcommand '{}'{}", *word, model::did_you_mean(*word, commands));
+  }
+  if (command.get_allow_extras()) return "";
+  const std::vector<std::string> known = option_names(command);
+  for (const std::string& word : words) {
+    const std::string name = word.substr(0, word.find('='));
+    if (!name.starts_with("--") || name == "--" || std::ranges::find(known, name) != known.end()) continue;
+    return fmt::format("unknown option '{}'{}", name, model::did_you_mean(name, known));
+  }
+  return "";
+}
+
+// Says of a value what it must be instead of how it is read: FILE, not TEXT:FILE.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    std::string text = Formatter::make_option_opts(option);
+    for (const char* type : {"TEXT:", "UINT:", "INT:", "FLOAT:"}) {
+      const std::size_t at = text.find(type);
+      if (at != std::string::npos) text.erase(at, std::string_view(type).size());
+    }
+    return text;
+  }
+};
 
 // What is opened first would else take the place of a stream that was closed, and get what is printed there.
 void open_closed_streams() {
@@ -38,15 +97,21 @@ int run_program(CLI::App& app, int argc, char** argv) {
   open_closed_streams();
   explain_bus_errors(name.c_str());
   std::signal(SIGPIPE, SIG_IGN);  // a reader of our output that has left ends nothing
-  std::vector<std::string> arguments;
-  for (int i = argc - 1; i > 0; --i) arguments.push_back(with_dashes(argv[i]));  // CLI11: reversed
+  app.formatter(std::make_shared<HelpFormatter>());
+  for (CLI::App* command : app.get_subcommands({})) command->formatter(app.get_formatter());
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) words.push_back(with_dashes(argv[i]));
   try {
-    app.parse(arguments);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
+    flush_output();
     return 0;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    const std::string unknown = unknown_word(app, words);
+    print(stderr, "{}\nRun with --help for more information.\n", unknown.empty() ? error.what() : unknown);
+    return 2;
   } catch (const std::exception& error) {
-    print(stderr, "{}: {}\n", app.get_name(), error.what());
+    print(stderr, "{}: {}\n", app.get_name(), failure_text(error));
     return 1;
   }
 }

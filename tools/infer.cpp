@@ -41,8 +41,8 @@ auto with_hooks(const InferOptions& options, const quant::PlanRequest& plan, mod
   QuantSession session(model, options.quant, plan,
                        report_meta(config, model.device(), options.model.precision, num_steps), warn);
   auto answer = session.count(work);
-  session.write();
   print("{}", session.table());
+  if (const std::string written = session.write(); !written.empty()) warn(written);
   return answer;
 }
 
@@ -99,6 +99,9 @@ void infer_tensors(const InferOptions& options) {
 void add_infer(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "infer", "Answer one request without a server: a whole policy, or the bare model on tensors");
+  command->footer(
+      "Example:\n"
+      "  pi0 infer --config pi05_droid --checkpoint-dir DIR --request policy_records/000000.request.msgpack --output ANSWER");
   const auto options = std::make_shared<InferOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);

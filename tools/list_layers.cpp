@@ -34,6 +34,7 @@ void print_layers(const model::ModelConfig& config, bool as_json) {
 void add_list_layers(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "list-layers", "List every linear and attention with component and sizes; reads no weights");
+  command->footer("Example:\n  pi0 list-layers --config pi05_droid");
   const auto options = std::make_shared<ModelOptions>();
   const auto as_json = std::make_shared<bool>(false);
   add_place_options(*command, *options);

@@ -3,9 +3,11 @@
 
 #include "tools/command_line.h"
 #include "tools/commands.h"
+#include "tools/openmp_spins.h"
 #include "tools/version.h"
 
 int main(int argc, char** argv) {
+  pi0::tools::shorten_openmp_spins(argv);
   CLI::App app("Runs, inspects and talks to Pi0 and Pi0.5 policies.", "pi0");
   app.set_version_flag("--version", pi0::tools::version());
   app.require_subcommand(1);

@@ -15,6 +15,7 @@
 #include "protocol/files.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/option_checks.h"
 #include "tools/print.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
@@ -109,16 +110,15 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
 void add_make_checkpoint(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "make-checkpoint", "Make a checkpoint with random weights, statistics and a tokenizer");
+  command->footer("Example:\n  pi0 make-checkpoint --config pi05_droid --output random_droid");
   const auto options = std::make_shared<MakeCheckpointOptions>();
   command->add_option("--output", options->output, "Folder to make")->required();
   command->add_option("--config", options->config, "Policy it is for")->capture_default_str();
-  command
-      ->add_option("--size", options->size,
-                   "tiny runs in milliseconds; full has the real model's 3.6 B parameters")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Size>{{"tiny", Size::tiny}, {"full", Size::full}}))
+  choose_value<Size>(command->add_option("--size", options->size,
+                                         "tiny runs in milliseconds; full has the real model's 3.6 B parameters"),
+                     {{"tiny", Size::tiny}, {"full", Size::full}})
       ->default_str("tiny");
-  command->add_option("--seed", options->seed, "Of weights and statistics")->capture_default_str();
+  command->add_option("--seed", options->seed, "Of weights and statistics")->check(whole())->capture_default_str();
   add_precision_option(*command, options->precision, "Format that weights are stored in");
   command->callback([options] { make_checkpoint(*options); });
 }

@@ -89,6 +89,7 @@ void merge(const MergeOptions& options) {
 
 void add_merge(CLI::App& app) {
   CLI::App* command = app.add_subcommand("merge", "Join the results of pi0 sweep --shard to one sweep");
+  command->footer("Example:\n  pi0 merge machine1/sweep machine2/sweep --output sweep");
   const auto options = std::make_shared<MergeOptions>();
   command->add_option("shards", options->shards, "Folders that the shards wrote; may be one for all")
       ->required()

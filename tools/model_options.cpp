@@ -5,12 +5,12 @@
 #include <malloc.h>
 
 #include <limits>
-#include <map>
 #include <random>
 #include <stdexcept>
 
 #include "model/checkpoint.h"
 #include "model/kernels/device_layer_kernels.h"
+#include "tools/option_checks.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
 
@@ -67,6 +67,37 @@ model::Execution chosen_execution(const ModelOptions& options) {
   return execution;
 }
 
+std::uint64_t bytes_of(at::IntArrayRef shape, model::Storage storage) {
+  return static_cast<std::uint64_t>(c10::multiply_integers(shape)) * at::elementSize(storage.dtype);
+}
+
+// How much memory a model's parameters take.
+class ByteCount : public model::ShapeRecorder {
+ public:
+  at::Tensor load(const std::string& name, at::IntArrayRef shape, model::Storage storage) override {
+    bytes_ += bytes_of(shape, storage);
+    return ShapeRecorder::load(name, shape, storage);
+  }
+  std::uint64_t bytes() const { return bytes_; }
+
+ private:
+  std::uint64_t bytes_ = 0;
+};
+
+class ShownRandomWeights : public model::RandomWeights {
+ public:
+  ShownRandomWeights(std::uint64_t seed, std::uint64_t total) : RandomWeights(seed), total_(total) {}
+  at::Tensor load(const std::string& name, at::IntArrayRef shape, model::Storage storage) override {
+    at::Tensor drawn = RandomWeights::load(name, shape, storage);
+    progress_.update(done_ += bytes_of(shape, storage), total_);
+    return drawn;
+  }
+
+ private:
+  std::uint64_t done_ = 0, total_;
+  Progress progress_{"drawing random weights", Progress::Unit::bytes};
+};
+
 void require_checkpoint(const ModelOptions& options) {
   if (options.checkpoint_dir.empty() && !options.random_weights) {
     throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
@@ -79,6 +110,17 @@ void require_checkpoint(const ModelOptions& options) {
 
 }  // namespace
 
+CLI::Validator or_cached() {
+  const auto replace = [](std::string& place) {
+    const std::string scheme = "gs://";
+    if (!place.starts_with(scheme)) return std::string();
+    const fs::path copy = policy::openpi_data_home() / place.substr(scheme.size());
+    if (fs::exists(copy)) place = copy.string();
+    return std::string();
+  };
+  return {replace, ""};
+}
+
 std::string how_to_get(const std::string& address, const std::string& config) {
   return "download it with 'gsutil -m cp -r " + address + " JAX_DIR', convert it with openpi's "
          "'examples/convert_jax_model_to_pytorch.py --checkpoint_dir JAX_DIR --config_name " +
@@ -87,10 +129,8 @@ std::string how_to_get(const std::string& address, const std::string& config) {
 
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
                                   const std::string& description) {
-  return app.add_option("--precision", precision, description)
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, model::Precision>{{"bfloat16", model::Precision::bfloat16},
-                                                  {"float32", model::Precision::float32}}))
+  return choose_value<model::Precision>(app.add_option("--precision", precision, description),
+                                        {{"bfloat16", model::Precision::bfloat16}, {"float32", model::Precision::float32}})
       ->default_str("bfloat16");
 }
 
@@ -101,7 +141,8 @@ void add_place_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::ExistingFile)
       ->excludes(config);
   app.add_option("--checkpoint-dir", options.checkpoint_dir,
-                 "Folder with model.safetensors and assets/");
+                 "Folder with model.safetensors and assets/, or gs:// address of one in openpi's download cache")
+      ->transform(or_cached());
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
@@ -114,17 +155,16 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--default-prompt", options.default_prompt, "For requests without a prompt");
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
-  app.add_option("--kernels", options.kernels,
-                 "fast: our own matmuls, which sum in another order; reference: openpi's operations one "
-                 "by one")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, Kernels>{
-          {"reference", Kernels::reference}, {"fast", Kernels::fast}}))
+  choose_value<Kernels>(
+      app.add_option("--kernels", options.kernels,
+                     "fast: our own matmuls, which sum in another order; reference: openpi's operations one by one"),
+      {{"fast", Kernels::fast}, {"reference", Kernels::reference}})
       ->default_str("fast");
-  std::map<std::string, model::InstructionSet> sets;
-  for (const model::InstructionSet set : model::instruction_sets()) sets[std::string(name_of(set))] = set;
-  app.add_option("--instructions", options.instructions,
-                 "Instruction set of the fast kernels; default: the one measured fastest at start")
-      ->transform(CLI::CheckedTransformer(sets));
+  std::vector<std::pair<std::string, model::InstructionSet>> sets;
+  for (const model::InstructionSet set : model::instruction_sets()) sets.emplace_back(name_of(set), set);
+  choose_value(app.add_option("--instructions", options.instructions,
+                              "Instruction set of the fast kernels; default: the one measured fastest at start"),
+               sets);
   CLI::Option* keep = app.add_flag_callback(
       "--keep-masked", [&options] { options.masked = model::MaskedInputs::keep; },
       "Compute masked cameras and padded tokens and then ignore them, as openpi does and pi0-quant's "
@@ -134,12 +174,13 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
          "Leave them out: the same actions up to rounding, with about half the work for two cameras")
       ->excludes(keep);
   app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice, on a GPU one")
-      ->check(CLI::Range(0, 1024))
+      ->check(between(0, 1024))
       ->capture_default_str();
   app.add_option("--num-steps", options.num_steps, "Denoise steps; default: the checkpoint's, or 10")
-      ->check(CLI::Range(1, 1000));
+      ->check(between(1, 1000));
   app.add_option("--seed", options.seed,
-                 "Of the noise (and of random weights); default: a random one, logged");
+                 "Of the noise (and of random weights); default: a random one, logged")
+      ->check(whole());
 }
 
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
@@ -193,7 +234,9 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
   const model::Execution execution = chosen_execution(options);
   std::shared_ptr<model::Pi0> model;
   if (options.random_weights) {
-    model::RandomWeights weights(options.seed.value_or(0));
+    ByteCount count;
+    const model::Pi0 shapes(config, count, options.precision, {});
+    ShownRandomWeights weights(options.seed.value_or(0), count.bytes());
     model = std::make_shared<model::Pi0>(config, weights, options.precision, execution);
   } else {
     Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);

@@ -42,6 +42,9 @@ void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
                                   const std::string& description);
 
+// Takes a bucket's address (gs://...) for the copy in openpi's download cache, where there is one.
+CLI::Validator or_cached();
+
 // What to do to have the checkpoint that lies at a bucket's `address`.
 std::string how_to_get(const std::string& address, const std::string& config);
 

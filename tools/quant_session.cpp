@@ -1,9 +1,12 @@
 #include "tools/quant_session.h"
 
-#include <map>
+#include <fmt/format.h>
+
 #include <stdexcept>
 
 #include "protocol/files.h"
+#include "tools/option_checks.h"
+#include "tools/print.h"
 #include "tools/version.h"
 
 namespace pi0::tools {
@@ -13,7 +16,7 @@ using quant::AttentionScope;
 
 constexpr const char* group = "Quantization";  // in --help
 
-const std::map<std::string, AttentionScope> attention_scopes = {
+const std::vector<std::pair<std::string, AttentionScope>> attention_scopes = {
     {"none", AttentionScope::none}, {"vision", AttentionScope::vision}, {"all", AttentionScope::all}};
 
 // One format given: the other is float32. None: statistics of full precision.
@@ -31,30 +34,32 @@ std::string name_of(AttentionScope scope) {
   throw std::logic_error("an attention scope has no name");
 }
 
+std::vector<std::string> format_names() {
+  std::vector<std::string> names;
+  for (const quant::Format format : quant::all_formats) names.emplace_back(name_of(format));
+  return names;
+}
+
 void add_scope_options(CLI::App& app, QuantOptions& options) {
-  app.add_option("--quantize-attention", options.attention,
-                 "none (as pi0-quant's serve_quant.py), vision (SigLIP's) or all")
-      ->transform(CLI::CheckedTransformer(attention_scopes))
+  choose_value(app.add_option("--quantize-attention", options.attention,
+                              "None, as pi0-quant's serve_quant.py; vision's, SigLIP; or all"),
+               attention_scopes)
       ->default_str("all")
       ->group(group);
-  app.add_option("--skip-components", options.skip_components,
-                 "Left in full precision: vision, language, action_expert, action_head")
+  choose(app.add_option("--skip-components", options.skip_components, "Left in full precision, with commas between them"),
+         {"vision", "language", "action_expert", "action_head"})
       ->delimiter(',')
-      ->check(CLI::IsMember({"vision", "language", "action_expert", "action_head"}))
       ->group(group);
 }
 
 void add_quant_options(CLI::App& app, QuantOptions& options) {
-  std::vector<std::string> formats;
-  for (const quant::Format format : quant::all_formats) formats.emplace_back(name_of(format));
   CLI::Option* input =
-      app.add_option("--input-fmt", options.input_fmt,
-                     "Format of matmul inputs and weights; float32 when only the other is given")
-          ->check(CLI::IsMember(formats))
+      choose(app.add_option("--input-fmt", options.input_fmt,
+                            "Format of matmul inputs and weights; float32 when only the other is given"),
+             format_names())
           ->group(group);
   CLI::Option* output =
-      app.add_option("--output-fmt", options.output_fmt, "Format of matmul outputs, likewise")
-          ->check(CLI::IsMember(formats))
+      choose(app.add_option("--output-fmt", options.output_fmt, "Format of matmul outputs, likewise"), format_names())
           ->group(group);
   app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of one pair")
       ->excludes(input)
@@ -118,8 +123,11 @@ void QuantSession::count_batch(bool measured, const std::function<std::vector<bo
 
 std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }
 
-void QuantSession::write() const {
-  if (!output_.empty()) protocol::write_whole(output_, report());
+std::string QuantSession::write() const {
+  if (output_.empty()) return "";
+  const quant::StatsSnapshot seen = book_.snapshot();
+  protocol::write_whole(output_, quant::report_json(seen, meta_));
+  return fmt::format("statistics of {} in {}", counted(static_cast<std::size_t>(seen.measured), "request"), output_.string());
 }
 
 }  // namespace pi0::tools

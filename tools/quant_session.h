@@ -37,6 +37,8 @@ struct QuantOptions {
 void add_quant_options(CLI::App& app, QuantOptions& options);
 void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, attention and components
 
+std::vector<std::string> format_names();
+
 std::string name_of(quant::AttentionScope scope);  // as on the command line
 
 // Formats, rules, skipped components and the place of the statistics, checked before any weight is
@@ -76,7 +78,8 @@ class QuantSession {
   std::string report() const;  // JSON, from any thread
   std::string table() const { return quant::report_table(book_.snapshot()); }
   void reset() { book_.reset(); }
-  void write() const;  // the report to --stats-output, whole; nothing without one
+  // The report to --stats-output, whole; nothing without one. Returns a line that says so, or nothing.
+  std::string write() const;
 
  private:
   std::filesystem::path output_;

@@ -37,6 +37,7 @@ void report(const ReportOptions& options) {
 
 void add_report(CLI::App& app) {
   CLI::App* command = app.add_subcommand("report", "Show results of sweep, closed-loop, bench and servers");
+  command->footer("Example:\n  pi0 report sweep stats.json bench.json --output report.html");
   const auto options = std::make_shared<ReportOptions>();
   options->title = "Cost of number formats, layer by layer";
   command

@@ -1,6 +1,7 @@
 #include "tools/report_data.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -9,6 +10,7 @@
 
 #include "model/json_fields.h"
 #include "model/text_file.h"
+#include "tools/bench_report.h"
 
 namespace pi0::tools {
 namespace {
@@ -195,6 +197,34 @@ class Reader {
     }
   }
 
+  // What the modes of a bench share as it is; where they differ, each mode's; and which ones to distrust.
+  static Json settings_of_modes(const std::vector<Json>& records) {
+    Json settings = Json::object();
+    const Json last = field(records.back(), "settings");
+    for (auto entry = last.begin(); entry != last.end(); ++entry) {
+      const std::string& key = entry.key();
+      const Json& value = *entry;
+      const auto value_in = [&](const Json& record) { return field(field(record, "settings"), key.c_str()); };
+      const bool is_shared = std::ranges::all_of(records, [&](const Json& record) { return value_in(record) == value; });
+      if (is_shared) {
+        settings[key] = value;
+        continue;
+      }
+      std::vector<std::string> by_mode;
+      for (const Json& record : records) {
+        const Json own = value_in(record);
+        const std::string text = own.is_null() ? "-" : own.is_string() ? own.get<std::string>() : own.dump();
+        by_mode.push_back(fmt::format("{}: {}", record.value("mode", ""), text));
+      }
+      settings[key] = fmt::format("{}", fmt::join(by_mode, ", "));
+    }
+    for (const Json& record : records) {
+      const std::string warning = bench_warning(record);
+      if (!warning.empty()) settings["warning, " + record.value("mode", "")] = warning;
+    }
+    return settings;
+  }
+
   void read_file() {
     const Json content = read(path_);
     if (is_statistics(content)) {
@@ -218,7 +248,7 @@ class Reader {
                                "--stats-output, of pi0-quant's, or of pi0 bench --json");
     }
     data_.runs.back()["kind"] = "bench";
-    data_.runs.back()["meta"] = field(records.front(), "settings");
+    data_.runs.back()["meta"] = settings_of_modes(records);
     for (const Json& record : records) {
       const std::string mode = record.value("mode", "");
       for (const auto& [stage, seconds] : record["stages"].items()) add("stages", {name_, mode, stage, seconds});

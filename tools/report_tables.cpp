@@ -132,7 +132,11 @@ std::string stages_text(const ReportData& data, const Json& run) {
   for (const Row* row : stages) {
     rows.push_back({stages.at(row, "setting"), stages.at(row, "stage"), stages.at(row, "seconds")});
   }
-  return aligned({"mode", "stage", "seconds"}, rows);
+  std::string text = aligned({"mode", "stage", "seconds"}, rows);
+  for (const auto& [key, value] : run["meta"].items()) {
+    if (key.starts_with("warning")) text += fmt::format("  {}: {}\n", key, value.get<std::string>());
+  }
+  return text;
 }
 
 }  // namespace

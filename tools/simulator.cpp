@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <re2/re2.h>
 
-#include <array>
 #include <algorithm>
-#include <regex>
+#include <array>
+#include <charconv>
 #include <stdexcept>
+#include <utility>
 
 namespace pi0::tools {
 namespace {
@@ -14,58 +16,63 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string shell_word(const std::string& text) {
-  static const std::regex plain("[A-Za-z0-9_@%+=:,./-]+");
-  if (std::regex_match(text, plain)) return text;
-  return "'" + std::regex_replace(text, std::regex("'"), "'\\''") + "'";
-}
-
-std::string literal_pattern(const std::string& text) {
-  return std::regex_replace(text, std::regex(R"([.^$|()\[\]{}*+?\\])"), R"(\$&)");
+  if (RE2::FullMatch(text, "[A-Za-z0-9_@%+=:,./-]+")) return text;
+  std::string quoted = text;
+  RE2::GlobalReplace(&quoted, "'", R"('\\'')");
+  return "'" + quoted + "'";
 }
 
 }  // namespace
 
 std::string fill_command(const std::string& command, const std::map<std::string, std::string>& values) {
-  static const std::regex placeholder(R"((^|[^$])\{([a-z_]+)\})");
-  std::string filled, rest = command;
-  for (std::smatch found; std::regex_search(rest, found, placeholder); rest = found.suffix()) {
-    const auto value = values.find(found[2]);
+  static const RE2 placeholder(R"((^|[^$])\{([a-z_]+)\})");
+  std::string filled;
+  re2::StringPiece rest(command);
+  std::array<re2::StringPiece, 3> found;  // all, what stands before the brace, the name
+  while (placeholder.Match(rest, 0, rest.size(), RE2::UNANCHORED, found.data(), found.size())) {
+    const auto value = values.find(std::string(found[2]));
     if (value == values.end()) {
       std::vector<std::string> names;
       for (const auto& [name, unused] : values) names.push_back("{" + name + "}");
-      throw std::invalid_argument(
-          fmt::format("found {{{}}} in '{}', expected {}", found[2].str(), command, fmt::join(names, ", ")));
+      throw std::invalid_argument(fmt::format("found {{{}}} in '{}', expected {}", std::string(found[2]), command,
+                                              fmt::join(names, ", ")));
     }
-    filled += found.prefix().str() + found[1].str() + shell_word(value->second);
+    filled.append(rest.data(), found[1].data() + found[1].size()).append(shell_word(value->second));
+    rest.remove_prefix(static_cast<std::size_t>(found[0].data() + found[0].size() - rest.data()));
   }
-  return filled + rest;
+  return filled.append(rest.data(), rest.size());
 }
 
 std::optional<Success> find_success(const std::string& log, const std::string& pattern, const std::string& scene) {
   std::string with_scene = pattern;
   const std::string name = "{scene}";
   for (std::size_t at = 0; (at = with_scene.find(name, at)) != std::string::npos;) {
-    const std::string literal = literal_pattern(scene);
+    const std::string literal = RE2::QuoteMeta(scene);
     with_scene.replace(at, name.size(), literal);
     at += literal.size();
   }
-  try {
-    const std::regex regex(with_scene);
-    if (regex.mark_count() != 2) {
-      throw std::invalid_argument(fmt::format("'{}': found {} groups, expected two: episodes that succeeded, episodes",
-                                              pattern, regex.mark_count()));
-    }
-    std::smatch found;
-    if (!std::regex_search(log, found, regex)) return std::nullopt;
-    try {
-      return Success{std::stol(found[1]), std::stol(found[2])};
-    } catch (const std::logic_error&) {
-      throw std::invalid_argument(fmt::format("'{}': found '{}', expected numbers in its groups", pattern,
-                                              found.str()));
-    }
-  } catch (const std::regex_error& error) {
-    throw std::invalid_argument(fmt::format("'{}': is no regular expression: {}", pattern, error.what()));
+  RE2::Options options(RE2::Latin1);  // bytes: a log may hold anything
+  options.set_log_errors(false);
+  const RE2 regex(with_scene, options);
+  if (!regex.ok()) {
+    throw std::invalid_argument(
+        fmt::format("'{}': is no regular expression of RE2's syntax: {}", pattern, regex.error()));
   }
+  if (regex.NumberOfCapturingGroups() != 2) {
+    throw std::invalid_argument(fmt::format("'{}': found {} groups, expected two: episodes that succeeded, episodes",
+                                            pattern, regex.NumberOfCapturingGroups()));
+  }
+  std::array<re2::StringPiece, 3> found;
+  if (!regex.Match(log, 0, log.size(), RE2::UNANCHORED, found.data(), found.size())) return std::nullopt;
+  Success success;
+  for (const auto& [group, number] : {std::pair(found[1], &success.succeeded), std::pair(found[2], &success.episodes)}) {
+    const char* const end = group.data() + group.size();
+    const auto [rest, error] = std::from_chars(group.data(), end, *number);
+    if (error == std::errc() && rest == end && !group.empty()) continue;
+    throw std::invalid_argument(
+        fmt::format("'{}': found '{}' in a group, expected a number", pattern, std::string(group).substr(0, 80)));
+  }
+  return success;
 }
 
 Videos videos_under(const fs::path& folder) {

@@ -21,8 +21,10 @@
 #include "tools/bench_clock.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/option_checks.h"
 #include "tools/print.h"
 #include "tools/quant_session.h"
+#include "tools/stop_signals.h"
 #include "tools/sweep_model.h"
 #include "tools/sweep_results.h"
 
@@ -74,7 +76,7 @@ struct Setting {
 class Sweep {
  public:
   explicit Sweep(SweepOptions& options)
-      : options_(options), model_(options.model, options.source, tell) {
+      : options_(options), model_(options.model, options.source, tell, [this] { stop_.check(); }) {
     meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision,
                         model_.steps());
     meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
@@ -87,6 +89,15 @@ class Sweep {
   }
 
   void run() {
+    try {
+      run_settings();
+    } catch (const Stopped& stopped) {
+      throw std::runtime_error(fmt::format("{}; --resume goes on with what is missing", stopped.what()));
+    }
+  }
+
+ private:
+  void run_settings() {
     if (options_.sensitivity.empty()) {
       const std::vector<Json> entries = measured(own_share(chosen_settings()));
       if (options_.shard.of == 1) return write_summary(options_.output, entries);
@@ -100,7 +111,6 @@ class Sweep {
     if (options_.budget) keep_budget(ranking);
   }
 
- private:
   quant::FormatPair only_pair() const {
     if (options_.input_fmts.size() != 1 || options_.output_fmts.size() != 1) {
       throw std::invalid_argument("--sensitivity ranks under one pair of formats: give --input-fmts and "
@@ -232,8 +242,8 @@ class Sweep {
     Json result = {{"budget", *options_.budget}, {"layers_of", ranking.size()}};
     result.update(best);
     protocol::write_whole(options_.output / "budget.json", text_of(result));
-    tell(fmt::format("{} of {} layers within an action RMSE of {}: {}; rules in {}", within, ranking.size(),
-                     *options_.budget, best["action_rmse"].dump(), (options_.output / "rules.json").string()));
+    tell(fmt::format("{} of {} layers within an action RMSE of {}: {:.4g}; rules in {}", within, ranking.size(),
+                     *options_.budget, rmse_of(best), (options_.output / "rules.json").string()));
   }
 
   std::vector<Json> measured(const std::vector<Setting>& settings) {
@@ -255,8 +265,8 @@ class Sweep {
       seconds += clock.lap();
       ++done;
       const double left = seconds / static_cast<double>(done - first) * static_cast<double>(settings.size() - done);
-      tell(fmt::format("{} of {}, {}: action RMSE {}, {:.1f} s; {:.0f} s left", done, settings.size(),
-                       settings[i].folder, entries[i]["action_rmse"].dump(),
+      tell(fmt::format("{} of {}, {}: action RMSE {:.4g}, {:.1f} s; {:.0f} s left", done, settings.size(),
+                       settings[i].folder, rmse_of(entries[i]),
                        entries[i]["inference_time_s"].get<double>(), left));
     }
     return entries;
@@ -330,6 +340,7 @@ class Sweep {
   }
 
   SweepOptions& options_;
+  StopSignals stop_{"sweep"};
   SweepModel model_;
   Json meta_;  // what results must share to be compared
 };
@@ -339,22 +350,19 @@ class Sweep {
 void add_sweep(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "sweep", "Run pairs of formats over observations: statistics and action errors of each");
+  command->footer("Example:\n  pi0 sweep --config pi05_droid --checkpoint-dir DIR --observations policy_records --output sweep");
   const auto options = std::make_shared<SweepOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
   command->get_option("--seed")->description("Of noise and made-up observations; default: 0");
   add_scope_options(*command, options->quant);
-  std::vector<std::string> formats;
-  for (const quant::Format format : quant::all_formats) formats.emplace_back(quant::name_of(format));
-  options->input_fmts = options->output_fmts = formats;
+  options->input_fmts = options->output_fmts = format_names();
   const std::string group = "Sweep";
-  command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all")
+  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"), format_names())
       ->delimiter(',')
-      ->check(CLI::IsMember(formats))
       ->group(group);
-  command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all")
+  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"), format_names())
       ->delimiter(',')
-      ->check(CLI::IsMember(formats))
       ->group(group);
   CLI::Option* rules =
       command->add_option("--rules", options->rules, "Files of formats per layer, instead of pairs")
@@ -364,14 +372,14 @@ void add_sweep(CLI::App& app) {
           ->excludes("--output-fmts")
           ->group(group);
   CLI::Option* sensitivity =
-      command->add_option("--sensitivity", options->sensitivity,
-                          "Instead: one of the layers or components at a time under one pair, ranked by action RMSE")
-          ->check(CLI::IsMember({"layers", "components"}))
+      choose(command->add_option("--sensitivity", options->sensitivity,
+                                 "Instead: one of the layers or components at a time under one pair, ranked by action RMSE"),
+             {"layers", "components"})
           ->excludes(rules)
           ->group(group);
   command->add_option("--budget", options->budget,
                       "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->needs(sensitivity)
       ->group(group);
   command
@@ -386,7 +394,7 @@ void add_sweep(CLI::App& app) {
           ->group(group);
   CLI::Option* synthetic =
       command->add_option("--synthetic", options->source.synthetic, "Instead: so many made-up observations, of --seed")
-          ->check(CLI::Range(1, 100'000))
+          ->check(between(1, 100'000))
           ->excludes(recorded)
           ->group(group);
   CLI::Option* tensors =

@@ -10,12 +10,15 @@
 
 #include "protocol/openpi_messages.h"
 #include "tools/bench_clock.h"
+#include "tools/failure.h"
+#include "tools/print.h"
+#include "tools/stop_signals.h"
 
 namespace pi0::tools {
 
 SweepModel::SweepModel(ModelOptions& options, const ObservationSource& source,
-                       std::function<void(const std::string&)> tell)
-    : options_(options), tell_(std::move(tell)) {
+                       std::function<void(const std::string&)> tell, std::function<void()> before_call)
+    : options_(options), tell_(std::move(tell)), before_call_(std::move(before_call)) {
   if (!options.seed) options.seed = 0;  // a sweep is to be repeatable
   if (!source.tensors.empty()) {
     sizes_ = chosen_sizes(options);
@@ -49,7 +52,7 @@ void SweepModel::prepare(const std::vector<Observation>& observations) {
     try {
       cases_.push_back({policy_->prepare(observation.request), policy_->noise_for(observation.request), {}, {}});
     } catch (const std::exception& error) {
-      throw std::runtime_error("observation " + observation.name + ": " + error.what());
+      throw std::runtime_error("observation " + observation.name + ": " + failure_text(error));
     }
   }
 }
@@ -62,14 +65,17 @@ void SweepModel::load() {
     try {
       one.raw = sample(one);
       one.answer = answer(one, one.raw);
+    } catch (const Stopped&) {
+      throw;
     } catch (const std::exception& error) {
-      throw std::runtime_error(fmt::format("observation {} of {}: {}", i, description_, error.what()));
+      throw std::runtime_error(fmt::format("observation {} of {}: {}", i, description_, failure_text(error)));
     }
   }
-  tell_(fmt::format("{} observations without quantization, {:.1f} s", cases_.size(), clock.lap()));
+  tell_(fmt::format("{} without quantization, {:.1f} s", counted(cases_.size(), "observation"), clock.lap()));
 }
 
 at::Tensor SweepModel::sample(const SweepCase& one) const {
+  before_call_();
   return model_->sample_actions(one.inputs, one.noise, steps_, {.masked = options_.masked}).cpu();
 }
 

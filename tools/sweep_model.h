@@ -37,8 +37,10 @@ struct SweepCase {
 class SweepModel {
  public:
   // Reads all but the weights. Throws what is wrong with the checkpoint, the policy or an observation,
-  // by name. `options` must outlive this; a seed is set there if it has none.
-  SweepModel(ModelOptions& options, const ObservationSource& source, std::function<void(const std::string&)> tell);
+  // by name. `options` must outlive this; a seed is set there if it has none. `before_call` runs before every call of the
+  // model and may throw to stop the work.
+  SweepModel(ModelOptions& options, const ObservationSource& source, std::function<void(const std::string&)> tell,
+             std::function<void()> before_call);
 
   // Loads the weights and runs every observation.
   void load();
@@ -59,6 +61,7 @@ class SweepModel {
 
   ModelOptions& options_;
   std::function<void(const std::string&)> tell_;
+  std::function<void()> before_call_;
   std::unique_ptr<policy::Policy> policy_;  // null: the bare model on tensors
   model::ModelConfig sizes_;
   std::int64_t steps_ = 0;

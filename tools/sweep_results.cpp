@@ -66,7 +66,7 @@ std::string table_of(const std::vector<Json>& entries) {
 void write_summary(const fs::path& folder, const std::vector<Json>& entries) {
   protocol::write_whole(folder / "summary.csv", table_of(entries));
   protocol::write_whole(folder / "summary.json", text_of(entries));
-  print(stderr, "sweep: {} settings in {}\n", entries.size(), (folder / "summary.json").string());
+  print(stderr, "sweep: {} in {}\n", counted(entries.size(), "setting"), (folder / "summary.json").string());
 }
 
 }  // namespace pi0::tools

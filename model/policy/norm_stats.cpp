@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "model/json_fields.h"
+#include "model/nearest_name.h"
 #include "model/text_file.h"
 
 namespace pi0::policy {
@@ -21,7 +22,7 @@ Json parse(const std::filesystem::path& file) {
         "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
   }
   try {
-    // As null, numbers that are not finite reach the check that can name their key.
+    // Numbers that are not finite come as null, and matter only where they are used.
     return model::parse_json(model::without_python_numbers(model::read_file(file)), file.string());
   } catch (const model::JsonFileError& error) {
     throw NormStatsError(error.what());
@@ -34,8 +35,14 @@ const Json& member(const Json& object, const std::string& where, const std::stri
   if (!object.is_object())
     refuse(where, std::string("is ") + object.type_name() + ", expected an object");
   const auto found = object.find(key);
-  if (found == object.end()) refuse(where, "'" + key + "' is missing");
-  return *found;
+  if (found != object.end()) return *found;
+  std::string others;
+  for (const auto& [other, value] : object.items()) {
+    const std::string hint = model::did_you_mean(other, {key});
+    if (!hint.empty()) refuse(where, "unknown key '" + other + "'" + hint);
+    others += (others.empty() ? "" : ", ") + other;
+  }
+  refuse(where, "'" + key + "' is missing" + (others.empty() ? "" : "; found " + others));
 }
 
 std::vector<double> numbers(const Json& list, const std::string& where) {
@@ -46,12 +53,10 @@ std::vector<double> numbers(const Json& list, const std::string& where) {
   std::vector<double> values;
   values.reserve(list.size());
   for (const Json& item : list) {
-    const double value = item.is_number() ? item.get<double>() : NAN;
-    if (!std::isfinite(value)) {
-      refuse(where + "[" + std::to_string(values.size()) + "]",
-             "is " + (item.is_null() ? "not finite" : model::shown(item)) + ", expected a finite number");
+    if (!item.is_number() && !item.is_null()) {
+      refuse(where + "[" + std::to_string(values.size()) + "]", "is " + model::shown(item) + ", expected a number");
     }
-    values.push_back(value);
+    values.push_back(item.is_null() ? NAN : item.get<double>());
   }
   return values;
 }

@@ -14,7 +14,8 @@ class NormStatsError : public std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-// One value per dimension, all finite; mean and std are equally long, q01 and q99 as well.
+// One value per dimension, NaN where the file has a number that is not finite; mean and std are equally long, q01 and q99
+// as well.
 struct FieldStats {
   std::vector<double> mean;
   std::vector<double> std;
@@ -33,7 +34,7 @@ std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_di
                                       const std::string& asset_id);
 
 // Throws NormStatsError when the file is absent, is not JSON, or a key is missing, unknown,
-// mistyped, not finite or not as long as its partner.
+// mistyped or not as long as its partner.
 NormStats read_norm_stats(const std::filesystem::path& file);
 
 }  // namespace pi0::policy

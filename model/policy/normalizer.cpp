@@ -1,5 +1,7 @@
 #include "model/policy/normalizer.h"
 
+#include <cmath>
+
 namespace pi0::policy {
 namespace {
 
@@ -8,15 +10,15 @@ constexpr double no_zero_scale = 1e-6;  // openpi's guard against a dimension th
 }  // namespace
 
 Normalizer::Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size,
-                       std::int64_t action_dim)
+                       std::int64_t action_size, std::int64_t action_dim)
     : form_(form),
-      state_(affine(stats.state, stats.source + ": norm_stats.state",
+      state_(affine(stats.state, stats.source + ": norm_stats.state", static_cast<std::size_t>(state_size),
                     static_cast<std::size_t>(state_size), static_cast<std::size_t>(action_dim))),
       actions_(affine(stats.actions, stats.source + ": norm_stats.actions", 1,
-                      static_cast<std::size_t>(action_dim))) {}
+                      static_cast<std::size_t>(action_size), static_cast<std::size_t>(action_dim))) {}
 
 Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string& where,
-                                      std::size_t at_least, std::size_t at_most) const {
+                                      std::size_t at_least, std::size_t used, std::size_t at_most) const {
   const bool quantile = form_ == Normalization::quantile;
   if (quantile && stats.q01.empty()) {
     throw NormStatsError(where +
@@ -33,6 +35,12 @@ Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string
   affine.offset.resize(at_most, 0.0);
   affine.scale.assign(at_most, 1.0 + no_zero_scale);
   for (std::size_t dim = 0; dim < affine.known; ++dim) {
+    const auto check = [&](const char* key, double value) {
+      if (dim >= used || std::isfinite(value)) return;
+      throw NormStatsError(where + "." + key + "[" + std::to_string(dim) + "]: is not finite, expected a number");
+    };
+    check(quantile ? "q01" : "mean", affine.offset[dim]);
+    check(quantile ? "q99" : "std", quantile ? stats.q99[dim] : stats.std[dim]);
     const double range = quantile ? stats.q99[dim] - stats.q01[dim] : stats.std[dim];
     affine.scale[dim] = range + no_zero_scale;
   }

@@ -19,9 +19,10 @@ enum class Normalization {
 
 class Normalizer {
  public:
-  // `state_size` is the robot's, `action_dim` (N) the model's. Throws NormStatsError when the file
-  // lacks the percentiles that `form` needs, has fewer values than a state or more than N.
-  Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size,
+  // `state_size` and `action_size` are the robot's, `action_dim` (N) the model's. Throws NormStatsError
+  // when the file lacks the percentiles that `form` needs, has fewer values than a state or more than N,
+  // or when one that the robot's values meet is not finite.
+  Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size, std::int64_t action_size,
              std::int64_t action_dim);
 
   // `state` has at most as many values as the statistics of the state.
@@ -42,7 +43,7 @@ class Normalizer {
     std::vector<double> scale;
     std::size_t known = 0;  // values that the statistics cover
   };
-  Affine affine(const FieldStats& stats, const std::string& where, std::size_t at_least,
+  Affine affine(const FieldStats& stats, const std::string& where, std::size_t at_least, std::size_t used,
                 std::size_t at_most) const;
   template <class Number>
   double unnormalize(Number x, const Affine& affine, std::size_t dim) const;

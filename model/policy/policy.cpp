@@ -49,7 +49,8 @@ protocol::NdArray noise_field(const at::Tensor& noise) {
 Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
                SampleActions sample_actions, PolicyOptions options)
     : config_(std::move(config)),
-      normalizer_(config_.normalization, norm_stats, config_.robot.state_size(), config_.action_dim),
+      normalizer_(config_.normalization, norm_stats, config_.robot.state_size(),
+                  config_.robot.action_size, config_.action_dim),
       tokenizer_(std::move(tokenizer)),
       sample_actions_(std::move(sample_actions)),
       options_(std::move(options)),

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/json_fields.h"
+#include "model/nearest_name.h"
 #include "model/policy/builtin_configs.h"
 
 namespace pi0::policy {
@@ -116,7 +117,8 @@ PolicyConfig policy_config(const std::string& name) {
   if (found == builtin_policies().end()) {
     std::string known;
     for (const std::string& policy : policy_names()) known += (known.empty() ? "" : ", ") + policy;
-    throw PolicyConfigError("unknown config '" + name + "'; known: " + known);
+    throw PolicyConfigError("unknown config '" + name + "'" + model::did_you_mean(name, policy_names()) +
+                            "; known: " + known);
   }
   const std::string source = "config " + name;
   return read_policy(name, model::parse_json(found->second, source), source);

@@ -67,14 +67,16 @@ std::optional<double> scalar(const Value& value) {
   if (const auto* natural = std::get_if<std::uint64_t>(&value))
     return static_cast<double>(*natural);
   if (const auto* flag = std::get_if<bool>(&value)) return *flag ? 1.0 : 0.0;
-  return std::nullopt;
+  const auto* array = std::get_if<NdArray>(&value);  // a NumPy scalar, as list(array) holds them
+  if (array == nullptr || !array->shape.empty()) return std::nullopt;
+  const std::optional<std::vector<double>> numbers = real_numbers(*array);
+  return numbers ? std::optional(numbers->front()) : std::nullopt;
 }
 
 bool holds_floats(const Value& value) {
-  if (const auto* array = std::get_if<NdArray>(&value)) return array->dtype.kind == 'f';
-  const auto is_float = [](const Value& item) { return std::holds_alternative<double>(item); };
-  const auto* list = std::get_if<protocol::List>(&value);
-  return list != nullptr ? std::ranges::any_of(list->items, is_float) : is_float(value);
+  if (const auto* list = std::get_if<protocol::List>(&value)) return std::ranges::any_of(list->items, holds_floats);
+  const auto* array = std::get_if<NdArray>(&value);
+  return array != nullptr ? array->dtype.kind == 'f' : std::holds_alternative<double>(value);
 }
 
 std::vector<double> list_of(const protocol::List& list, const std::string& key,
@@ -174,9 +176,9 @@ std::vector<double> numbers_field(const protocol::Dict& request, const std::stri
                                           : "an array of " + std::to_string(count) + numbers_text + "s";
   const Value& value = field(request, key, expected);
   std::optional<std::vector<double>> numbers;
-  if (const auto* array = std::get_if<NdArray>(&value)) {
-    const bool fits = array->shape == std::vector<std::int64_t>{count};
-    if (fits || (count == 1 && array->shape.empty())) numbers = real_numbers(*array);
+  const auto* array = std::get_if<NdArray>(&value);
+  if (array != nullptr && array->shape == std::vector<std::int64_t>{count}) {
+    numbers = real_numbers(*array);
   } else if (const auto* list = std::get_if<protocol::List>(&value)) {
     numbers = list_of(*list, key, expected, count);
   } else if (const std::optional<double> number = scalar(value); number && count == 1) {

@@ -121,8 +121,19 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((self.root() / "float8_e4m3__float16" / "result.json").stat().st_mtime_ns, stamp)
 
+    def test_any_pattern_reads_any_log(self):
+        log = self.folder / "log"
+        log.write_text("x\n" * 2_000_000 + "# successes: 3\n\xff Total episodes: 5\n", encoding="latin-1")
+        for pattern in (r"[\s\S]*# successes: (\d+)[\s\S]*Total episodes: (\d+)", r"(?:.|\n)*successes: (\d+)(?:.|\n)*: (\d+)"):
+            self.output = self.folder / str(len(pattern))
+            command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--scenes", 1, "--eval-command",
+                       f"cat {log}", "--success-regex", pattern, "--output", self.output]  # fmt: skip
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.summary()[0]["success_rate"], 0.6)
+
     def test_an_interruption_stops_all_and_resume_goes_on(self):
-        for stop in (signal.SIGINT, signal.SIGTERM):
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             (self.folder / "behaviour").write_text("wait")
             arguments = [*PAIR, "--scenes", 1, *(["--resume"] if self.output.exists() else [])]
             process = subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True)
@@ -195,7 +206,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
             (["--resume"], ["no earlier results"]),
-            (["--num-stepps=3"], ["--num-stepps=3"]),
+            (["--num-stepps=3"], ["unknown option '--num-stepps'; did you mean '--num-steps'?"]),
             (["--output", self.folder / "file" / "results"], ["file"]),
         ):
             command = [PROGRAMS / "pi0", "closed-loop", *MODEL, "--output", self.folder / "empty"]

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import unittest
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -66,6 +68,45 @@ class FaultsTest(TemporaryFolderTest):
                 shell.wait(timeout=PATIENCE_S)
             self.assertIn("SIGHUP: no new requests", log.read_text())
             self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
+
+    def test_ctrl_c_ends_the_log_reader_and_loses_nothing(self):
+        """As a shell does it: the signal goes to `pi0-server | tee` as a whole."""
+        log, code = self.folder / "log", self.folder / "code"
+        command = [PROGRAMS / "pi0-server", *MODEL, *E4M3, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1",
+                   "--stats-output", self.stats]  # fmt: skip
+        for attempt in range(5):
+            pipe = f"({' '.join(map(str, command))}; echo $? >{code}) 2>&1 | tee {log}"
+            with subprocess.Popen(["bash", "-c", f"trap : INT; {pipe}"], stdout=subprocess.DEVNULL, start_new_session=True) as shell:
+                wait_until(lambda: log.exists() and "serving on 127.0.0.1:" in log.read_text(), "the server")
+                port = int(log.read_text().split("serving on 127.0.0.1:")[1].split()[0])
+                WebsocketClientPolicy("127.0.0.1", port).infer(REQUEST)
+                os.killpg(shell.pid, signal.SIGINT)
+                shell.wait(timeout=60)
+            wait_until(code.exists, "the server's end")
+            self.assertEqual(code.read_text(), "0\n", attempt)
+            self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 1)
+            for file in (log, code, self.stats):
+                file.unlink()
+
+    def test_a_client_that_leaves_as_the_end_comes_does_not_delay_it(self):
+        with serve(*MODEL, *E4M3, "--num-steps", 1, "--handshake-timeout", 3600, "--stats-output", self.stats) as server:
+            client = self.client(server)
+            client.infer(REQUEST)
+            server.process.send_signal(signal.SIGSTOP)
+            client._ws.socket.close()
+            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGCONT)
+            self.assertEqual(server.process.wait(timeout=60), 0)
+            self.assertIn(f"statistics of 1 request in {self.stats}", server.log_text())
+
+    def test_without_formats_the_routes_of_statistics_say_so(self):
+        with serve(*MODEL, "--num-steps", 1) as server:
+            for method, path in (("GET", "/stats"), ("POST", "/stats/reset")):
+                request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
+                with self.assertRaises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(request)
+                self.assertEqual(refused.exception.code, 404)
+                self.assertIn("--stats-output", refused.exception.read().decode())
 
     def test_under_nohup_the_terminals_end_is_ignored(self):
         with serve(*MODEL, "--num-steps", 1, ignore=signal.SIGHUP) as server:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import unittest
 
 import numpy as np
@@ -18,6 +19,20 @@ DEFAULTS = {  # openpi's scripts/serve_policy.py: environment, folder of openpi'
     "droid": ("pi05_droid", POLICIES / "pi05_droid"),
     "libero": ("pi05_libero", MORE_POLICIES / "pi05_libero"),
 }
+
+
+OPENPI_COMMAND_LINES = (  # of openpi's READMEs, and what else its tyro.cli(Args) takes
+    "--env=DROID",
+    "--env ALOHA_SIM",
+    "--env ALOHA --default_prompt='take the toast out of the toaster'",
+    "--env LIBERO",
+    "policy:checkpoint --policy.config=pi05_droid --policy.dir=gs://openpi-assets/checkpoints/pi05_droid",
+    "policy:checkpoint --policy.config=pi05_libero --policy.dir={home}/openpi-assets/checkpoints/pi05_libero",
+    "--env LIBERO policy:checkpoint --policy.config pi05_libero --policy.dir {home}/openpi-assets/checkpoints/pi05_libero",
+    "--port 8001 --record --env DROID policy:default",
+    "--port=8001 --no-record --default-prompt None policy:default",
+    "--record policy:checkpoint --policy.config pi05_droid --policy.dir gs://openpi-assets/checkpoints/pi05_droid",
+)
 
 
 class PoliciesTest(StatisticsTest, TemporaryFolderTest):
@@ -107,6 +122,9 @@ class PoliciesTest(StatisticsTest, TemporaryFolderTest):
                 self.assertIn(policy_case(folder)["config"], found.stderr)
         found = run("pi0-server", "--dry-run", environment=environment)
         self.assertIn("policy pi0_aloha_sim", found.stderr)
+        for line in OPENPI_COMMAND_LINES:
+            found = run("pi0-server", *shlex.split(line.format(home=home)), "--dry-run", environment=environment)
+            self.assertEqual(found.returncode, 0, found.stderr)
         found = run("pi0-server", "--env", "DROIDS", "--dry-run", environment=environment)
         self.assertEqual(found.returncode, 2)
         self.assertIn("DROIDS", found.stderr)
@@ -115,7 +133,9 @@ class PoliciesTest(StatisticsTest, TemporaryFolderTest):
 
     def test_bucket_address(self):
         address = "gs://openpi-assets/checkpoints/pi05_droid"
-        done = run("pi0-server", "policy:checkpoint", "--policy.config=pi05_droid", f"--policy.dir={address}")
+        environment = {**os.environ, "OPENPI_DATA_HOME": str(self.folder)}
+        line = ["policy:checkpoint", "--policy.config=pi05_droid", f"--policy.dir={address}"]
+        done = run("pi0-server", *line, environment=environment)
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"gsutil -m cp -r {address}", done.stderr)
         self.assertIn("--config_name pi05_droid", done.stderr)

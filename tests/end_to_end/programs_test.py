@@ -1,7 +1,9 @@
 """The programs' command lines: answers equal the goldens, and everything wrong gets one clear error."""
 
 import json
+import os
 import pathlib
+import re
 import shutil
 import unittest
 
@@ -163,6 +165,46 @@ class UsageTest(TemporaryFolderTest):
         ):  # fmt: skip
             with self.subTest(arguments):
                 self.assertEqual(run("pi0-server", *arguments).returncode, 2)
+
+    def test_a_mistyped_word_is_named_with_what_it_was_meant_for(self):
+        for program, arguments, words in (
+            ("pi0-server", ["--inputfmt", "float16"], "unknown option '--inputfmt'; did you mean '--input-fmt'?"),
+            ("pi0-server", ["--policy.confg=pi05_droid"], "unknown option '--policy.confg'; did you mean '--policy.config'?"),
+            ("pi0-server", ["pi05_droid"], "policy: found 'pi05_droid', expected policy:checkpoint, policy:default"),
+            ("pi0-server", ["--precision", "fp16"], "--precision: found 'fp16', expected bfloat16, float32"),
+            ("pi0-server", ["--output-fmt", "bfloat61"], "did you mean 'bfloat16'?"),
+            ("pi0-server", ["--port", "70000"], "--port: found '70000', expected a number from 0 to 65535"),
+            ("pi0-server", ["--seed", "-3"], "--seed: found '-3', expected a whole number from 0"),
+            ("pi0", ["make-chekpoint"], "unknown subcommand 'make-chekpoint'; did you mean 'make-checkpoint'?"),
+            ("pi0", ["make-checkpoint", "--ouput", "x"], "unknown option '--ouput'; did you mean '--output'?"),
+            ("pi0", ["list-layers", "--config", "x", "--jsn"], "unknown option '--jsn'; did you mean '--json'?"),
+        ):
+            with self.subTest(arguments):
+                done = run(program, *arguments)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(words, done.stderr)
+        done = run("pi0", "list-layers", "--config", "pi05_driod")
+        self.assertIn("unknown config 'pi05_driod'; did you mean 'pi05_droid'?", done.stderr)
+
+    def test_every_help_has_an_example_and_plain_types(self):
+        commands = re.findall(r"^  ([a-z-]+) +[A-Z]", run("pi0", "--help").stdout.split("Subcommands:")[1], re.MULTILINE)
+        self.assertIn("closed-loop", commands)
+        for arguments in (["pi0-server", "--help"], *(["pi0", command, "--help"] for command in commands)):
+            text = run(*arguments).stdout
+            self.assertRegex(text, r"\nExample:\n  pi0", arguments)
+            self.assertNotRegex(text, r"ENUM|->|TEXT:|INT:|FLOAT:", arguments)
+
+    def test_a_library_that_fails_says_so_in_a_line(self):
+        """libtorch's own attention fails where its kernels' capability is below what oneDNN picks."""
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
+        for capability in ({}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}):
+            output = self.folder / "answer"
+            done = run(
+                "pi0", "infer", *policy_arguments("pi05_droid"), "--request", DROID / "request.msgpack", "--output", output,
+                environment={**environment, **capability},
+            )  # fmt: skip
+            self.assertIn(done.returncode, (0, 1))
+            self.assertNotIn("frame #", done.stderr)
 
     def test_families_and_spellings(self):
         for arguments in (

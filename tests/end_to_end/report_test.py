@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from support import GOLDENS, PATIENCE_S, POLICIES, TemporaryFolderTest, installed, run, small_disk
+from support import GOLDENS, PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, installed, run, small_disk
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
@@ -153,6 +153,29 @@ class ReportTest(TemporaryFolderTest):
         self.assertEqual(self.report(bench).returncode, 0)
         found = {row["stage"]: row["seconds"] for row in self.data()[1]["stages"]}
         self.assertEqual(found, json.loads(bench.read_text())["stages"])
+
+    def test_a_bench_of_all_modes_shows_their_settings_and_its_warning(self):
+        bench = self.folder / "bench.json"
+        done = run("pi0", "bench", *MODEL, "--repeats", 1, "--num-steps", 1, "--all-modes", "--input-fmt", "float8_e4m3",
+                   "--output-fmt", "float16", "--json", bench)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        records = json.loads(bench.read_text())
+        records["with_statistics"]["counted"] = 0
+        bench.write_text(json.dumps(records))
+        done = self.report(bench)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        meta = self.data()[0]["runs"][0]["meta"]
+        formats = "unquantized: -, without_statistics: float8_e4m3, with_statistics: float8_e4m3"
+        self.assertEqual(meta["input_fmt"], formats)
+        self.assertEqual(meta["cameras"], 2)
+        warning = "warning, with_statistics: only 0 of 1 runs count, the machine changed its speed; the figures are of all"
+        self.assertIn(warning, done.stdout)
+        self.assertTrue(warning.endswith(meta["warning, with_statistics"]))
+
+    def test_tables_and_messages_come_in_order(self):
+        command = [PROGRAMS / "pi0", "report", ORIGINALS, "--output", self.page]
+        done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=True)
+        self.assertTrue(done.stdout.splitlines()[-1].startswith("report: "), done.stdout[-300:])
 
     def test_the_page_draws_itself_alone_and_fits(self):
         sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16")

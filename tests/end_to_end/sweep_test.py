@@ -143,6 +143,45 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(without_times(self.summary()), without_times(whole))
 
+    def test_a_signal_stops_it_between_observations_and_resume_goes_on(self):
+        arguments = ["--synthetic", 3, "--num-steps", 2, "--input-fmts", "float8_e4m3,float16"]
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.output = self.folder / stop.name
+            command = [*map(str, [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments])]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            lines = [process.stderr.readline()]
+            while "without quantization" not in lines[-1] and lines[-1]:
+                lines.append(process.stderr.readline())
+            process.send_signal(stop)
+            errors = process.communicate(timeout=60)[1]
+            self.assertEqual(process.returncode, 1, lines)
+            self.assertIn(f"pi0: stopped by {stop.name}; --resume goes on", errors)
+        done = self.sweep(*arguments, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(self.summary()), 10)
+
+    def test_a_gone_reader_of_its_progress_ends_nothing(self):
+        command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, "--synthetic", 1, "--num-steps", 1,
+                   "--input-fmts", "float16"]  # fmt: skip
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {' '.join(map(str, command))} 2>&1 | head -n 1"],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(len(self.summary()), 5)
+
+    def test_a_budget_that_no_layer_keeps_is_a_file_of_no_rules(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1]
+        pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16", "--skip-components", "vision,language,action_expert"]
+        done = self.sweep(*arguments, *pair, "--sensitivity", "layers", "--budget", 1e-30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rules, self.output = self.output / "rules.json", self.folder / "again"
+        self.assertEqual(json.loads(rules.read_text()), {"rules": []})
+        done = self.sweep(*arguments, "--rules", rules)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = self.summary()
+        self.assertEqual(entry["action_rmse"], 0)
+
     def test_layers_are_ranked_and_a_budget_is_kept(self):
         arguments = ["--synthetic", 1, "--num-steps", 1, "--quantize-attention", "none"]
         pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]

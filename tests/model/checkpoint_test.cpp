@@ -136,6 +136,10 @@ TEST_CASE("missing, extra, misshapen and mistyped tensors are refused by name", 
   missing.erase(head);
   CHECK_THAT(refusal(missing), contains_text(embedding));
 
+  Tensors with_expert_embedding = good;
+  with_expert_embedding["paligemma_with_expert.gemma_expert.model.embed_tokens.weight"] = at::ones({2, 3});
+  CHECK(refusal(with_expert_embedding) == "accepted");
+
   Tensors extra = good;
   extra["state_proj.weight"] = at::ones({2});
   CHECK_THAT(refusal(extra), contains_text("'state_proj.weight'"));

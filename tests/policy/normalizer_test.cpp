@@ -1,5 +1,7 @@
 #include "model/policy/normalizer.h"
 
+#include <limits>
+
 #include "policy/policy_fixtures.h"
 #include "support/catch.h"
 
@@ -27,7 +29,7 @@ TEST_CASE("Normalizer equals openpi's transforms in every bit", "[policy][normal
         golden["normalization"] == "quantile" ? Normalization::quantile : Normalization::z_score;
     const NormStats stats{field_stats(golden["norm_stats"]["state"]),
                           field_stats(golden["norm_stats"]["actions"]), "golden"};
-    const Normalizer normalizer(form, stats, 8, 32);
+    const Normalizer normalizer(form, stats, 8, 8, 32);
 
     Doubles state = normalizer.normalize_state(golden["state"].get<Doubles>());
     REQUIRE(state == golden["normalized"].get<Doubles>());
@@ -49,7 +51,7 @@ TEST_CASE("Normalizer equals openpi's transforms in every bit", "[policy][normal
 TEST_CASE("Normalizer refuses statistics that do not fit", "[policy][normalizer]") {
   const auto refusal = [](Normalization form, const FieldStats& state, const FieldStats& actions) {
     return error_of<NormStatsError>(
-        [&] { Normalizer(form, {state, actions, "norm_stats.json"}, 8, 32); });
+        [&] { Normalizer(form, {state, actions, "norm_stats.json"}, 8, 8, 32); });
   };
   const FieldStats good = plain_stats(8);
   REQUIRE(refusal(Normalization::quantile, good, plain_stats(32)).empty());
@@ -64,6 +66,16 @@ TEST_CASE("Normalizer refuses statistics that do not fit", "[policy][normalizer]
   REQUIRE_THAT(refusal(Normalization::quantile, good, without_percentiles),
                contains_text("norm_stats.actions: 'q01' and 'q99' are missing"));
   REQUIRE(refusal(Normalization::z_score, good, without_percentiles).empty());
+
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  FieldStats state = good, actions = plain_stats(32);
+  state.mean[0] = state.std[3] = actions.mean[0] = nan;  // which this form does not use
+  actions.q01[8] = actions.q99[31] = nan;                // which the robot does not have
+  REQUIRE(refusal(Normalization::quantile, state, actions).empty());
+  REQUIRE_THAT(refusal(Normalization::z_score, state, good), contains_text("norm_stats.state.mean[0]: is not finite"));
+  actions.q99[7] = nan;
+  REQUIRE_THAT(refusal(Normalization::quantile, good, actions),
+               contains_text("norm_stats.actions.q99[7]: is not finite"));
 }
 
 }  // namespace pi0::policy

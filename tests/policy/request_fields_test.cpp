@@ -105,6 +105,9 @@ TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]")
   REQUIRE(read(array_of<std::uint16_t>('u', {2}, {1, 2})) == expected);
   REQUIRE(read(array_of<std::uint8_t>('u', {2}, {1, 2})) == expected);
   REQUIRE(read(protocol::List{{Value(1.0), Value(std::int64_t{2})}}) == expected);
+  const Value one = array_of<float>('f', {}, {1}), two = array_of<std::int32_t>('i', {}, {2});
+  REQUIRE(read(protocol::List{{one, two}}) == expected);  // list(array), [np.float32(1), ...]
+  REQUIRE(read(protocol::List{{one, Value(2.0)}}) == expected);
 }
 
 TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not finite",
@@ -119,6 +122,8 @@ TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not fin
   REQUIRE_THAT(refusal(protocol::List{{Value(1.0)}}, read), contains_text("a list of 1"));
   REQUIRE_THAT(refusal(protocol::List{{Value(1.0), Value(std::string("2"))}}, read),
                contains_text("only numbers in the list"));
+  REQUIRE_THAT(refusal(protocol::List{{Value(1.0), Value(array_of<float>('f', {1}, {2}))}}, read),
+               contains_text("found float32 array [1], expected only numbers in the list"));
   REQUIRE_THAT(refusal(array_of<double>('f', {2}, {1, nan}), read),
                contains_text("field: value 1 is nan, expected finite numbers"));
   REQUIRE_THAT(error_of<RequestError>([] { two_numbers({}); }),
@@ -145,6 +150,7 @@ TEST_CASE("numbers_field refuses whole numbers where floats are needed", "[polic
   const Value one = std::int64_t{1};
   REQUIRE(refusal(array_of<float>('f', {2}, {1, 2}), read).empty());
   REQUIRE(refusal(protocol::List{{one, Value(0.5)}}, read).empty());
+  REQUIRE(refusal(protocol::List{{one, Value(array_of<float>('f', {}, {2}))}}, read).empty());
   REQUIRE_THAT(
       refusal(array_of<std::int64_t>('i', {2}, {1, 2}), read),
       contains_text("found int64 array [2], expected an array of 2 floating-point numbers"));

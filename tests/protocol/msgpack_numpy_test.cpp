@@ -254,6 +254,7 @@ TEST_CASE("spellings of a dtype", "[numpy]") {
   CHECK(accepted("|S5", 5) == "S5 array [1]");
   CHECK(accepted("float32", 4) == "float32 array [1]");
   CHECK(accepted("bool", 1) == "bool array [1]");
+  CHECK(type_name(decoded(array_hex("c40400000000", "c4033c6634", "9101"))) == "float32 array [1]");  // as bin
   for (const char* dtype :
        {"",        "<",     "<f",   "<f3", "<f16", "<f08",          "<f+8", "<f8 ",
         "< f8",    "|f8",   "<<f8", "zzz", "|O",   "|V8",           "<c8",  "<M8[ns]",
@@ -361,6 +362,10 @@ TEST_CASE("limits", "[msgpack]") {
     CHECK_NOTHROW(decode(message_with("81a16b9101"), limits));
     CHECK_THROWS_WITH(decode(message_with("81a16b919101"), limits),
                       "'k/k[0]': maps and lists nested deeper than 3");
+    std::string nested;  // with the map and the innermost list 1024, as deep as msgpack-python goes
+    for (int i = 0; i < 1022; ++i) nested += "91";
+    CHECK_NOTHROW(decode(from_hex("81a16b" + nested + "90")));
+    CHECK_THROWS_AS(decode(from_hex("81a16b91" + nested + "90")), ProtocolError);
     Octets deep;
     for (int i = 0; i < 100000; ++i) deep.insert(deep.end(), {0x81, 0xa1, 'a'});
     CHECK_THROWS_AS(decode(deep), ProtocolError);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <csignal>
 #include <functional>
@@ -52,6 +53,11 @@ class RunningServer {
     server_->add_route({"POST", "/stats/reset", [] { return HttpResponse{200, "reset\n"}; }});
     server_->add_route(
         {"GET", "/broken", []() -> HttpResponse { throw std::runtime_error("no statistics"); }});
+    server_->add_route({"GET", "/hold", [this] {  // the network thread, as a stopped process would be
+                          held.arrive_and_wait();
+                          held.arrive_and_wait();
+                          return HttpResponse{};
+                        }});
     thread_ = std::thread([this] { server_->run(); });
   }
   ~RunningServer() {
@@ -64,6 +70,7 @@ class RunningServer {
   void wait_for_end() { thread_.join(); }
 
   test::FakePolicy policy;
+  std::barrier<> held{2};  // of /hold: once when it holds, once to let go
 
  private:
   std::unique_ptr<Server> server_;
@@ -322,13 +329,44 @@ TEST_CASE("the end answers the request in hand, drops the others and closes with
 }
 
 TEST_CASE("the end does not wait for clients that never answer", "[server]") {
-  RunningServer server({.handshake_timeout = 200ms});
+  RunningServer server({.handshake_timeout = 60s, .end_timeout = 200ms});
   Client client(server);
+  test::TcpClient silent(server.port());
   const auto start = Clock::now();
   std::raise(SIGTERM);
   server.wait_for_end();
-  CHECK(Clock::now() - start < ServerOptions{}.handshake_timeout);
+  CHECK(Clock::now() - start < 30s);
   CHECK(client.next().kind == "close 1001");
+}
+
+TEST_CASE("the end gives the request in hand all the time it needs", "[server]") {
+  RunningServer server({.end_timeout = 100ms});
+  Client client(server);
+  client.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  std::raise(SIGTERM);
+  std::this_thread::sleep_for(1s);
+  server.policy.release();
+  CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
+  server.wait_for_end();
+}
+
+TEST_CASE("a client that leaves as the end comes does not delay it", "[server]") {
+  RunningServer server({.handshake_timeout = 60s, .end_timeout = 60s});
+  auto client = std::make_unique<Client>(server);
+  test::TcpClient holder(server.port());
+  holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
+  server.held.arrive_and_wait();
+  SECTION("with a closing handshake") { client->send(close_frame(1000), {.opcode = test::close}); }
+  SECTION("without a word") {}
+  SECTION("with a reset") { client->tcp().reset(); }
+  client.reset();
+  std::raise(SIGTERM);
+  const auto start = Clock::now();
+  server.held.arrive_and_wait();
+  holder.reset();
+  server.wait_for_end();
+  CHECK(Clock::now() - start < 30s);
 }
 
 TEST_CASE("metrics count what became of every request", "[server][metrics]") {
@@ -607,12 +645,29 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     CHECK(health.ends_with("\r\n\r\nOK\n"));
     CHECK(get("POST /stats/reset HTTP/1.1").ends_with("\r\n\r\nreset\n"));
     CHECK(get("GET /broken HTTP/1.1").starts_with("HTTP/1.1 500 "));
+    for (const char* target : {"/healthz?verbose", "/healthz?", "http://robot:8000/healthz", "http://robot/healthz?x=/y"}) {
+      CHECK(get("GET " + std::string(target) + " HTTP/1.1").ends_with("\r\n\r\nOK\n"));
+    }
+    const std::string head = get("HEAD /healthz HTTP/1.1");
+    CHECK(head.starts_with("HTTP/1.1 200 OK\r\n"));
+    CHECK(head.find("Content-Length: 3\r\n") != std::string::npos);
+    CHECK(head.ends_with("\r\n\r\n"));
+  }
+  SECTION("a route's other methods") {
+    const std::string reset = get("GET /stats/reset HTTP/1.1");
+    CHECK(reset.starts_with("HTTP/1.1 405 "));
+    CHECK(reset.find("Allow: POST\r\n") != std::string::npos);
+    CHECK(reset.ends_with("/stats/reset: found method GET, expected POST\n"));
+    CHECK(get("PUT /healthz HTTP/1.1").find("Allow: GET, HEAD\r\n") != std::string::npos);
   }
   SECTION("what is neither a route nor an upgrade") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
-    CHECK(plain.ends_with("Failed to open a WebSocket connection: missing Connection header.\n"));
+    CHECK(plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
+                          "/metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
+    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
+    CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
     CHECK(get("hello policy server").empty());
   }
   SECTION("upgrades with a wrong header") {
@@ -621,6 +676,8 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
       request.replace(request.find(from), from.size(), to);
       return http(server.port(), request).substr(0, 12);
     };
+    CHECK(http(server.port(), "GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\r\n")
+              .ends_with("Failed to open a WebSocket connection: missing Connection header.\n"));
     CHECK(replaced("Upgrade: websocket", "Upgrade: h2c") == "HTTP/1.1 426");
     CHECK(replaced("Connection: Upgrade", "Connection: close") == "HTTP/1.1 426");
     CHECK(replaced("Version: 13", "Version: 8") == "HTTP/1.1 400");

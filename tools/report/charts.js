@@ -313,8 +313,9 @@ const runsWith = (table, test = () => true) => distinct((tables[table] ?? []).fi
 const kindName = { linear: "Linears", attention: "Attention" };
 
 function drawRuns() {
-  const hidden = new Set(["input_fmt", "output_fmt", "rules", "requests", "measured", "start", "end"]);
+  const ofSettings = new Set(["input_fmt", "output_fmt", "rules", "requests", "measured", "start", "end"]);
   const cards = data.runs.map((run) => {
+    const hidden = run.kind === "bench" ? new Set() : ofSettings;
     const facts = [["source", run.source], ["kind", run.kind], ...Object.entries(run.meta).filter(([key]) => !hidden.has(key))];
     return html("div", {}, html("h3", {}, run.name), html("dl", {}, ...facts.flatMap(([key, value]) =>
       [html("dt", {}, key.replaceAll("_", " ")), html("dd", {}, value === null ? "none" : [].concat(value).join(", ") || "none")])));

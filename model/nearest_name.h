@@ -1,0 +1,14 @@
+// What somebody who mistyped a name probably meant.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pi0::model {
+
+// "; did you mean 'NAME'?" for the known name that is fewest typing errors away (a letter wrong, missing, too many, or
+// two swapped), if that is not more than a third of the letters; else nothing.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace pi0::model

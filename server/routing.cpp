@@ -1,0 +1,81 @@
+#include "server/routing.h"
+
+#include <algorithm>
+#include <boost/beast/http/field.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+#include <boost/beast/http/status.hpp>
+#include <boost/beast/http/verb.hpp>
+#include <string>
+#include <string_view>
+
+namespace pi0::server {
+namespace {
+
+namespace http = boost::beast::http;
+
+std::string_view path_of(const Request& request) {
+  std::string_view target(request.target().data(), request.target().size());
+  if (const std::size_t scheme = target.find("://"); scheme != target.npos && !target.starts_with('/')) {
+    const std::size_t path = target.find_first_of("/?", scheme + 3);
+    target = path == target.npos ? "/" : target.substr(path);
+  }
+  return target.substr(0, target.find('?'));
+}
+
+bool names_websocket(const Request& request) {
+  return http::token_list{request[http::field::upgrade]}.exists("websocket");
+}
+
+bool asks_for_upgrade(const Request& request) {
+  return !request[http::field::upgrade].empty() || !request[http::field::sec_websocket_key].empty() ||
+         http::token_list{request[http::field::connection]}.exists("upgrade");
+}
+
+bool answers(const Route& route, const Request& request) {
+  const auto method = request.method_string();
+  return route.method == method || (route.method == "GET" && request.method() == http::verb::head);
+}
+
+std::string methods_of(const Routes& routes, std::string_view path) {
+  std::string methods;
+  for (const Route& route : routes) {
+    if (route.path != path) continue;
+    methods += (methods.empty() ? "" : ", ") + route.method + (route.method == "GET" ? ", HEAD" : "");
+  }
+  return methods;
+}
+
+HttpResponse wrong_method(const Request& request, std::string_view path, const std::string& allowed) {
+  return {static_cast<unsigned>(http::status::method_not_allowed),
+          std::string(path) + ": found method " + std::string(request.method_string()) + ", expected " + allowed + "\n",
+          HttpResponse().content_type, allowed};
+}
+
+}  // namespace
+
+const Route* route_of(const Routes& routes, const Request& request) {
+  const std::string_view path = path_of(request);
+  if (names_websocket(request) && path != std::string_view(request.target().data(), request.target().size())) {
+    return nullptr;
+  }
+  const auto route = std::ranges::find_if(
+      routes, [&](const Route& candidate) { return candidate.path == path && answers(candidate, request); });
+  return route == routes.end() ? nullptr : &*route;
+}
+
+std::optional<HttpResponse> refuse_plain_request(const Routes& routes, const Request& request) {
+  if (asks_for_upgrade(request)) return std::nullopt;
+  const std::string_view path = path_of(request);
+  if (const std::string methods = methods_of(routes, path); !methods.empty()) {
+    return wrong_method(request, path, methods);
+  }
+  if (request.method() != http::verb::get && request.method() != http::verb::head) {
+    return wrong_method(request, path, "GET");
+  }
+  std::string known;
+  for (const Route& route : routes) known += (known.empty() ? "" : ", ") + route.method + " " + route.path;
+  return HttpResponse{static_cast<unsigned>(http::status::upgrade_required),
+                      std::string(path) + ": openpi's clients connect here, with WebSocket. Plain HTTP has " + known + ".\n"};
+}
+
+}  // namespace pi0::server

@@ -1,0 +1,17 @@
+// What a failure says to people.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <exception>
+#include <string>
+
+namespace pi0::tools {
+
+// what(), of LibTorch's failures without their two screens of addresses.
+inline std::string failure_text(const std::exception& error) {
+  const auto* of_libtorch = dynamic_cast<const c10::Error*>(&error);
+  return of_libtorch != nullptr ? of_libtorch->what_without_backtrace() : error.what();
+}
+
+}  // namespace pi0::tools
