@@ -9,11 +9,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <string_view>
-#include <system_error>
 
 #include "model/json_fields.h"
 
@@ -148,39 +146,6 @@ void check_coverage(const fs::path& path, const std::map<std::string, Safetensor
   }
 }
 
-// A temporary file that disappears unless it was kept.
-class PendingFile {
- public:
-  explicit PendingFile(fs::path target) : target_(std::move(target)), temporary_(target_) {
-    temporary_ += ".part";
-    stream_.open(temporary_, std::ios::binary | std::ios::trunc);
-    check("cannot be created");
-  }
-  ~PendingFile() {
-    std::error_code ignored;
-    if (!kept_) fs::remove(temporary_, ignored);
-  }
-  void write(const void* data, std::size_t size) {
-    stream_.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
-    check("cannot be written");
-  }
-  void keep() {
-    stream_.close();
-    check("cannot be written");
-    fs::rename(temporary_, target_);
-    kept_ = true;
-  }
-
- private:
-  void check(const char* what) {
-    if (!stream_) fail(temporary_, std::string(what) + ": " + std::strerror(errno));
-  }
-  fs::path target_;
-  fs::path temporary_;
-  std::ofstream stream_;
-  bool kept_ = false;
-};
-
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
@@ -276,7 +241,7 @@ at::Tensor SafetensorsFile::lend(const std::string& name) const {
       source.dtype);
 }
 
-void write_safetensors(const fs::path& path, const std::vector<SafetensorsPart>& parts,
+void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
                        const std::map<std::string, std::string>& metadata) {
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -291,25 +256,23 @@ void write_safetensors(const fs::path& path, const std::vector<SafetensorsPart>&
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps tensors aligned
-  PendingFile file(path);
   const std::uint64_t header_bytes = text.size();
-  file.write(&header_bytes, sizeof header_bytes);
-  file.write(text.data(), text.size());
+  write(&header_bytes, sizeof header_bytes);
+  write(text.data(), text.size());
   for (const SafetensorsPart& part : parts) {
     const at::Tensor values = part.values().contiguous().cpu();
     TORCH_CHECK(values.scalar_type() == part.dtype && values.sizes() == part.shape,
                 "write_safetensors: '", part.name, "' is not what its header says");
-    file.write(values.data_ptr(), values.nbytes());
+    write(values.data_ptr(), values.nbytes());
   }
-  file.keep();
 }
 
-void write_safetensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
+void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors) {
   std::vector<SafetensorsPart> parts;
   for (const auto& [name, tensor] : tensors) {
     parts.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [values = tensor] { return values; }});
   }
-  write_safetensors(path, parts);
+  write_safetensors(write, parts);
 }
 
 }  // namespace pi0::model

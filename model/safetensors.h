@@ -69,11 +69,13 @@ struct SafetensorsPart {
   std::function<at::Tensor()> values;
 };
 
-// Writes a temporary file beside `path` and renames it. `metadata` becomes __metadata__ unless empty.
-// Throws CheckpointError when the file cannot be written; nothing is left behind then.
-void write_safetensors(const std::filesystem::path& path, const std::vector<SafetensorsPart>& parts,
+// Takes what comes next in a file.
+using WriteBytes = std::function<void(const void* data, std::size_t size)>;
+
+// `metadata` becomes __metadata__ unless empty. Throws CheckpointError for a dtype that safetensors does not have, and
+// what `write` throws.
+void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
                        const std::map<std::string, std::string>& metadata = {});
-void write_safetensors(const std::filesystem::path& path,
-                       const std::map<std::string, at::Tensor>& tensors);
+void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors);
 
 }  // namespace pi0::model

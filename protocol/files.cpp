@@ -1,12 +1,22 @@
 #include "protocol/files.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
+#include <random>
 #include <stdexcept>
 #include <system_error>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "protocol/msgpack_numpy.h"
@@ -24,29 +34,106 @@ constexpr DecodeLimits own_files{.max_depth = 1024,
                                  .max_string_bytes = any,
                                  .max_array_bytes = any};
 
-fs::path temporary_for(const fs::path& file) {
-  fs::path temporary = file;
-  temporary += ".part";
-  return temporary;
+[[noreturn]] void refuse(const fs::path& file, const std::string& what) {
+  throw std::runtime_error(file.string() + ": " + what);
 }
 
-void write_temporary(const fs::path& file, std::string_view content) {
-  const fs::path temporary = temporary_for(file);
-  std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
-  stream.write(content.data(), static_cast<std::streamsize>(content.size()));
-  stream.close();
-  if (stream) return;
-  const std::string reason = std::strerror(errno);
-  std::error_code ignored;
-  fs::remove(temporary, ignored);
-  throw std::runtime_error(file.string() + ": cannot be written: " + reason);
+[[noreturn]] void refuse_writing(const fs::path& file, int error) {
+  refuse(file, std::string("cannot be written: ") + std::strerror(error));
+}
+
+// Where a file's content goes, and how.
+struct Place {
+  fs::path target;
+  bool in_place = false;
+  std::optional<mode_t> mode = {};  // of the file that is replaced
+};
+
+// Another process's or our own open file, whatever it is: its name leads to it, and it has no other that is sure.
+bool is_open_file(const fs::path& link) {
+  std::error_code none;
+  return fs::canonical(link.parent_path(), none).native().starts_with("/proc/");
+}
+
+// Throws for what cannot be written.
+Place place_of(const fs::path& file) {
+  struct stat status {};
+  const bool exists = ::stat(file.c_str(), &status) == 0;
+  if (!exists && errno != ENOENT) refuse_writing(file, errno);
+  if (exists && S_ISDIR(status.st_mode)) refuse(file, "is a folder");
+  if (exists && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode))) return {file, true};
+  if (exists && !S_ISREG(status.st_mode)) refuse(file, "is neither a file nor a pipe nor a character device");
+  constexpr int max_links = 40;  // the kernel's
+  Place place{file};
+  for (int links = 0; fs::is_symlink(fs::symlink_status(place.target)); ++links) {
+    if (links == max_links) refuse_writing(file, ELOOP);
+    if (is_open_file(place.target)) return {file, true};
+    place.target = place.target.parent_path() / fs::read_symlink(place.target);  // an absolute one replaces all
+  }
+  if (exists) place.mode = status.st_mode & 0777;
+  return place;
+}
+
+// Nobody can have put something there before: the name is not to be guessed, and whatever has it is left alone.
+std::pair<fs::path, int> make_temporary(const Place& place) {
+  constexpr std::size_t longest = 200;  // of the 255 bytes that a name may have
+  const std::string name = place.target.filename().string().substr(0, longest);
+  for (;;) {
+    std::random_device random;
+    std::array<char, 17> digits{};
+    std::snprintf(digits.data(), digits.size(), "%08x%08x", random(), random());
+    fs::path temporary = place.target.parent_path() / (name + "." + digits.data() + ".part");
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    const int descriptor = ::open(temporary.c_str(), flags, place.mode.value_or(0666));
+    if (descriptor >= 0 || errno != EEXIST) return {std::move(temporary), descriptor};
+  }
 }
 
 }  // namespace
 
+WholeFile::WholeFile(fs::path file) : file_(std::move(file)) {
+  const Place place = place_of(file_);
+  target_ = place.target;
+  if (place.in_place) {
+    do descriptor_ = ::open(file_.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
+    while (descriptor_ < 0 && errno == EINTR);
+    if (descriptor_ < 0) refuse_writing(file_, errno);
+    return;
+  }
+  std::tie(temporary_, descriptor_) = make_temporary(place);
+  if (descriptor_ < 0) refuse_writing(file_, errno);
+  if (place.mode) ::fchmod(descriptor_, *place.mode);  // what the umask took from it; some file systems have no modes
+}
+
+WholeFile::~WholeFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void WholeFile::write(const void* data, std::size_t size) {
+  const auto* rest = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = ::write(descriptor_, rest, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) refuse_writing(file_, errno);
+    rest += written;
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+void WholeFile::keep() {
+  // EINVAL: a file system without it. Before the rename: after a power cut a new name must not have no content.
+  if (!temporary_.empty() && ::fsync(descriptor_) != 0 && errno != EINVAL) refuse_writing(file_, errno);
+  if (!temporary_.empty() && ::rename(temporary_.c_str(), target_.c_str()) != 0) refuse_writing(file_, errno);
+  temporary_.clear();
+  if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) refuse_writing(file_, errno);
+}
+
 void write_whole(const fs::path& file, std::string_view content) {
-  write_temporary(file, content);
-  fs::rename(temporary_for(file), file);
+  WholeFile whole(file);
+  whole.write(content.data(), content.size());
+  whole.keep();
 }
 
 void write_whole(const fs::path& file, std::span<const std::uint8_t> content) {
@@ -55,9 +142,9 @@ void write_whole(const fs::path& file, std::span<const std::uint8_t> content) {
 }
 
 void check_writable(const fs::path& file) {
-  if (fs::is_directory(file)) throw std::runtime_error(file.string() + ": is a folder");
-  write_temporary(file, "");
-  fs::remove(temporary_for(file));
+  // To open a pipe and close it would tell its reader that this was all.
+  if (!place_of(file).in_place) return void(WholeFile(file));
+  if (::access(file.c_str(), W_OK) != 0) refuse_writing(file, errno);
 }
 
 Dict read_message(const fs::path& file) {

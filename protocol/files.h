@@ -1,6 +1,7 @@
 // Whole files, and requests and answers as msgpack.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -10,12 +11,35 @@
 
 namespace pi0::protocol {
 
-// Writes a temporary file beside it and renames it, so that nobody ever sees half of it. Throws
-// std::runtime_error that names the file.
+// A file that is written in parts and seen by nobody until it is whole, not even after a power cut: a temporary file of a
+// random name beside it that takes its place. A symbolic link stays one, its target is replaced. What exists and cannot be
+// replaced, a pipe or a character device or an open file of /proc, gets what is written at once; a pipe is waited for.
+// All that throws is std::runtime_error that names the file.
+class WholeFile {
+ public:
+  // Throws where it cannot be written, and for folders, sockets and disks. It has the permissions of the file that it
+  // replaces, else those that the umask gives.
+  explicit WholeFile(std::filesystem::path file);
+  ~WholeFile();  // without keep(), what was there before stays
+  WholeFile(const WholeFile&) = delete;
+  WholeFile& operator=(const WholeFile&) = delete;
+
+  void write(const void* data, std::size_t size);  // throws as on a full disk
+  void keep();  // the last call; throws where the disk does not take it
+
+ private:
+  std::filesystem::path file_;
+  std::filesystem::path target_;     // where links lead
+  std::filesystem::path temporary_;  // empty: written in place
+  int descriptor_ = -1;
+};
+
+// A WholeFile of that content.
 void write_whole(const std::filesystem::path& file, std::string_view content);
 void write_whole(const std::filesystem::path& file, std::span<const std::uint8_t> content);
 
-// Throws std::runtime_error when write_whole would: for output that comes at the end of long work.
+// Throws std::runtime_error when write_whole would: for output that comes at the end of long work. A pipe's reader sees
+// nothing of it.
 void check_writable(const std::filesystem::path& file);
 
 // Both throw std::runtime_error that names the file. Sizes are not limited as the server's are, so

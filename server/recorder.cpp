@@ -32,6 +32,9 @@ constexpr std::string_view response_ending = ".response.msgpack";
 
 double gib(std::uint64_t bytes) { return static_cast<double>(bytes) / (std::uint64_t{1} << 30); }
 
+// A link that leads nowhere is something, too.
+bool is_taken(const fs::path& file) { return fs::exists(fs::symlink_status(file)); }
+
 // The number in a recording's name; nothing for other files.
 std::optional<std::uint64_t> number_of(const std::string& name) {
   std::uint64_t number = 0;
@@ -116,7 +119,7 @@ class Recorder::Folder {
     const std::vector<std::uint8_t> response = protocol::encode(recording.response);
     const std::uint64_t bytes = request.size() + response.size();
     if (bytes_ + bytes > max_bytes) return false;
-    while (fs::exists(file(request_ending)) || fs::exists(file(response_ending))) ++next_;
+    while (is_taken(file(request_ending)) || is_taken(file(response_ending))) ++next_;
     protocol::write_whole(file(request_ending), request);
     protocol::write_whole(file(response_ending), response);
     bytes_ += bytes;

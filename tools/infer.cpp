@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <stdexcept>
 
@@ -30,6 +31,12 @@ struct InferOptions {
   fs::path trace;
   fs::path output;
 };
+
+void write_tensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
+  protocol::WholeFile file(path);
+  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, tensors);
+  file.keep();
+}
 
 void warn(const std::string& line) { print(stderr, "{}\n", line); }
 
@@ -88,10 +95,10 @@ void infer_tensors(const InferOptions& options) {
                         .trace = options.trace.empty() ? nullptr : &trace});
                  })
           .cpu();
-  model::write_safetensors(options.output, {{"actions", actions}});
+  write_tensors(options.output, {{"actions", actions}});
   if (options.trace.empty()) return;
   trace.emplace("actions", actions);
-  model::write_safetensors(options.trace, trace);
+  write_tensors(options.trace, trace);
 }
 
 }  // namespace
@@ -128,6 +135,7 @@ void add_infer(CLI::App& app) {
                    "Answer as msgpack without timings, or safetensors with `actions`")
       ->required();
   command->callback([options] {
+    protocol::check_writable(options->output);
     if (!options->request.empty()) return infer_request(*options);
     if (!options->inputs.empty()) return infer_tensors(*options);
     throw CLI::RequiredError("--request or --inputs");

@@ -85,7 +85,9 @@ void write_weights(const fs::path& path, const model::ModelConfig& config,
                        return random.draw(parameter.name, parameter.shape).to(dtype);
                      }});
   }
-  model::write_safetensors(path, parts, {{embedding, head}});
+  protocol::WholeFile file(path);
+  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, parts, {{embedding, head}});
+  file.keep();
 }
 
 void make_checkpoint(const MakeCheckpointOptions& options) {

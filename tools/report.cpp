@@ -17,9 +17,11 @@
 namespace pi0::tools {
 namespace {
 
+namespace fs = std::filesystem;
+
 struct ReportOptions {
-  std::vector<std::filesystem::path> results;
-  std::filesystem::path output;
+  std::vector<fs::path> results;
+  fs::path output;
   std::string title;
 };
 
@@ -28,8 +30,12 @@ void report(const ReportOptions& options) {
   const ReportData data = read_results(options.results);
   print("{}", report_text(data));
   if (options.output.empty()) return;
+  const std::string page = report_page(data, options.title);
+  if (fs::exists(options.output) && !fs::is_regular_file(options.output)) {  // nothing belongs beside a pipe or a device
+    return protocol::write_whole(options.output, page);
+  }
   write_csv(data, options.output);
-  protocol::write_whole(options.output, report_page(data, options.title));
+  protocol::write_whole(options.output, page);
   print(stderr, "report: {}, and {} CSV files beside it\n", options.output.string(), data.tables.size());
 }
 

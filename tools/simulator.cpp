@@ -7,8 +7,12 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <fstream>
 #include <stdexcept>
 #include <utility>
+#include <vector>
+
+#include "protocol/files.h"
 
 namespace pi0::tools {
 namespace {
@@ -20,6 +24,17 @@ std::string shell_word(const std::string& text) {
   std::string quoted = text;
   RE2::GlobalReplace(&quoted, "'", R"('\\'')");
   return "'" + quoted + "'";
+}
+
+void copy_whole(const fs::path& from, const fs::path& to) {
+  std::ifstream source(from, std::ios::binary);
+  protocol::WholeFile file(to);
+  std::vector<char> bytes(std::size_t{1} << 20);
+  while (source.read(bytes.data(), static_cast<std::streamsize>(bytes.size())) || source.gcount() > 0) {
+    file.write(bytes.data(), static_cast<std::size_t>(source.gcount()));
+  }
+  if (!source.eof()) throw std::runtime_error(from.string() + ": cannot be read");
+  file.keep();
 }
 
 }  // namespace
@@ -93,10 +108,8 @@ void collect_new_videos(const fs::path& folder, const Videos& before, const fs::
     const auto earlier = before.find(video);
     if (earlier != before.end() && earlier->second == written) continue;
     const fs::path place = to / fs::relative(video, folder);
-    const fs::path part = place.string() + ".part";
     fs::create_directories(place.parent_path());
-    fs::copy_file(video, part, fs::copy_options::overwrite_existing);
-    fs::rename(part, place);
+    copy_whole(video, place);
   }
 }
 

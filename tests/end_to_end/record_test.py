@@ -5,11 +5,12 @@ import shutil
 import threading
 import time
 import unittest
+import unittest.mock
 
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import POLICIES, TemporaryFolderTest, golden_request, read, run, serve, wait_until
+from support import POLICIES, PROGRAMS, TemporaryFolderTest, golden_request, read, run, serve, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -150,26 +151,29 @@ class RecordTest(TemporaryFolderTest):
         self.assertEqual(self.replay(0), self.file(0, "response").read_bytes())
 
     def test_a_disk_that_hangs_delays_the_end_only(self):
-        with serve(*MODEL, "--record", self.records) as server:
-            pipe = self.records / "000000.request.msgpack.part"
-            os.mkfifo(pipe)  # who opens it for writing waits for a reader
+        pipe = self.folder / "disk"
+        preloaded = {"LD_PRELOAD": str(PROGRAMS / "tests" / "libhanging_disk.so"), "HANGING_DISK": str(pipe),
+                     "ASAN_OPTIONS": "verify_asan_link_order=0"}  # fmt: skip
+        with unittest.mock.patch.dict(os.environ, preloaded), serve(*MODEL, "--record", self.records) as server:
+            os.mkfifo(pipe)
             client = client_of(server)
             for _ in range(4):
                 self.assertEqual(client.infer(request_without_noise())["actions"].shape, (15, 8))
-            self.assertEqual(list(self.records.iterdir()), [pipe])
+            self.assertTrue(soon(lambda: len(list(self.records.iterdir())) == 1))
+            (part,) = self.records.iterdir()
+            self.assertRegex(part.name, r"^000000\.request\.msgpack\.[0-9a-f]{16}\.part$")
 
             codes = []
             end = threading.Thread(target=lambda: codes.append(server.stop()))
             end.start()
-            wait_until(lambda: "all connections are closed" in server.log_text(), "the end")
+            self.assertTrue(soon(lambda: "all connections are closed" in server.log_text()))
             time.sleep(0.2)
             self.assertIsNone(server.process.poll())
-            request = pipe.read_bytes()
+            with pipe.open():
+                pipe.unlink()
             end.join()
             self.assertEqual(codes, [0])
         self.check_files(4)
-        self.file(0, "request").unlink()  # the pipe
-        self.file(0, "request").write_bytes(request)
         for number in range(4):
             self.assertEqual(self.replay(number), self.file(number, "response").read_bytes())
 

@@ -3,6 +3,7 @@
 #include "model/pi0.h"
 #include "support/catch.h"
 #include "support/temporary_folder.h"
+#include "support/tensor_file.h"
 #include "support/tiny_model.h"
 
 namespace pi0 {
@@ -34,7 +35,7 @@ at::Tensor actions_of(const fs::path& folder, Precision precision = Precision::f
 
 std::string refusal(const Tensors& tensors) {
   const test::TemporaryFolder folder;
-  model::write_safetensors(folder.path() / "model.safetensors", tensors);
+  test::write_tensors(folder.path() / "model.safetensors", tensors);
   try {
     actions_of(folder.path());
   } catch (const model::CheckpointError& error) {
@@ -49,7 +50,7 @@ TEST_CASE("tied, sharded, prefixed and headless files hold the same model", "[ch
   const Tensors tensors = golden_tensors();
   const auto same_actions = [&](const Tensors& changed) {
     const test::TemporaryFolder folder;
-    model::write_safetensors(folder.path() / "model.safetensors", changed);
+    test::write_tensors(folder.path() / "model.safetensors", changed);
     return at::equal(actions_of(folder.path()), expected);
   };
 
@@ -79,13 +80,13 @@ TEST_CASE("tied, sharded, prefixed and headless files hold the same model", "[ch
     weight_map += (weight_map.empty() ? "" : ",") + ("\"" + name + "\":\"part" +
                   std::to_string(shard) + ".safetensors\"");
   }
-  model::write_safetensors(folder.path() / "part0.safetensors", shards[0]);
-  model::write_safetensors(folder.path() / "part1.safetensors", shards[1]);
+  test::write_tensors(folder.path() / "part0.safetensors", shards[0]);
+  test::write_tensors(folder.path() / "part1.safetensors", shards[1]);
   const fs::path index = folder.path() / "model.safetensors.index.json";
   test::write_all(index, R"({"metadata":{},"weight_map":{)" + weight_map + "}}");
   CHECK(at::equal(actions_of(folder.path()), expected));
 
-  model::write_safetensors(folder.path() / "part1.safetensors", Tensors{{"stray", at::ones({1})}});
+  test::write_tensors(folder.path() / "part1.safetensors", Tensors{{"stray", at::ones({1})}});
   CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("part1.safetensors") && contains_text("stray"));
   fs::remove(folder.path() / "part1.safetensors");
   CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("part1.safetensors"));
@@ -103,7 +104,7 @@ TEST_CASE("the dtype of a file changes nothing that its rounding does not", "[ch
       if (!root) tensor = tensor.to(at::kBFloat16).to(dtype);
     }
     const test::TemporaryFolder folder;
-    model::write_safetensors(folder.path() / "model.safetensors", tensors);
+    test::write_tensors(folder.path() / "model.safetensors", tensors);
     return actions_of(folder.path(), Precision::bfloat16);
   };
   const at::Tensor from_float32 = actions_of("goldens/tiny_pi05", Precision::bfloat16);

@@ -6,6 +6,7 @@
 
 #include "support/catch.h"
 #include "support/temporary_folder.h"
+#include "support/tensor_file.h"
 
 namespace pi0 {
 namespace {
@@ -41,7 +42,7 @@ TEST_CASE("tensors of every dtype come back as they were written", "[safetensors
   }
   tensors["scalar"] = at::scalar_tensor(3.5);
   tensors["empty"] = at::empty({0, 4});
-  model::write_safetensors(folder.path() / "all.safetensors", tensors);
+  test::write_tensors(folder.path() / "all.safetensors", tensors);
   const SafetensorsFile file(folder.path() / "all.safetensors");
   REQUIRE(file.entries().size() == tensors.size());
   for (const auto& [name, tensor] : tensors) {
@@ -58,7 +59,7 @@ TEST_CASE("copy_to rounds on the way and crosses slice borders", "[safetensors]"
   // An odd number of bytes before it: the tensor is not aligned in the file.
   const std::map<std::string, at::Tensor> tensors{{"a", at::ones({3}, at::kByte)},
                                                   {"b", at::randn({count})}};
-  model::write_safetensors(folder.path() / "f.safetensors", tensors);
+  test::write_tensors(folder.path() / "f.safetensors", tensors);
   const SafetensorsFile file(folder.path() / "f.safetensors");
   at::Tensor stored = at::empty({count});
   file.copy_to("b", stored, at::kBFloat16);
@@ -108,17 +109,6 @@ TEST_CASE("hostile and broken files are refused by file, tensor and reason", "[s
   CHECK_THAT(refusal(file_bytes(pair("[0,4]", "[2,6]"), 6)), contains_text("inside the tensor before"));
   CHECK_THAT(refusal(file_bytes(pair("[0,4]", "[5,9]"), 9)), contains_text("gap"));
   CHECK_THAT(refusal(file_bytes(R"({"a":{},"a":{}})", 0)), contains_text("twice"));
-}
-
-TEST_CASE("a file that cannot be written leaves nothing behind", "[safetensors]") {
-  const test::TemporaryFolder folder;
-  CHECK_THROWS_AS(model::write_safetensors(folder.path() / "no/such/folder.safetensors",
-                                           std::map<std::string, at::Tensor>{{"a", at::ones({1})}}),
-                  model::CheckpointError);
-  const std::vector<model::SafetensorsPart> failing = {
-      {"a", at::kFloat, {1}, []() -> at::Tensor { throw std::runtime_error("no values"); }}};
-  CHECK_THROWS(model::write_safetensors(folder.path() / "f.safetensors", failing));
-  CHECK(std::filesystem::is_empty(folder.path()));
 }
 
 }  // namespace
