@@ -7,6 +7,11 @@
 #include "model/text_file.h"
 
 namespace pi0::model {
+namespace {
+
+bool is_number_or_null(const Json& value) { return value.is_number() || value.is_null(); }
+
+}  // namespace
 
 Json parse_json(std::string_view text, const std::string& source) {
   constexpr int max_nesting = 64;
@@ -29,7 +34,7 @@ Json parse_json(std::string_view text, const std::string& source) {
 
 std::string shown(const Json& value) {
   constexpr std::size_t longest = 200;
-  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
   if (text.size() > longest) text.replace(longest, text.npos, "...");
   return text;
 }
@@ -74,13 +79,15 @@ bool JsonFields::flag(const std::string& key) {
   return value(key).get<bool>();
 }
 
-std::int64_t JsonFields::count(const std::string& key) {
+std::int64_t JsonFields::integer(const std::string& key, std::int64_t least, const std::string& expected) {
   constexpr std::int64_t limit = 1 << 24;  // far above any real size, far below overflow
-  if (!value(key).is_number_unsigned() || value(key) < 1 || value(key) > limit) {
-    mistyped(key, "a positive integer");
-  }
+  if (!value(key).is_number_unsigned() || value(key) < least || value(key) > limit) mistyped(key, expected);
   return value(key).get<std::int64_t>();
 }
+
+std::int64_t JsonFields::count(const std::string& key) { return integer(key, 1, "a positive integer"); }
+
+std::int64_t JsonFields::whole(const std::string& key) { return integer(key, 0, "a whole number"); }
 
 std::string JsonFields::text(const std::string& key) {
   if (!value(key).is_string() || value(key) == "") mistyped(key, "a text that is not empty");
@@ -112,6 +119,33 @@ std::vector<JsonFields> JsonFields::objects(const std::string& key) {
     items.emplace_back(item, where_ + ": '" + key + "' entry " + std::to_string(items.size() + 1));
   }
   return items;
+}
+
+std::vector<JsonFields> JsonFields::rows(const std::string& key) {
+  if (!value(key).is_array()) mistyped(key, "a list of objects");
+  return value(key).empty() ? std::vector<JsonFields>() : objects(key);
+}
+
+const Json& JsonFields::number_or_null(const std::string& key) {
+  if (!is_number_or_null(value(key))) mistyped(key, "a number or null");
+  return value(key);
+}
+
+const Json& JsonFields::numbers(const std::string& key) {
+  const bool fits = value(key).is_array() && std::ranges::all_of(value(key), is_number_or_null);
+  if (!fits) mistyped(key, "a list of numbers and nulls");
+  return value(key);
+}
+
+const Json& JsonFields::named_numbers(const std::string& key) {
+  const bool fits = value(key).is_object() && std::ranges::all_of(value(key), is_number_or_null);
+  if (!fits) mistyped(key, "an object of numbers and nulls");
+  return value(key);
+}
+
+const Json& JsonFields::any_object(const std::string& key) {
+  if (!value(key).is_object()) mistyped(key, "an object");
+  return value(key);
 }
 
 void JsonFields::finish() const {

@@ -1,4 +1,4 @@
-// Reads configuration files strictly: every key is known, there and of its type, or the error names
+// Reads configuration and result files strictly: every key is known, there and of its type, or the error names
 // the place, what was found and what was expected.
 #pragma once
 
@@ -24,7 +24,7 @@ class JsonFileError : public std::invalid_argument {
 Json parse_json(std::string_view text, const std::string& source);
 Json read_json(const std::filesystem::path& file);
 
-// A value as messages show it: cut when it is long.
+// A value as messages show it: cut when it is long, without bytes that are not UTF-8.
 std::string shown(const Json& value);
 
 // Python's json module writes NaN and Infinity, which JSON has no words for: null instead.
@@ -38,11 +38,17 @@ class JsonFields {
   bool has(const std::string& key);
   bool flag(const std::string& key);
   std::int64_t count(const std::string& key);  // 1 to 2^24
+  std::int64_t whole(const std::string& key);  // 0 to 2^24
   std::string text(const std::string& key);    // not empty
   std::vector<bool> flags(const std::string& key);
   std::vector<std::string> texts(const std::string& key);
   JsonFields object(const std::string& key);
   std::vector<JsonFields> objects(const std::string& key);  // of a list that is not empty
+  std::vector<JsonFields> rows(const std::string& key);     // of a list that may be
+  const Json& number_or_null(const std::string& key);       // null: it was not finite, or there is none
+  const Json& numbers(const std::string& key);              // a list of such, maybe empty
+  const Json& named_numbers(const std::string& key);        // an object of such, with keys of any name
+  const Json& any_object(const std::string& key);           // with whatever in it
   const Json& value(const std::string& key);
 
   // To be called last: refuses keys that nobody asked for.
@@ -53,6 +59,7 @@ class JsonFields {
 
  private:
   const Json& list(const std::string& key, const std::string& expected);
+  std::int64_t integer(const std::string& key, std::int64_t least, const std::string& expected);
 
   const Json& object_;
   std::string where_;

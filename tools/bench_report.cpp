@@ -85,9 +85,10 @@ std::vector<BenchColumn> read_records(const std::filesystem::path& file) {
   const Json content = model::read_json(file);
   std::vector<BenchColumn> records;
   const auto add = [&](const Json& record) {
-    if (record.is_object() && record.contains("mode") && record.contains("settings")) {
-      records.emplace_back(record.at("mode").get<std::string>(), record);
-    }
+    if (!record.is_object() || !record.contains("mode") || !record.contains("settings")) return;
+    model::JsonFields fields(record, file.string());
+    fields.any_object("settings");
+    records.emplace_back(fields.text("mode"), record);
   };
   add(content);
   if (content.is_object()) std::ranges::for_each(content, add);
@@ -103,7 +104,7 @@ std::string differing_settings(const Json& first, const Json& second) {
   const Json known = at(first, "/settings"), others = at(second, "/settings");
   for (const auto& [key, value] : known.items()) {
     const Json other = others.value(key, Json());
-    if (value != other) lines += fmt::format("{}: {} / {}\n", key, value.dump(), other.dump());
+    if (value != other) lines += fmt::format("{}: {} / {}\n", key, model::shown(value), model::shown(other));
   }
   return lines;
 }

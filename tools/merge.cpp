@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "model/json_fields.h"
 #include "model/text_file.h"
 #include "protocol/files.h"
 #include "tools/commands.h"
@@ -42,8 +43,8 @@ void check_same_sweep(const fs::path& file, const SweepResult& result, const fs:
   const Json mine = shared_meta(result), theirs = shared_meta(other);
   for (const auto& [key, value] : mine.items()) {
     if (theirs.value(key, Json()) == value) continue;
-    throw std::runtime_error(fmt::format("{}: was measured with {} {}, {} with {}", file.string(), key, value.dump(),
-                                         other_file.string(), theirs.value(key, Json()).dump()));
+    throw std::runtime_error(fmt::format("{}: was measured with {} {}, {} with {}", file.string(), key, model::shown(value),
+                                         other_file.string(), model::shown(theirs.value(key, Json()))));
   }
 }
 

@@ -17,25 +17,35 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+using model::JsonFields;
 
 // Strict first: the other way changes whatever stands in texts, too.
 Json read(const fs::path& file) {
   const std::string text = model::read_file(file);
-  if (Json content = Json::parse(text, nullptr, /*allow_exceptions=*/false); !content.is_discarded()) return content;
-  return model::parse_json(model::without_python_numbers(text), file.string());
+  try {
+    return model::parse_json(text, file.string());
+  } catch (const model::JsonFileError&) {
+    const std::string replaced = model::without_python_numbers(text);
+    if (replaced == text) throw;
+    return model::parse_json(replaced, file.string());
+  }
 }
 
 Json field(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
 
-// An object's list of objects.
-const Json& rows_of(const Json& content, const char* key, const fs::path& file) {
-  const auto found = content.find(key);
-  if (found != content.end() && found->is_array() &&
-      std::ranges::all_of(*found, [](const Json& row) { return row.is_object(); })) {
-    return *found;
-  }
-  throw std::runtime_error(fmt::format("{}: found {} '{}', expected a list of objects", file.string(),
-                                       found == content.end() ? "no" : found->type_name(), key));
+// Results of other programs and versions may lack what these give: null then.
+bool has(JsonFields& fields, const char* key) { return fields.has(key) && !fields.value(key).is_null(); }
+
+Json number_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.number_or_null(key) : Json(); }
+
+Json numbers_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.numbers(key) : Json::array(); }
+
+Json object_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.any_object(key) : Json::object(); }
+
+Json text_in(JsonFields& fields, const char* key) {
+  if (!has(fields, key)) return {};
+  if (!fields.value(key).is_string()) fields.mistyped(key, "a text");
+  return fields.value(key);
 }
 
 std::string pair_name(const Json& entry) {
@@ -109,46 +119,58 @@ class Reader {
       if (!entries.is_array() || entries.empty()) {
         throw std::runtime_error(summary.string() + ": found no entries, expected a list with one per setting");
       }
-      for (const Json& entry : entries) read_setting(entry, summary);
+      for (std::size_t i = 0; i < entries.size(); ++i) {
+        read_setting(JsonFields(entries[i], fmt::format("{}: entry {}", summary.string(), i + 1)), summary);
+      }
     }
     if (fs::exists(sensitivity)) read_sensitivity(sensitivity);
   }
 
-  void read_setting(const Json& entry, const fs::path& summary) {
-    const std::string setting = pair_name(entry);
+  void read_setting(JsonFields entry, const fs::path& summary) {
+    const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"), rules = text_in(entry, "rules");
+    const std::string setting = pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}});
     if (setting.empty()) {
       throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
     }
-    const bool is_closed_loop = entry.contains("by_scene") || entry.contains("combo");
+    const bool is_closed_loop = entry.has("by_scene") || entry.has("combo");
     if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
-    const std::string folder =
-        field(entry, "rules").is_string()
-            ? "rules__" + fs::path(entry["rules"].get<std::string>()).stem().string()
-            : entry["input_fmt"].get<std::string>() + "__" + entry["output_fmt"].get<std::string>();
+    const std::string folder = rules.is_string() ? "rules__" + fs::path(rules.get<std::string>()).stem().string()
+                                                 : input.get<std::string>() + "__" + output.get<std::string>();
     const fs::path stats = path_ / folder / "stats.json";
-    add("settings", {name_, setting, field(entry, "input_fmt"), field(entry, "output_fmt"), field(entry, "action_rmse"),
-                     field(entry, "action_rmse_robot"), field(entry, "nonfinite_observations"),
-                     field(entry, "n_observations"), field(entry, "inference_time_s"), field(entry, "success_rate"),
-                     field(entry, "error"), stats.string()});
+    const Json error = text_in(entry, "error");
+    add("settings", {name_, setting, input, output, number_in(entry, "action_rmse"), number_in(entry, "action_rmse_robot"),
+                     number_in(entry, "nonfinite_observations"), number_in(entry, "n_observations"),
+                     number_in(entry, "inference_time_s"), number_in(entry, "success_rate"), error, stats.string()});
     read_action_errors(entry, setting);
-    const Json scenes = field(entry, "by_scene");
+    const Json scenes = object_in(entry, "by_scene");
     for (const auto& [scene, result] : scenes.items()) {
-      add("success", {name_, setting, scene, field(result, "n_success"), field(result, "n_episodes"),
-                      field(result, "success_rate"), field(result, "error")});
+      JsonFields fields(result, fmt::format("{}: {}, scene {}", summary.string(), setting, scene));
+      add("success", {name_, setting, scene, number_in(fields, "n_success"), number_in(fields, "n_episodes"),
+                      number_in(fields, "success_rate"), text_in(fields, "error")});
     }
     // A pair whose server failed has none.
-    if (is_closed_loop && !fs::exists(stats) && (entry.contains("error") || field(entry, "component_rmse").empty())) return;
+    if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty())) return;
     read_statistics(read(stats), stats, setting);
   }
 
   // Without a step, of all steps; without a dimension, of all dimensions.
-  void read_action_errors(const Json& entry, const std::string& setting) {
-    const Json by_dimension = field(entry, "action_rmse_by_dimension"), by_step = field(entry, "action_rmse_by_step");
+  void read_action_errors(JsonFields& entry, const std::string& setting) {
+    const Json by_dimension = numbers_in(entry, "action_rmse_by_dimension"), by_step = numbers_in(entry, "action_rmse_by_step");
     for (std::size_t i = 0; i < by_dimension.size(); ++i) add("actions", {name_, setting, {}, i, by_dimension[i]});
     for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, by_step[i]});
-    const Json by_both = field(entry, "action_rmse_by_step_and_dimension");
+    const char* const both = "action_rmse_by_step_and_dimension";
+    if (!has(entry, both)) return;
+    const Json& by_both = entry.value(both);
+    if (!by_both.is_array()) entry.mistyped(both, "a list of lists");
     for (std::size_t step = 0; step < by_both.size(); ++step) {
+      if (!by_both[step].is_array()) entry.mistyped(both, "a list of lists");
       for (std::size_t i = 0; i < by_both[step].size(); ++i) add("actions", {name_, setting, step, i, by_both[step][i]});
+    }
+  }
+
+  void read_components(JsonFields& fields, const char* key, const char* kind, const std::string& setting) {
+    for (JsonFields& row : fields.rows(key)) {
+      add("components", {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse")});
     }
   }
 
@@ -156,23 +178,17 @@ class Reader {
     if (!is_statistics(content)) {
       throw std::runtime_error(file.string() + ": found no 'layers' and 'components', expected statistics");
     }
-    const Json meta = field(content, "meta");
+    JsonFields fields(content, file.string());
+    const Json meta = object_in(fields, "meta");
     // What all settings of a run share; how it was run comes from the first.
-    if (meta.is_object() && data_.runs.back()["meta"].empty()) data_.runs.back()["meta"] = meta;
-    for (const Json& row : rows_of(content, "components", file)) {
-      add("components", {name_, setting, "linear", field(row, "component"), field(row, "mean_rmse")});
-    }
-    if (content.contains("components_attention")) {
-      for (const Json& row : rows_of(content, "components_attention", file)) {
-        add("components", {name_, setting, "attention", field(row, "component"), field(row, "mean_rmse")});
-      }
-    }
-    for (const Json& row : rows_of(content, "layers", file)) {
-      if (!field(row, "layer").is_string() || !field(row, "component").is_string()) {
-        throw std::runtime_error(file.string() + ": a row of 'layers' has no 'layer' and 'component'");
-      }
-      add("layers", {name_, setting, row.value("kind", "linear"), row["component"], row["layer"], field(row, "n_calls"),
-                     field(row, "rmse"), field(row, "rel_rmse"), field(row, "nonfinite")});
+    if (data_.runs.back()["meta"].empty()) data_.runs.back()["meta"] = meta;
+    read_components(fields, "components", "linear", setting);
+    if (has(fields, "components_attention")) read_components(fields, "components_attention", "attention", setting);
+    for (JsonFields& row : fields.rows("layers")) {
+      const Json kind = text_in(row, "kind");
+      add("layers", {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), row.text("layer"),
+                     number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"),
+                     number_in(row, "nonfinite")});
     }
   }
 
@@ -181,30 +197,33 @@ class Reader {
     if (!ranking.is_array()) throw std::runtime_error(file.string() + ": found no list, expected a ranking");
     std::size_t rank = 0;
     for (const Json& entry : ranking) {
-      const bool is_layer = field(entry, "layer").is_string();
-      const Json name = field(entry, is_layer ? "layer" : "component");
-      if (!name.is_string()) throw std::runtime_error(file.string() + ": an entry has neither layer nor component");
-      if (rank == 0) {
-        const fs::path stats = path_ / (is_layer ? "layers" : "components") / name.get<std::string>() / "stats.json";
-        Json meta = field(read(stats), "meta");
-        if (meta.is_object()) {
-          for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
-        }
+      JsonFields fields(entry, fmt::format("{}: entry {}", file.string(), ++rank));
+      const Json input = text_in(fields, "input_fmt"), output = text_in(fields, "output_fmt");
+      const Json layer = text_in(fields, "layer"), component = text_in(fields, "component");
+      const Json& name = layer.is_null() ? component : layer;
+      if (name.is_null()) fields.refuse("has neither layer nor component");
+      const char* const kind = layer.is_null() ? "component" : "layer";
+      if (rank == 1) {
+        const fs::path stats = path_ / (std::string(kind) + "s") / name.get<std::string>() / "stats.json";
+        const Json statistics = read(stats);
+        JsonFields stats_fields(statistics, stats.string());
+        Json meta = object_in(stats_fields, "meta");
+        for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
         data_.runs.back()["meta"] = std::move(meta);
       }
-      add("sensitivity", {name_, pair_name(entry), ++rank, is_layer ? "layer" : "component", name,
-                          field(entry, "component"), field(entry, "action_rmse")});
+      add("sensitivity", {name_, pair_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
+                          number_in(fields, "action_rmse")});
     }
   }
 
   // What the modes of a bench share as it is; where they differ, each mode's; and which ones to distrust.
   static Json settings_of_modes(const std::vector<Json>& records) {
     Json settings = Json::object();
-    const Json last = field(records.back(), "settings");
+    const Json& last = records.back()["settings"];
     for (auto entry = last.begin(); entry != last.end(); ++entry) {
       const std::string& key = entry.key();
       const Json& value = *entry;
-      const auto value_in = [&](const Json& record) { return field(field(record, "settings"), key.c_str()); };
+      const auto value_in = [&](const Json& record) { return record["settings"].value(key, Json()); };
       const bool is_shared = std::ranges::all_of(records, [&](const Json& record) { return value_in(record) == value; });
       if (is_shared) {
         settings[key] = value;
@@ -214,13 +233,13 @@ class Reader {
       for (const Json& record : records) {
         const Json own = value_in(record);
         const std::string text = own.is_null() ? "-" : own.is_string() ? own.get<std::string>() : own.dump();
-        by_mode.push_back(fmt::format("{}: {}", record.value("mode", ""), text));
+        by_mode.push_back(fmt::format("{}: {}", record["mode"].get<std::string>(), text));
       }
       settings[key] = fmt::format("{}", fmt::join(by_mode, ", "));
     }
     for (const Json& record : records) {
       const std::string warning = bench_warning(record);
-      if (!warning.empty()) settings["warning, " + record.value("mode", "")] = warning;
+      if (!warning.empty()) settings["warning, " + record["mode"].get<std::string>()] = warning;
     }
     return settings;
   }
@@ -239,7 +258,12 @@ class Reader {
     }
     std::vector<Json> records;
     const auto note = [&](const Json& record) {
-      if (record.is_object() && record.contains("stages") && record.contains("seconds")) records.push_back(record);
+      if (!record.is_object() || !record.contains("stages") || !record.contains("seconds")) return;
+      JsonFields fields(record, path_.string());
+      records.push_back({{"mode", has(fields, "mode") ? text_in(fields, "mode") : Json("")},
+                         {"stages", fields.named_numbers("stages")},
+                         {"settings", object_in(fields, "settings")},
+                         {"counted", number_in(fields, "counted")}});
     };
     note(content);
     if (content.is_object()) std::ranges::for_each(content, note);
@@ -250,8 +274,7 @@ class Reader {
     data_.runs.back()["kind"] = "bench";
     data_.runs.back()["meta"] = settings_of_modes(records);
     for (const Json& record : records) {
-      const std::string mode = record.value("mode", "");
-      for (const auto& [stage, seconds] : record["stages"].items()) add("stages", {name_, mode, stage, seconds});
+      for (const auto& [stage, seconds] : record["stages"].items()) add("stages", {name_, record["mode"], stage, seconds});
     }
   }
 

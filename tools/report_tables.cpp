@@ -134,7 +134,7 @@ std::string stages_text(const ReportData& data, const Json& run) {
   }
   std::string text = aligned({"mode", "stage", "seconds"}, rows);
   for (const auto& [key, value] : run["meta"].items()) {
-    if (key.starts_with("warning")) text += fmt::format("  {}: {}\n", key, value.get<std::string>());
+    if (key.starts_with("warning")) text += fmt::format("  {}: {}\n", key, cell(value));
   }
   return text;
 }

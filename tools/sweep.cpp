@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "model/json_fields.h"
 #include "protocol/files.h"
 #include "tools/action_errors.h"
 #include "tools/bench_clock.h"
@@ -287,7 +288,11 @@ class Sweep {
       const Json found = result.meta.value(key, Json());
       if (found == value) continue;
       throw std::runtime_error(fmt::format("{}: was measured with {} {}, this sweep has {}", file.string(), key,
-                                           found.dump(), value.dump()));
+                                           model::shown(found), model::shown(value)));
+    }
+    if (result.names != setting.names) {
+      throw std::runtime_error(fmt::format("{}: 'names' is {}, expected {}; remove the file to measure this again",
+                                           file.string(), model::shown(result.names), model::shown(setting.names)));
     }
     return result.entry;
   }

@@ -14,6 +14,36 @@ namespace pi0::tools {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+using model::JsonFields;
+
+namespace {
+
+// An entry of a sweep, as Sweep::measure() makes it.
+void check_entry(JsonFields fields, const Json& names) {
+  for (const auto& [name, value] : names.items()) {
+    if (fields.value(name) != value) fields.mistyped(name, model::shown(value) + ", as 'names' has it");
+  }
+  for (const char* key : {"action_rmse", "action_rmse_robot", "inference_time_s"}) fields.number_or_null(key);
+  for (const char* key : {"action_rmse_by_dimension", "action_rmse_by_step"}) fields.numbers(key);
+  if (!fields.value("action_rmse_by_step_and_dimension").is_array()) {
+    fields.mistyped("action_rmse_by_step_and_dimension", "a list");
+  }
+  for (const char* key : {"nonfinite_observations", "n_observations"}) fields.whole(key);
+  for (const char* key : {"components", "components_attention"}) fields.named_numbers(key);
+  fields.finish();
+}
+
+template <class Read>
+auto read_strictly(const fs::path& file, Read read) {
+  try {
+    const Json content = model::read_json(file);
+    return read(content, JsonFields(content, file.string()));
+  } catch (const model::JsonFileError& error) {
+    throw std::runtime_error(std::string(error.what()) + "; remove the file to measure this again");
+  }
+}
+
+}  // namespace
 
 std::string text_of(const Json& content) {
   return content.dump(1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) + "\n";
@@ -26,18 +56,36 @@ void write_result(const fs::path& folder, const SweepResult& result) {
 }
 
 SweepResult read_result(const fs::path& file) {
-  const Json content = model::read_json(file);
-  for (const char* key : {"meta", "names", "entry", "place", "of"}) {
-    if (content.is_object() && content.contains(key)) continue;
-    throw std::runtime_error(file.string() + ": is no result of a sweep, it has no '" + key +
-                             "'; remove it to measure the setting again");
-  }
-  try {
-    return {content["meta"], content["names"], content["entry"], content["place"].get<std::size_t>(),
-            content["of"].get<std::size_t>()};
-  } catch (const Json::exception& error) {
-    throw std::runtime_error(file.string() + ": " + error.what());
-  }
+  return read_strictly(file, [](const Json& content, JsonFields fields) {
+    SweepResult result;
+    result.meta = fields.any_object("meta");
+    result.names = fields.any_object("names");
+    check_entry(fields.object("entry"), result.names);
+    result.entry = content["entry"];
+    result.of = static_cast<std::size_t>(fields.count("of"));
+    result.place = static_cast<std::size_t>(fields.whole("place"));
+    if (result.place >= result.of) fields.mistyped("place", fmt::format("less than 'of', {}", result.of));
+    fields.finish();
+    return result;
+  });
+}
+
+Json read_pair(const fs::path& file) {
+  return read_strictly(file, [&](const Json& content, JsonFields fields) {
+    for (const char* key : {"combo", "input_fmt", "output_fmt", "video_dir", "rmse_stats_path"}) fields.text(key);
+    fields.number_or_null("success_rate");
+    fields.named_numbers("component_rmse");
+    if (!fields.value("video_files").is_array()) fields.mistyped("video_files", "a list");
+    if (fields.has("error")) fields.text("error");
+    for (const auto& [scene, result] : fields.any_object("by_scene").items()) {
+      JsonFields scene_fields(result, file.string() + ".by_scene." + scene);
+      for (const char* key : {"n_success", "n_episodes", "success_rate"}) scene_fields.number_or_null(key);
+      if (scene_fields.has("error")) scene_fields.text("error");
+      scene_fields.finish();
+    }
+    fields.finish();
+    return content;
+  });
 }
 
 std::string table_of(const std::vector<Json>& entries) {

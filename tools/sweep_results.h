@@ -1,4 +1,4 @@
-// What a sweep leaves on disk: a result.json per setting, and the summary of all.
+// What sweeps and closed loops leave on disk: a result.json per setting, and the summary of all.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,9 @@ struct SweepResult {
 
 void write_result(const std::filesystem::path& folder, const SweepResult& result);
 
-// Throws std::runtime_error or std::invalid_argument that names the file when it is no result.
+// Both throw std::runtime_error that names the file, and what in it is not as write_result() or pi0 closed-loop leaves it.
 SweepResult read_result(const std::filesystem::path& file);
+nlohmann::ordered_json read_pair(const std::filesystem::path& file);  // of a closed loop's formats
 
 // JSON for a file; bytes of names and messages that are not UTF-8 are replaced.
 std::string text_of(const nlohmann::ordered_json& content);

@@ -159,14 +159,14 @@ class RecordTest(TemporaryFolderTest):
             client = client_of(server)
             for _ in range(4):
                 self.assertEqual(client.infer(request_without_noise())["actions"].shape, (15, 8))
-            self.assertTrue(soon(lambda: len(list(self.records.iterdir())) == 1))
+            wait_until(lambda: len(list(self.records.iterdir())) == 1, "a file on its way")
             (part,) = self.records.iterdir()
             self.assertRegex(part.name, r"^000000\.request\.msgpack\.[0-9a-f]{16}\.part$")
 
             codes = []
             end = threading.Thread(target=lambda: codes.append(server.stop()))
             end.start()
-            self.assertTrue(soon(lambda: "all connections are closed" in server.log_text()))
+            wait_until(lambda: "all connections are closed" in server.log_text(), "the end of all connections")
             time.sleep(0.2)
             self.assertIsNone(server.process.poll())
             with pipe.open():

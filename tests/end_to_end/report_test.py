@@ -242,6 +242,76 @@ class ReportTest(TemporaryFolderTest):
         statistics.unlink()
         refused(sweep, str(statistics))
 
+    def test_results_that_are_none_are_refused_by_name(self):
+        folder = self.closed_loop()
+        summary, statistics = folder / "summary.json", folder / "float8_e4m3__float16" / "stats.json"
+        record = {"mode": "unquantized", "seconds": {"median": 1}, "stages": {"wire": 0.1}, "settings": {"repeats": 1}}
+        pair, layer = {"input_fmt": "float8_e4m3", "output_fmt": "float16"}, {"layer": "a", "component": "vision"}
+        deep = "[" * 200_000
+        single, ranking = self.folder / "single.json", self.folder / "ranking" / "sensitivity.json"
+        ranking.parent.mkdir()
+        for result, file, content, word in (
+            (single, single, deep, "nested more than 64 deep"),
+            (single, single, '{"a": [NaN], "b": ' + deep, "nested more than 64 deep"),
+            (single, single, {**record, "mode": 5}, "'mode' is 5, expected a text"),
+            (single, single, {**record, "stages": [1]}, "'stages' is [1], expected an object of numbers"),
+            (single, single, {"a": {**record, "settings": 1}}, "'settings' is 1, expected an object"),
+            (single, single, {"layers": 1, "components": []}, "'layers' is 1, expected a list of objects"),
+            (single, single, {"layers": [1], "components": []}, "'layers' entry 1: is 1, expected an object"),
+            (single, single, {"layers": [], "components": [{"component": 1}]}, "'component' is 1, expected a text"),
+            (single, single, {"layers": [{**layer, "kind": 1}], "components": []}, "'kind' is 1, expected a text"),
+            (single, single, {"layers": [{**layer, "rmse": "a"}], "components": []}, "'rmse' is \"a\", expected a number"),
+            (folder, summary, deep, "nested more than 64 deep"),
+            (folder, summary, [5], "entry 1: is 5, expected an object"),
+            (folder, summary, [{"input_fmt": 5}], "entry 1: 'input_fmt' is 5, expected a text"),
+            (folder, summary, [{**pair, "by_scene": [1]}], "'by_scene' is [1], expected an object"),
+            (folder, summary, [{**pair, "by_scene": {"1": 1}}], "scene 1: is 1, expected an object"),
+            (folder, summary, [{**pair, "action_rmse_by_step": 1}], "'action_rmse_by_step' is 1, expected a list"),
+            (folder, summary, [{**pair, "action_rmse_by_step_and_dimension": [1]}], "expected a list of lists"),
+            (folder, statistics, {}, "expected statistics"),
+            (ranking.parent, ranking, [{"layer": 5}], "entry 1: 'layer' is 5, expected a text"),
+            (ranking.parent, ranking, [{}], "entry 1: has neither layer nor component"),
+        ):
+            before = file.read_text() if file.exists() else "{}"
+            file.write_text(content if isinstance(content, str) else json.dumps(content))
+            done = run("pi0", "report", result)
+            self.assertEqual(done.returncode, 1, (word, done.stderr))
+            self.assertIn(str(file), done.stderr)
+            self.assertIn(word, done.stderr)
+            file.write_text(before)
+
+    def test_benches_that_are_none_are_refused_by_name(self):
+        record = {"mode": "unquantized", "settings": {}}
+        whole, other = self.folder / "whole.json", self.folder / "other.json"
+        whole.write_text(json.dumps(record))
+        for content, word in (
+            ({**record, "mode": 5}, "'mode' is 5, expected a text"),
+            ({**record, "settings": [1]}, "'settings' is [1], expected an object"),
+            ([], "found no record"),
+        ):
+            other.write_text(json.dumps(content))
+            done = run("pi0", "bench", "--compare", whole, other)
+            self.assertEqual(done.returncode, 1, (word, done.stderr))
+            self.assertIn(str(other), done.stderr)
+            self.assertIn(word, done.stderr)
+
+    def test_a_setting_named_as_a_warning_is_shown(self):
+        file = self.folder / "bench.json"
+        file.write_text(json.dumps({"mode": "a", "seconds": 1, "stages": {"wire": 1}, "settings": {"warning": 5}}))
+        done = run("pi0", "report", file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("warning: 5", done.stdout)
+
+    def test_a_page_for_a_pipe_or_a_device_leaves_nothing_beside_it(self):
+        for output in ("/dev/stdout", self.folder / "link"):
+            if output != "/dev/stdout":
+                output.symlink_to("/dev/null")
+            done = run("pi0", "report", ORIGINALS, "--output", output)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual("</html>" in done.stdout, output == "/dev/stdout")
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["link"])
+        self.assertTrue((self.folder / "link").is_symlink())
+
     def test_a_full_disk_is_named(self):
         disk = self.folder / "disk"
         disk.mkdir()

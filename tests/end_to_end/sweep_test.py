@@ -275,6 +275,52 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertIn("result.json", done.stderr)
 
 
+    def test_results_that_are_none_are_refused_by_name(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16", "--output-fmts", "float16"]
+        self.assertEqual(self.sweep(*arguments).returncode, 0)
+        file = self.output / "bfloat16__float16" / "result.json"
+        whole = json.loads(file.read_text())
+
+        def changed(*path, value=None):
+            result = json.loads(json.dumps(whole))
+            place = result
+            for key in path[:-1]:
+                place = place[key]
+            if value is None:
+                del place[path[-1]]
+            else:
+                place[path[-1]] = value
+            return json.dumps(result)
+
+        for text, words in (
+            ("[]", ["expected an object"]),
+            ("[" * 200_000, ["nested more than 64 deep"]),
+            (changed("entry"), ["'entry' is missing"]),
+            (changed("entry", value={}), ["entry", "'input_fmt' is missing"]),
+            (changed("entry", "components"), ["entry", "components"]),
+            (changed("entry", "components", value=[1]), ["'components' is [1], expected an object of numbers and nulls"]),
+            (changed("entry", "action_rmse"), ["entry", "action_rmse"]),
+            (changed("entry", "action_rmse", value="0.5"), ["'action_rmse' is \"0.5\", expected a number or null"]),
+            (changed("entry", "action_rms", value=1), ["unknown key 'action_rms'; did you mean 'action_rmse'?"]),
+            (changed("entry", "input_fmt", value="float16"), ["'input_fmt' is \"float16\", expected \"bfloat16\""]),
+            (changed("meta", value=[]), ["'meta' is [], expected an object"]),
+            (changed("place", value=-1), ["'place' is -1, expected a whole number"]),
+            (changed("place", value=1), ["'place' is 1, expected less than 'of', 1"]),
+            (changed("of", value="1"), ["'of' is \"1\""]),
+        ):
+            file.write_text(text)
+            for done in (self.sweep(*arguments, "--resume"), run("pi0", "merge", self.output, "--output", self.folder / "merged")):
+                self.assertEqual(done.returncode, 1, (words, done.stderr))
+                for word in [str(file), *words, "remove the file"]:
+                    self.assertIn(word, done.stderr)
+            self.assertEqual(file.read_text(), text)
+        file.write_text(changed("names", value={"layer": "a"}).replace('"entry": {', '"entry": {"layer": "a", '))
+        done = self.sweep(*arguments, "--resume")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("result.json", done.stderr)
+        file.write_text(json.dumps(whole))
+        self.assertEqual(self.sweep(*arguments, "--resume").returncode, 0)
+
     def test_a_full_or_read_only_disk_is_named_and_costs_the_setting_in_hand(self):
         self.output.mkdir()
         arguments = ["--synthetic", 1, "--num-steps", 1]
