@@ -1,5 +1,6 @@
 #include "tools/child_process.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -32,9 +33,16 @@ namespace {
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
 
 File open_log(const std::filesystem::path& path) {
-  File file(std::fopen(path.c_str(), "a"), &std::fclose);
+  File file(std::fopen(path.c_str(), "ae"), &std::fclose);
   if (file) return file;
   throw std::runtime_error(path.string() + ": cannot be written: " + std::strerror(errno));
+}
+
+File open_again(int descriptor) {
+  const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  File file(copy < 0 ? nullptr : ::fdopen(copy, "a"), &std::fclose);
+  if (file) return file;
+  throw std::runtime_error(std::string("a program's output: ") + std::strerror(errno));
 }
 
 }  // namespace
@@ -42,10 +50,9 @@ File open_log(const std::filesystem::path& path) {
 class ChildProcess::Impl {
  public:
   Impl(boost::asio::io_context& io, const std::vector<std::string>& command, const std::filesystem::path& directory,
-       const std::filesystem::path& log)
+       const File& output)
       : io_(io) {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // whose parent in the group has ended becomes our child
-    const File file = open_log(log);
     const std::vector<std::string> arguments(command.begin() + 1, command.end());
     const auto die_with_parent = [](auto&) {
       std::signal(SIGPIPE, SIG_DFL);  // which we ignore, and a child would inherit
@@ -53,7 +60,7 @@ class ChildProcess::Impl {
     };
     try {
       child_ = bp::child(bp::exe = command.front(), bp::args = arguments, bp::start_dir = directory.string(),
-                         (bp::std_out & bp::std_err) > file.get(), bp::std_in < bp::null, group_, io_,
+                         (bp::std_out & bp::std_err) > output.get(), bp::std_in < bp::null, group_, io_,
                          bp::extend::on_exec_setup = die_with_parent,
                          bp::on_exit = [ended = ended_](int, const std::error_code&) { *ended = true; });
     } catch (const bp::process_error& error) {
@@ -111,7 +118,11 @@ class ChildProcess::Impl {
 
 ChildProcess::ChildProcess(boost::asio::io_context& io, const std::vector<std::string>& command,
                            const std::filesystem::path& directory, const std::filesystem::path& log)
-    : impl_(std::make_unique<Impl>(io, command, directory, log)) {}
+    : impl_(std::make_unique<Impl>(io, command, directory, open_log(log))) {}
+
+ChildProcess::ChildProcess(boost::asio::io_context& io, const std::vector<std::string>& command,
+                           const std::filesystem::path& directory, int output)
+    : impl_(std::make_unique<Impl>(io, command, directory, open_again(output))) {}
 
 ChildProcess::~ChildProcess() = default;
 

@@ -17,6 +17,10 @@ class ChildProcess {
   // std::runtime_error that names the log or the program.
   ChildProcess(boost::asio::io_context& io, const std::vector<std::string>& command,
                const std::filesystem::path& directory, const std::filesystem::path& log);
+
+  // The same with stdout and stderr into an open descriptor, which stays the caller's.
+  ChildProcess(boost::asio::io_context& io, const std::vector<std::string>& command,
+               const std::filesystem::path& directory, int output);
   ~ChildProcess();  // kills what is left of the group
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;

@@ -26,6 +26,7 @@
 #include "protocol/files.h"
 #include "server/end_signals.h"
 #include "tools/bench_clock.h"
+#include "tools/bounded_log.h"
 #include "tools/child_process.h"
 #include "tools/commands.h"
 #include "tools/health_check.h"
@@ -59,6 +60,9 @@ struct ClosedLoopOptions {
   fs::path server;
   std::vector<std::string> server_arguments;
 };
+
+// Of what a simulator says, on disk and in memory; the rest, from its middle, is left out.
+constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
 
 void tell(const std::string& line) { print(stderr, "closed-loop: {}\n", line); }
 
@@ -174,13 +178,16 @@ class ClosedLoop {
       if (newest.empty()) {
         throw std::runtime_error(options_.output.string() + ": holds no earlier results to --resume");
       }
-      const Json earlier = model::read_json(newest / "settings.json");
+      const fs::path file = newest / "settings.json";
+      const Json earlier = model::read_json(file);
+      model::JsonFields fields(earlier, file.string());
       const Json wanted = settings();
       for (const auto& [key, value] : wanted.items()) {
-        if (earlier.value(key, Json()) == value) continue;
+        if (fields.value(key) == value) continue;
         throw std::runtime_error(fmt::format("{}: was run with {} {}, now it is {}", newest.string(), key,
-                                             earlier.value(key, Json()).dump(), value.dump()));
+                                             model::shown(fields.value(key)), model::shown(value)));
       }
+      fields.finish();
       return newest;
     }
     const fs::path root = options_.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));
@@ -193,10 +200,10 @@ class ClosedLoop {
   static std::optional<Json> earlier_entry(const fs::path& folder) {
     const fs::path file = folder / "result.json";
     if (!fs::exists(file)) return std::nullopt;
-    Json entry = model::read_json(file);
-    if (!entry.is_object() || !entry.contains("by_scene")) {
-      throw std::runtime_error(file.string() + ": is no result of closed-loop, it has no 'by_scene'; remove it to run "
-                                               "the pair again");
+    Json entry = read_pair(file);
+    if (entry["combo"] != folder.filename().string()) {
+      throw std::runtime_error(fmt::format("{}: is of the pair {}, expected {}", file.string(),
+                                           model::shown(entry["combo"]), folder.filename().string()));
     }
     if (has_error(entry)) return std::nullopt;
     return entry;
@@ -305,8 +312,8 @@ class ClosedLoop {
                  std::string& log_text) {
     const fs::path videos = fs::absolute(folder / "videos" / ("scene" + scene));
     fs::create_directories(videos);
-    const fs::path log = folder / fmt::format("eval_scene{}.log", scene);
-    fs::remove(log);
+    const fs::path log_file = folder / fmt::format("eval_scene{}.log", scene);
+    fs::remove(log_file);
     const Videos before = options_.videos_from.empty() ? Videos() : videos_under(options_.videos_from);
     const std::string command = fill_command(options_.eval_command, {{"host", "localhost"},
                                                                      {"port", std::to_string(port)},
@@ -315,7 +322,8 @@ class ClosedLoop {
                                                                      {"output_dir", videos.string()}});
     tell(fmt::format("{}, scene {}: {}", folder.filename().string(), scene, command));
     Json result = {{"n_success", nullptr}, {"n_episodes", options_.episodes}, {"success_rate", nullptr}};
-    ChildProcess simulator(io_, {"/bin/sh", "-c", command}, options_.eval_dir, log);
+    BoundedLog log(io_, log_file, max_log_bytes);
+    ChildProcess simulator(io_, {"/bin/sh", "-c", command}, options_.eval_dir, log.descriptor());
     wait(std::chrono::steady_clock::now() + to_milliseconds(options_.eval_timeout),
          [&] { return simulator.has_ended() || server.has_ended(); });
     if (interrupted_) {
@@ -328,7 +336,8 @@ class ClosedLoop {
       result["error"] = simulator.ending();
     }
     simulator.stop(seconds(10));
-    log_text = model::read_file(log);
+    log.finish();
+    log_text = model::read_file(log_file);
     if (const auto success = find_success(log_text, options_.success_regex, scene)) {
       result["n_success"] = success->succeeded;
       result["n_episodes"] = success->episodes;
@@ -366,9 +375,14 @@ class ClosedLoop {
       if (!entry.contains("error")) entry["error"] = "the server left no statistics";
       return;
     }
-    const Json statistics = model::read_json(stats);
-    for (const Json& row : statistics["components"]) {
-      entry["component_rmse"][row["component"].get<std::string>()] = row["mean_rmse"];
+    try {
+      const Json statistics = model::read_json(stats);
+      model::JsonFields fields(statistics, stats.string());
+      for (model::JsonFields& row : fields.rows("components")) {
+        entry["component_rmse"][row.text("component")] = row.number_or_null("mean_rmse");
+      }
+    } catch (const model::JsonFileError& error) {  // of another program that --server names: costs the pair only
+      if (!entry.contains("error")) entry["error"] = error.what();
     }
   }
 

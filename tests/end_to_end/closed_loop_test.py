@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -231,6 +232,71 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual(broken.returncode, 1)
         self.assertIn("result.json", broken.stderr)
         self.assertEqual(result.read_text(), whole[:50])
+
+    def test_results_that_are_none_are_refused_by_name(self):
+        self.assertEqual(self.run_pairs(*PAIR, "--scenes", 1).returncode, 0)
+        file = self.root() / "float8_e4m3__float16" / "result.json"
+        whole = json.loads(file.read_text())
+        scene = whole["by_scene"]["1"]
+        for change, words in (
+            ({"success_rate": "all"}, ["'success_rate' is \"all\", expected a number or null"]),
+            ({"by_scene": [scene]}, ["'by_scene'", "expected an object"]),
+            ({"by_scene": {"1": 0.5}}, ["by_scene.1", "expected an object"]),
+            ({"by_scene": {"1": {**scene, "success_rat": 1}}}, ["by_scene.1", "did you mean 'success_rate'?"]),
+            ({"by_scene": {"1": {"n_success": 1}}}, ["by_scene.1", "'n_episodes' is missing"]),
+            ({"component_rmse": None}, ["'component_rmse' is null"]),
+            ({"combo": "float16__float16"}, ["float16__float16", "expected float8_e4m3__float16"]),
+            ({"input_fmt": 8}, ["'input_fmt' is 8"]),
+            ({"error": 5}, ["'error' is 5"]),
+        ):
+            file.write_text(json.dumps({**whole, **change}))
+            done = self.run_pairs(*PAIR, "--scenes", 1, "--resume")
+            self.assertEqual(done.returncode, 1, (change, done.stderr))
+            for word in [str(file), *words]:
+                self.assertIn(word, done.stderr)
+        for text in ('{"by_scene": {}}', "[" * 200_000):
+            file.write_text(text)
+            done = self.run_pairs(*PAIR, "--scenes", 1, "--resume")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(str(file), done.stderr)
+        file.write_text(json.dumps(whole))
+        settings = self.root() / "settings.json"
+        for text, word in (("[]", "expected an object"), ("{}", "is missing"), ("", "not valid JSON")):
+            settings.write_text(text)
+            done = self.run_pairs(*PAIR, "--scenes", 1, "--resume")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(str(settings), done.stderr)
+            self.assertIn(word, done.stderr)
+
+    def test_statistics_that_are_none_cost_the_pair_only(self):
+        server = self.folder / "server.sh"
+        server.write_text(f"#!/bin/sh\ntrap 'kill $!; wait $!; echo \"{{}}\" > \"$stats\"; exit 0' TERM\nfor stats; do :; done\n"
+                          f'{PROGRAMS / "pi0-server"} "$@" & wait $!\n')  # fmt: skip
+        server.chmod(0o755)
+        done = self.run_pairs(*PAIR, "--scenes", 1, "--server", server)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1 of 1 pairs had errors", done.stderr)
+        (entry,) = self.summary()
+        self.assertEqual(entry["success_rate"], 0.5)
+        self.assertIn("stats.json: 'components' is missing", entry["error"])
+
+    def test_endless_output_is_cut_in_its_middle_and_a_daemon_does_not_hold_the_scene(self):
+        limit = 64 << 20
+        talk = (f"setsid sh -c 'echo $$ > {self.folder}/daemon; sleep 2; echo still here; echo alive > {self.folder}/alive; "
+                "exec sleep 600' & echo begin; head -c 200000000 /dev/zero | tr '\\0' x; echo; sleep 5; echo scene 1: 1/2")  # fmt: skip
+        done = self.run_pairs(*PAIR, "--scenes", 1, "--eval-timeout", 200, simulator=talk)
+        daemon = int((self.folder / "daemon").read_text())
+        self.addCleanup(os.kill, daemon, signal.SIGKILL)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = self.summary()
+        self.assertEqual(entry["by_scene"]["1"]["success_rate"], 0.5)
+        log = (self.root() / entry["combo"] / "eval_scene1.log").read_bytes()
+        self.assertLess(len(log), limit + 100)
+        self.assertEqual(log[:7], b"begin\nx")
+        self.assertEqual(log[-14:], b"\nscene 1: 1/2\n")
+        left_out = re.search(rb"\n\[(\d+) bytes are left out here\]\n", log)
+        self.assertEqual(int(left_out.group(1)) + len(log) - len(left_out.group()), 200_000_000 + len("begin\n\nstill here\nscene 1: 1/2\n"))
+        self.assertEqual((self.folder / "alive").read_text(), "alive\n")
 
 
 if __name__ == "__main__":
