@@ -185,7 +185,7 @@ void Checkpoint::finish() const {
   }
   if (count == 0) return;
   throw CheckpointError(c10::str(folder_.string(), ": holds ", count,
-                                 " tensors that the model does not have: ", extra,
+                                 count == 1 ? " tensor" : " tensors", " that the model does not have: ", extra,
                                  count > 3 ? ", …" : "", "; is this checkpoint from another config?"));
 }
 

@@ -1,6 +1,7 @@
 #include "model/nearest_name.h"
 
 #include <algorithm>
+#include <cctype>
 #include <numeric>
 #include <utility>
 
@@ -24,6 +25,12 @@ std::size_t typing_errors(std::string_view word, std::string_view name) {
   return last.back();
 }
 
+std::string in_small_letters(std::string_view text) {
+  std::string small(text);
+  std::ranges::transform(small, small.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return small;
+}
+
 }  // namespace
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& known) {
@@ -32,7 +39,8 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
   std::string_view best;
   std::size_t fewest = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const std::string& name : known) {
-    if (const std::size_t errors = typing_errors(word, name); errors < fewest) {
+    const bool is_begun = word.size() >= 3 && name.starts_with(word);
+    if (const std::size_t errors = is_begun ? 1 : typing_errors(in_small_letters(word), in_small_letters(name)); errors < fewest) {
       fewest = errors;
       best = name;
     }

@@ -1,6 +1,10 @@
 #include "quant/format.h"
 
 #include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "model/nearest_name.h"
 
 namespace pi0::quant {
 
@@ -17,11 +21,14 @@ std::string_view name_of(Format format) {
 
 Format parse_format(std::string_view name) {
   std::string known;
+  std::vector<std::string> names;
   for (const Format format : all_formats) {
     if (name == name_of(format)) return format;
-    known += (known.empty() ? "" : ", ") + std::string(name_of(format));
+    names.emplace_back(name_of(format));
+    known += (known.empty() ? "" : ", ") + names.back();
   }
-  throw std::invalid_argument("format '" + std::string(name) + "' is unknown; known: " + known);
+  throw std::invalid_argument("format '" + std::string(name) + "' is unknown; known: " + known +
+                              model::did_you_mean(name, names));
 }
 
 }  // namespace pi0::quant

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "model/json_fields.h"
+#include "model/nearest_name.h"
 
 namespace pi0::quant {
 namespace {
@@ -37,17 +38,16 @@ std::string describe(const Rule& rule) {
 
 Rule read_rule(JsonFields fields) {
   Rule rule;
-  if (fields.has("match") == fields.has("component")) {
-    fields.refuse("needs either 'match' or 'component'");
-  }
-  if (fields.has("match")) {
+  const bool has_match = fields.has("match"), has_component = fields.has("component");
+  const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
+  const bool off = fields.has("off");
+  fields.finish();
+  if (has_match == has_component) fields.refuse("needs either 'match' or 'component'");
+  if (has_match) {
     rule.match = fields.text("match");
   } else {
     rule.component = parse_component(fields.text("component"));
   }
-  const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
-  const bool off = fields.has("off");
-  fields.finish();
   if (off) {
     if (!fields.flag("off") || has_input || has_output) {
       fields.refuse("'off' must be true and stand without formats");
@@ -64,11 +64,13 @@ Rule read_rule(JsonFields fields) {
 
 Component parse_component(const std::string& name) {
   std::string known;
+  std::vector<std::string> names;
   for (const Component component : components) {
     if (name == name_of(component)) return component;
-    known += (known.empty() ? "" : ", ") + std::string(name_of(component));
+    names.emplace_back(name_of(component));
+    known += (known.empty() ? "" : ", ") + names.back();
   }
-  throw std::invalid_argument("component '" + name + "' is unknown; known: " + known);
+  throw std::invalid_argument("component '" + name + "' is unknown; known: " + known + model::did_you_mean(name, names));
 }
 
 std::vector<Rule> one_pair(FormatPair formats) { return {{"*", std::nullopt, formats}}; }

@@ -258,10 +258,10 @@ void run_bench(BenchOptions& options) {
   const at::Device device = chosen_device(options.model.device);
   if (options.model.threads > 0) at::set_num_threads(options.model.threads);
 
-  const StopSignals stop("bench");
   tell("measuring the machine");
   const double bandwidth = read_bandwidth(device);
   GemmGauge gauge(device);
+  const StopSignals stop("bench");  // until here there is nothing to lose
   forget_peak_resident();
   const std::shared_ptr<model::Pi0> model = load_model(options.model, parts.sizes);
   const BenchCase request(std::move(parts), *model, options.size, options.model);

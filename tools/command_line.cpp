@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -44,6 +45,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
   }
   return names;
 }
@@ -52,34 +54,40 @@ std::vector<std::string> option_names(const CLI::App& app) {
 // blames what stands beside it.
 std::string unknown_word(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App& command = named_by(app, words);
-  const auto is_option = [](const std::string& word) { return word.size() > 1 && word.front() == '-'; };
+  const auto is_option = [](const std::string& word) {  // not a negative number
+    return word.size() > 1 && word[0] == '-' && word != "--" && std::isdigit(static_cast<unsigned char>(word[1])) == 0 &&
+           word[1] != '.';
+  };
   if (&command == &app && !app.get_subcommands({}).empty()) {
     std::vector<std::string> commands;
     for (const CLI::App* known : app.get_subcommands({})) commands.push_back(known->get_name());
-    const auto word = std::ranges::find_if_not(words, is_option);
-    if (word == words.end()) return "";
-    return fmt::format("unknown subcommand '{}'{}", *word, model::did_you_mean(*word, commands));
+    if (!words.empty() && !is_option(words.front())) {
+      return fmt::format("unknown subcommand '{}'{}", words.front(), model::did_you_mean(words.front(), commands));
+    }
   }
   if (command.get_allow_extras()) return "";
   const std::vector<std::string> known = option_names(command);
   for (const std::string& word : words) {
     const std::string name = word.substr(0, word.find('='));
-    if (!name.starts_with("--") || name == "--" || std::ranges::find(known, name) != known.end()) continue;
+    if (!is_option(word) || std::ranges::find(known, name) != known.end()) continue;
     return fmt::format("unknown option '{}'{}", name, model::did_you_mean(name, known));
   }
   return "";
+}
+
+std::string without_types(std::string text) {
+  for (const char* type : {"TEXT:", "UINT:", "INT:", "FLOAT:"}) {
+    const std::size_t at = text.find(type);
+    if (at != std::string::npos) text.erase(at, std::string_view(type).size());
+  }
+  return text;
 }
 
 // Says of a value what it must be instead of how it is read: FILE, not TEXT:FILE.
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_option_opts(const CLI::Option* option) const override {
-    std::string text = Formatter::make_option_opts(option);
-    for (const char* type : {"TEXT:", "UINT:", "INT:", "FLOAT:"}) {
-      const std::size_t at = text.find(type);
-      if (at != std::string::npos) text.erase(at, std::string_view(type).size());
-    }
-    return text;
+    return without_types(Formatter::make_option_opts(option));
   }
 };
 
@@ -108,7 +116,7 @@ int run_program(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     const std::string unknown = unknown_word(app, words);
-    print(stderr, "{}\nRun with --help for more information.\n", unknown.empty() ? error.what() : unknown);
+    print(stderr, "{}\nRun with --help for more information.\n", unknown.empty() ? without_types(error.what()) : unknown);
     return 2;
   } catch (const std::exception& error) {
     print(stderr, "{}: {}\n", app.get_name(), failure_text(error));

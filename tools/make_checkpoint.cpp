@@ -18,6 +18,7 @@
 #include "tools/option_checks.h"
 #include "tools/print.h"
 #include "tools/progress.h"
+#include "tools/stop_signals.h"
 #include "tools/tiny_tokenizer.h"
 
 namespace pi0::tools {
@@ -63,8 +64,8 @@ std::string random_norm_stats(std::int64_t action_dim, std::uint64_t seed) {
   return nlohmann::ordered_json{{"norm_stats", stats}}.dump(1) + "\n";
 }
 
-void write_weights(const fs::path& path, const model::ModelConfig& config,
-                   const MakeCheckpointOptions& options) {
+void write_weights(const fs::path& path, const model::ModelConfig& config, const MakeCheckpointOptions& options,
+                   const StopSignals& stop) {
   model::ShapeRecorder shapes;
   const model::Pi0 model(config, shapes, options.precision, {});
   const model::RandomWeights random(options.seed);
@@ -75,12 +76,13 @@ void write_weights(const fs::path& path, const model::ModelConfig& config,
   const std::string embedding =
       "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
   const std::string head = "paligemma_with_expert.paligemma.lm_head.weight";
-  Progress progress("make-checkpoint", Progress::Unit::items);
+  Progress progress("make-checkpoint: tensors", Progress::Unit::items);
   std::vector<model::SafetensorsPart> parts;
   std::size_t done = 0;
   for (const model::ShapeRecorder::Parameter& parameter : shapes.parameters()) {
     if (parameter.name == embedding) continue;
     parts.push_back({parameter.name, dtype, parameter.shape, [&, parameter] {
+                       stop.check();
                        progress.update(++done, parts.size());
                        return random.draw(parameter.name, parameter.shape).to(dtype);
                      }});
@@ -90,12 +92,8 @@ void write_weights(const fs::path& path, const model::ModelConfig& config,
   file.keep();
 }
 
-void make_checkpoint(const MakeCheckpointOptions& options) {
-  const policy::PolicyConfig policy = policy::policy_config(options.config);
-  const model::ModelConfig config = sizes(options, policy);
-  if (fs::exists(options.output) && !fs::is_empty(options.output)) {
-    throw std::runtime_error(options.output.string() + ": exists and is not empty");
-  }
+void write_checkpoint(const MakeCheckpointOptions& options, const policy::PolicyConfig& policy,
+                      const model::ModelConfig& config, const StopSignals& stop) {
   const fs::path assets = options.output / "assets" / policy.asset_id;
   fs::create_directories(assets);
   protocol::write_whole(assets / "norm_stats.json", random_norm_stats(config.action_dim, options.seed));
@@ -103,7 +101,23 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
   if (options.size == Size::tiny) {
     protocol::write_whole(options.output / "architecture.json", model::architecture_json(config));
   }
-  write_weights(options.output / "model.safetensors", config, options);
+  write_weights(options.output / "model.safetensors", config, options, stop);
+}
+
+void make_checkpoint(const MakeCheckpointOptions& options) {
+  const policy::PolicyConfig policy = policy::policy_config(options.config);
+  const model::ModelConfig config = sizes(options, policy);
+  if (fs::exists(options.output) && !fs::is_empty(options.output)) {
+    throw std::runtime_error(options.output.string() + ": exists and is not empty");
+  }
+  const StopSignals stop("make-checkpoint");
+  try {
+    write_checkpoint(options, policy, config, stop);
+  } catch (...) {
+    std::error_code ignored;
+    for (const fs::directory_entry& entry : fs::directory_iterator(options.output, ignored)) fs::remove_all(entry, ignored);
+    throw;
+  }
   print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);
 }
 

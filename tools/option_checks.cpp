@@ -7,7 +7,9 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <functional>
+#include <limits>
 
 #include "model/nearest_name.h"
 
@@ -36,7 +38,15 @@ CLI::Validator positive() {
 }
 
 CLI::Validator whole() {
-  return number_check("a whole number from 0", "WHOLE", [](double number) { return number >= 0 && number == std::floor(number); });
+  const auto check = [](const std::string& text) {
+    const char* const end = text.data() + text.size();
+    std::uint64_t number = 0;
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc() && rest == end
+               ? std::string()
+               : fmt::format("found '{}', expected a whole number from 0 to {}", text, std::numeric_limits<std::uint64_t>::max());
+  };
+  return {check, "WHOLE"};
 }
 
 CLI::Validator between(double least, double most) {

@@ -9,7 +9,7 @@
 namespace pi0::tools {
 
 CLI::Validator positive();                            // a number above zero
-CLI::Validator whole();                               // a whole number, not negative
+CLI::Validator whole();                               // of 64 bits, not negative
 CLI::Validator between(double least, double most);  // a number, limits included
 
 // One of a few names. Help shows them as a|b|c.

@@ -1,4 +1,5 @@
-// Printing to people, who may have left: what is written to a pipe whose reader is gone is dropped, and long work goes on.
+// Printing to people, who may have left: what is written to a pipe or a terminal that is gone is dropped, and long work
+// goes on.
 // Programs ignore SIGPIPE for that. Where both streams go to one place, lines come in the order in which they were printed.
 #pragma once
 
@@ -13,20 +14,22 @@
 
 namespace pi0::tools {
 
+inline bool is_gone(int error) { return error == EPIPE || error == EIO; }  // EIO: of a terminal that was closed
+
 // To stderr, whatever becomes of it, or to stdout, which may be a file: throws std::runtime_error where that cannot be
 // written though it is there, as when its disk is full.
 inline void write_text(std::FILE* stream, const std::string& text) {
   if (stream == stderr) std::fflush(stdout);
   errno = 0;
   if (std::fwrite(text.data(), 1, text.size(), stream) == text.size() || stream == stderr) return;
-  if (errno == EPIPE) return;
+  if (is_gone(errno)) return;
   throw std::runtime_error(std::string("standard output: cannot be written: ") + std::strerror(errno));
 }
 
 // At a program's end: throws as print() does for what was still on its way to stdout.
 inline void flush_output() {
   errno = 0;
-  if (std::fflush(stdout) == 0 || errno == EPIPE) return;
+  if (std::fflush(stdout) == 0 || is_gone(errno)) return;
   throw std::runtime_error(std::string("standard output: cannot be written: ") + std::strerror(errno));
 }
 

@@ -36,7 +36,7 @@ void report(const ReportOptions& options) {
   }
   write_csv(data, options.output);
   protocol::write_whole(options.output, page);
-  print(stderr, "report: {}, and {} CSV files beside it\n", options.output.string(), data.tables.size());
+  print(stderr, "report: {}, and {} beside it\n", options.output.string(), counted(data.tables.size(), "CSV file"));
 }
 
 }  // namespace

@@ -117,8 +117,7 @@ PolicyConfig policy_config(const std::string& name) {
   if (found == builtin_policies().end()) {
     std::string known;
     for (const std::string& policy : policy_names()) known += (known.empty() ? "" : ", ") + policy;
-    throw PolicyConfigError("unknown config '" + name + "'" + model::did_you_mean(name, policy_names()) +
-                            "; known: " + known);
+    throw PolicyConfigError("unknown config '" + name + "'; known: " + known + model::did_you_mean(name, policy_names()));
   }
   const std::string source = "config " + name;
   return read_policy(name, model::parse_json(found->second, source), source);

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "model/json_fields.h"
+#include "model/nearest_name.h"
 #include "model/policy/aloha_units.h"
 #include "model/policy/builtin_configs.h"
 
@@ -76,7 +77,7 @@ RobotConfig robot_config(const std::string& name) {
   }
   std::string known;
   for (const std::string& robot : robot_names()) known += (known.empty() ? "" : ", ") + robot;
-  throw model::JsonFileError("unknown robot '" + name + "'; known: " + known);
+  throw model::JsonFileError("unknown robot '" + name + "'; known: " + known + model::did_you_mean(name, robot_names()));
 }
 
 RobotConfig read_robot(JsonFields fields) {

@@ -175,6 +175,15 @@ class UsageTest(TemporaryFolderTest):
             ("pi0-server", ["--output-fmt", "bfloat61"], "did you mean 'bfloat16'?"),
             ("pi0-server", ["--port", "70000"], "--port: found '70000', expected a number from 0 to 65535"),
             ("pi0-server", ["--seed", "-3"], "--seed: found '-3', expected a whole number from 0"),
+            ("pi0-server", ["-p", "8000"], "unknown option '-p'"),
+            ("pi0-server", ["--api-key", "x"], "did you mean '--api-key-file'?"),
+            ("pi0-server", ["--env", "DROYD"], "did you mean 'droid'?"),
+            ("pi0-server", ["--log-level", "warn"], "did you mean 'warning'?"),
+            ("pi0-server", ["--seed", "1e30"], "--seed: found '1e30'"),
+            ("pi0-server", ["--gpu", "-2"], "--gpu: found '-2', expected a number from -1 to 1024"),
+            ("pi0-server", ["--record", "False"], "--record"),
+            ("pi0-server", ["--port"], "--port: 1 required 0 to 65535 missing"),
+            ("pi0", ["--hlep"], "unknown option '--hlep'; did you mean '--help'?"),
             ("pi0", ["make-chekpoint"], "unknown subcommand 'make-chekpoint'; did you mean 'make-checkpoint'?"),
             ("pi0", ["make-checkpoint", "--ouput", "x"], "unknown option '--ouput'; did you mean '--output'?"),
             ("pi0", ["list-layers", "--config", "x", "--jsn"], "unknown option '--jsn'; did you mean '--json'?"),
@@ -184,7 +193,8 @@ class UsageTest(TemporaryFolderTest):
                 self.assertEqual(done.returncode, 2)
                 self.assertIn(words, done.stderr)
         done = run("pi0", "list-layers", "--config", "pi05_driod")
-        self.assertIn("unknown config 'pi05_driod'; did you mean 'pi05_droid'?", done.stderr)
+        self.assertIn("unknown config 'pi05_driod'", done.stderr)
+        self.assertIn("did you mean 'pi05_droid'?", done.stderr)
 
     def test_every_help_has_an_example_and_plain_types(self):
         commands = re.findall(r"^  ([a-z-]+) +[A-Z]", run("pi0", "--help").stdout.split("Subcommands:")[1], re.MULTILINE)

@@ -84,7 +84,9 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses("[]", "expected");
   refuses(R"({"rules":[{"match":"a","match":"b","off":true}]})", "names 'match' twice");
   refuses(R"({"rules":[{"match":)" + std::string(100'000, '[') + "]}", "nested more than 64 deep");
-  refuses(R"({"rules":[]})", "at least one");
+  CHECK(rules_of(R"({"rules":[]})").empty());  // a budget that no layer keeps
+  refuses(R"({"rules":[], "more":1})", "unknown key 'more'");
+  refuses(R"({"rules":{}})", "list");
   refuses(R"({"rules":[{"match":"*","off":true}], "more":1})", "unknown key 'more'");
   refuses(R"({"rules":[{}]})", "'rules' entry 1");
   refuses(R"({"rules":[7]})", "object");
@@ -94,7 +96,10 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16"}]})", "output_fmt");
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"half"}]})", "half");
   refuses(R"({"rules":[{"match":"*","off":true,"input_fmt":"float16","output_fmt":"float16"}]})", "off");
-  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "'rules' entry 2");
+  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "'rules' entry 2: unknown key 'of'; did you mean 'off'?");
+  refuses(R"({"rules":[{"mach":"*","input_fmt":"float16","output_fmt":"float16"}]})",
+          "unknown key 'mach'; did you mean 'match'?");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"bflaot16"}]})", "did you mean 'bfloat16'?");
   CHECK_THROWS_WITH(quant::read_rules("absent.json"), contains_text("cannot be opened"));
 }
 
