@@ -28,9 +28,8 @@ namespace fs = std::filesystem;
 
 // Only nesting could do harm: the rest is no larger than the file.
 constexpr auto any = std::numeric_limits<std::size_t>::max();
-constexpr DecodeLimits own_files{.max_depth = 1024,
+const DecodeLimits own_files{.max_depth = 1024,
                                  .max_values = any,
-                                 .max_map_entries = any,
                                  .max_string_bytes = any,
                                  .max_array_bytes = any};
 

@@ -12,6 +12,7 @@
 #include <msgpack.hpp>
 #include <optional>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 
 namespace pi0::protocol {
@@ -192,7 +193,8 @@ bool store_number(NdArray& scalar, const Value& value) {
 // keep, so nothing is allocated for an announced size.
 class Builder : public msgpack::null_visitor {
  public:
-  explicit Builder(const DecodeLimits& limits) : limits_(limits) {}
+  // `place` is the path of the value that is read, for messages; empty for the message itself.
+  explicit Builder(const DecodeLimits& limits, std::string place = "") : limits_(limits), place_(std::move(place)) {}
 
   bool visit_nil() { return add_scalar(Value{}); }
   bool visit_boolean(bool v) { return add_scalar(v); }
@@ -243,9 +245,9 @@ class Builder : public msgpack::null_visitor {
   }
 
   bool start_map(std::uint32_t size) {
-    if (size > limits_.max_map_entries) {
+    if (size > limits_.max_values) {
       fail("a map that announces " + std::to_string(size) + " entries, at most " +
-           std::to_string(limits_.max_map_entries) + " are read");
+           std::to_string(limits_.max_values) + " are read");
     }
     return push(Kind::map);
   }
@@ -262,7 +264,7 @@ class Builder : public msgpack::null_visitor {
     open_.pop_back();
     if (map.marked.contains("__ndarray__")) return add(array_from(map.marked));
     if (map.marked.contains("__npgeneric__")) return add(scalar_from(map.marked));
-    return add(std::move(map.dict));
+    return add(Dict(std::move(map.entries)));
   }
 
   void parse_error(std::size_t /*parsed*/, std::size_t offset) const {
@@ -279,16 +281,17 @@ class Builder : public msgpack::null_visitor {
   using Marked = std::map<std::string, Value, std::less<>>;  // entries under binary keys
 
   struct Container {
-    Kind kind;
+    Kind kind = Kind::list;
     List list;
-    Dict dict;
+    std::vector<Dict::Entry> entries;
+    std::unordered_map<std::string, std::size_t> places;  // of keys in entries
     Marked marked;
     std::string key;  // of the entry being read
     bool key_is_binary = false;
   };
 
   [[noreturn]] void fail(const std::string& found) const {
-    std::string path;
+    std::string path = place_;
     for (const Container& container : open_) {
       if (container.kind == Kind::list) {
         path += "[" + std::to_string(container.list.items.size()) + "]";
@@ -307,10 +310,11 @@ class Builder : public msgpack::null_visitor {
 
   bool push(Kind kind) {
     if (in_key_) fail("a map key that is a list or a map, expected str or bin");
-    if (open_.size() >= limits_.max_depth) {
+    const std::size_t around = open_.size() + (place_.empty() ? 0 : 1);  // a field stands in the message
+    if (around >= limits_.max_depth) {
       fail("maps and lists nested deeper than " + std::to_string(limits_.max_depth));
     }
-    open_.push_back({kind, {}, {}, {}, {}});
+    open_.emplace_back().kind = kind;
     return true;
   }
 
@@ -332,8 +336,10 @@ class Builder : public msgpack::null_visitor {
       parent.list.items.push_back(std::move(value));
     } else if (parent.key_is_binary) {
       parent.marked.insert_or_assign(parent.key, std::move(value));
+    } else if (const auto [place, is_new] = parent.places.try_emplace(parent.key, parent.entries.size()); is_new) {
+      parent.entries.emplace_back(parent.key, std::move(value));
     } else {
-      parent.dict.set(parent.key, std::move(value));
+      parent.entries[place->second].second = std::move(value);
     }
     return true;
   }
@@ -400,11 +406,139 @@ class Builder : public msgpack::null_visitor {
   }
 
   const DecodeLimits& limits_;
+  const std::string place_;
   std::vector<Container> open_;  // the maps and lists around the current value
   Value root_;
   std::size_t value_count_ = 0;
   bool in_key_ = false;
 };
+
+// Walks over a value that nobody reads: msgpack within the limits of depth, with text in UTF-8.
+class Skipper : public msgpack::null_visitor {
+ public:
+  Skipper(const DecodeLimits& limits, const std::string& key) : limits_(limits), key_(key) {}
+
+  bool visit_str(const char* data, std::uint32_t size) const {
+    if (!is_utf8({data, size})) fail("a string that is not UTF-8");
+    return true;
+  }
+  bool visit_ext(const char* /*data*/, std::uint32_t size) const {
+    if (size == 0) fail("an extension of 4 GiB");  // as for Builder
+    return true;
+  }
+  bool start_array(std::uint32_t /*size*/) { return deeper(); }
+  bool start_map(std::uint32_t /*size*/) { return deeper(); }
+  bool end_array() { return higher(); }
+  bool end_map() { return higher(); }
+  void parse_error(std::size_t /*parsed*/, std::size_t offset) const {
+    fail("byte " + std::to_string(offset) + " is not msgpack");
+  }
+  void insufficient_bytes(std::size_t /*parsed*/, std::size_t offset) const {
+    fail("the bytes end in the middle of a value, at byte " + std::to_string(offset));
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& found) const { throw ProtocolError("'" + clipped(key_) + "': " + found); }
+  bool deeper() {
+    if (++depth_ >= limits_.max_depth) {  // one is the message
+      fail("maps and lists nested deeper than " + std::to_string(limits_.max_depth));
+    }
+    return true;
+  }
+  bool higher() {
+    --depth_;
+    return true;
+  }
+
+  const DecodeLimits& limits_;
+  const std::string& key_;
+  std::size_t depth_ = 0;
+};
+
+// Reads a message's bytes one value after the other.
+class Reader {
+ public:
+  explicit Reader(std::span<const std::uint8_t> message) : message_(message) {}
+
+  std::size_t left() const { return message_.size() - offset_; }
+
+  // How many entries follow; nothing when no map comes.
+  std::optional<std::uint32_t> map_header() {
+    if (left() == 0) return std::nullopt;
+    const std::uint8_t first = message_[offset_];
+    const std::size_t length_bytes = first == 0xDE ? 2 : first == 0xDF ? 4 : 0;
+    if ((length_bytes == 0 && (first & 0xF0) != 0x80) || left() < 1 + length_bytes) return std::nullopt;
+    std::uint32_t entries = first & 0x0F;
+    if (length_bytes > 0) entries = 0;
+    for (std::size_t i = 1; i <= length_bytes; ++i) entries = entries << 8 | message_[offset_ + i];
+    offset_ += 1 + length_bytes;
+    return entries;
+  }
+
+  template <class Visitor>
+  void visit(Visitor& visitor) {
+    msgpack::parse(reinterpret_cast<const char*>(message_.data()), message_.size(), offset_, visitor);
+  }
+
+  Value build(const DecodeLimits& limits, const std::string& place = "") {
+    Builder builder(limits, place);
+    visit(builder);
+    return builder.take_root();
+  }
+
+  Packed skip(const DecodeLimits& limits, const std::string& key) {
+    const std::size_t start = offset_;
+    Skipper skipper(limits, key);
+    visit(skipper);
+    return {{message_.begin() + static_cast<std::ptrdiff_t>(start), message_.begin() + static_cast<std::ptrdiff_t>(offset_)}};
+  }
+
+  void finish() const {
+    if (left() > 0) throw ProtocolError("message: " + std::to_string(left()) + " bytes follow the msgpack value");
+  }
+
+ private:
+  std::span<const std::uint8_t> message_;
+  std::size_t offset_ = 0;
+};
+
+Dict decode_all(std::span<const std::uint8_t> message, const DecodeLimits& limits) {
+  Reader reader(message);
+  Value root = reader.build(limits);
+  reader.finish();
+  auto* dict = std::get_if<Dict>(&root);
+  if (!dict) throw ProtocolError("message: found " + type_name(root) + ", expected a map");
+  return std::move(*dict);
+}
+
+Dict decode_fields(std::span<const std::uint8_t> message, const DecodeLimits& limits) {
+  Reader reader(message);
+  const std::optional<std::uint32_t> count = reader.map_header();
+  if (!count) return decode_all(message, limits);  // which says what it is instead
+  std::vector<Dict::Entry> entries;
+  std::unordered_map<std::string, std::size_t> places;
+  for (std::uint32_t i = 0; i < *count; ++i) {
+    Value key = reader.build(limits);
+    auto* text = std::get_if<std::string>(&key);
+    if (text == nullptr && !std::holds_alternative<Bytes>(key)) {
+      throw ProtocolError("message: a map key of type " + type_name(key) + ", expected str or bin");
+    }
+    if (text == nullptr) {  // no field of a request has such a name
+      reader.skip(limits, "<binary>");
+      continue;
+    }
+    const bool is_read = std::ranges::find(limits.fields, *text) != limits.fields.end();
+    Value value = is_read ? reader.build(limits, clipped(*text)) : Value(reader.skip(limits, *text));
+    const auto [place, is_new] = places.try_emplace(*text, entries.size());
+    if (is_new) {
+      entries.emplace_back(std::move(*text), std::move(value));
+    } else {
+      entries[place->second].second = std::move(value);
+    }
+  }
+  reader.finish();
+  return Dict(std::move(entries));
+}
 
 struct Sink {
   std::vector<std::uint8_t> bytes;
@@ -470,6 +604,8 @@ class Writer {
     for (const std::int64_t size : array.shape) packer_.pack_int64(size);
   }
 
+  void operator()(const Packed& v) { sink_.bytes.insert(sink_.bytes.end(), v.data.begin(), v.data.end()); }
+
   void operator()(const Extension& v) {
     packer_.pack_ext(length(v.data.size()), v.type);
     packer_.pack_ext_body(reinterpret_cast<const char*>(v.data.data()), length(v.data.size()));
@@ -516,17 +652,7 @@ bool is_utf8(std::string_view text) {
 }
 
 Dict decode(std::span<const std::uint8_t> message, const DecodeLimits& limits) {
-  Builder builder(limits);
-  std::size_t offset = 0;
-  msgpack::parse(reinterpret_cast<const char*>(message.data()), message.size(), offset, builder);
-  if (offset < message.size()) {
-    throw ProtocolError("message: " + std::to_string(message.size() - offset) +
-                        " bytes follow the msgpack value");
-  }
-  Value root = builder.take_root();
-  auto* dict = std::get_if<Dict>(&root);
-  if (!dict) throw ProtocolError("message: found " + type_name(root) + ", expected a map");
-  return std::move(*dict);
+  return limits.fields.empty() ? decode_all(message, limits) : decode_fields(message, limits);
 }
 
 std::vector<std::uint8_t> encode(const Dict& message) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,14 +23,15 @@ class ProtocolError : public std::runtime_error {
 
 struct DecodeLimits {
   std::size_t max_depth = 1024;                   // maps and lists inside each other; msgpack-python's limit
-  std::size_t max_values = std::size_t{1} << 20;  // in the whole message
-  std::size_t max_map_entries = 1024;             // of one map
-  std::size_t max_string_bytes = std::size_t{16} << 20;
-  std::size_t max_array_bytes = std::size_t{256} << 20;  // of one array, also of plain bytes
+  std::size_t max_values = std::size_t{1} << 20;  // built, of the message or of one of `fields`: each takes some 70 bytes
+  std::size_t max_string_bytes = std::size_t{1} << 30;
+  std::size_t max_array_bytes = std::size_t{1} << 30;  // of one array, also of plain bytes
+  // The fields of the outermost map that are built; the others become Packed. Empty: all are built.
+  std::vector<std::string> fields = {};
 };
 
-// Throws ProtocolError unless the bytes are exactly one map within the limits. Every array is
-// whole: a supported dtype and as many bytes as its shape needs.
+// Throws ProtocolError unless the bytes are exactly one map within the limits. Every array that is built is
+// whole: a supported dtype and as many bytes as its shape needs. Takes time in proportion to the bytes.
 Dict decode(std::span<const std::uint8_t> message, const DecodeLimits& limits = {});
 
 // The bytes that Python's msgpack packs for the same values. Throws ProtocolError for an array

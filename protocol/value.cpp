@@ -1,6 +1,7 @@
 #include "protocol/value.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace pi0::protocol {
 namespace {
@@ -25,6 +26,7 @@ struct TypeName {
   std::string operator()(const Dict&) const { return "map"; }
   std::string operator()(const NdArray& array) const { return array_name(array); }
   std::string operator()(const Extension&) const { return "extension"; }
+  std::string operator()(const Packed&) const { return "a value that was not read"; }
 };
 
 }  // namespace
@@ -34,6 +36,8 @@ std::int64_t NdArray::element_count() const {
   for (const std::int64_t size : shape) count *= size;
   return count;
 }
+
+Dict::Dict(std::vector<Entry> entries) : entries_(std::move(entries)) {}
 
 const Value* Dict::find(std::string_view key) const {
   const auto entry = std::ranges::find(entries_, key, &Entry::first);

@@ -38,6 +38,11 @@ struct Extension {
   std::vector<std::uint8_t> data;
 };
 
+// A field that was asked to stay as it came: the msgpack of one value, whole, of which nothing else is known.
+struct Packed {
+  std::vector<std::uint8_t> data;
+};
+
 struct Value;
 struct List;
 
@@ -46,6 +51,9 @@ struct List;
 class Dict {
  public:
   using Entry = std::pair<std::string, Value>;
+
+  Dict() = default;
+  explicit Dict(std::vector<Entry> entries);  // of keys that differ
 
   const Value* find(std::string_view key) const;  // null when absent; owned by the Dict
   void set(std::string key, Value value);         // replaces an entry of the same key in place
@@ -61,7 +69,7 @@ struct List {
 
 // Integers above 2^63-1 are uint64; every other integer is int64. float32 is read as double.
 struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string,
-                            Bytes, List, Dict, NdArray, Extension> {
+                            Bytes, List, Dict, NdArray, Extension, Packed> {
   using variant::variant;
 };
 

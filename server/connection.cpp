@@ -25,6 +25,7 @@
 
 #include "protocol/openpi_messages.h"
 #include "server/handshake.h"
+#include "server/message_bytes.h"
 #include "server/routing.h"
 #include "server/transport.h"
 
@@ -43,7 +44,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t chunk_bytes = 64 << 10;  // read from a socket at once
 
-class TooManyWait : public std::exception {};
+constexpr std::size_t least_bytes_per_second = 4 << 10;  // of a message that is on its way
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -63,9 +64,9 @@ std::string error_text(const std::exception& error) {
 }
 
 struct Message {
-  explicit Message(Backlog& backlog) : share(backlog) {}
+  explicit Message(Backlog::Account& account) : share(account) {}
 
-  std::vector<std::uint8_t> bytes;
+  MessageBytes bytes;
   Backlog::Share share;
   bool is_text = false;
   Clock::time_point arrived;
@@ -73,14 +74,24 @@ struct Message {
 
 class OpenpiConnection : public Connection, public std::enable_shared_from_this<OpenpiConnection> {
  public:
-  OpenpiConnection(asio::ip::tcp::socket socket, const Service& service, Upgrades upgrades)
+  OpenpiConnection(asio::ip::tcp::socket socket, Service& service)
       : service_(service),
-        upgrades_(upgrades),
         ws_(std::move(socket), service.tls, service.options.handshake_timeout),
         changed_(ws_.get_executor(), Clock::time_point::max()),
         watchdog_(ws_.get_executor()),
         idle_(ws_.get_executor()),
-        writing_(ws_.get_executor()) {}
+        writing_(ws_.get_executor()),
+        receiving_(ws_.get_executor()),
+        account_(service.backlog, [this] { give_way(); }) {
+    error_code unknown;
+    const auto endpoint = this->socket().socket().remote_endpoint(unknown);
+    address_ = endpoint.address();
+    peer_ = address_.to_string() + ":" + std::to_string(endpoint.port());
+  }
+
+  ~OpenpiConnection() override {
+    if (is_client_) --service_.clients;
+  }
 
   void start() {
     asio::co_spawn(
@@ -99,6 +110,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   }
 
   void cut_off() override { socket().close(); }
+  bool is_client() const override { return is_client_; }
+  const asio::ip::address& address() const override { return address_; }
 
  private:
   MaybeTlsStream& stream() { return ws_.next_layer().next_layer(); }
@@ -115,9 +128,6 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   asio::awaitable<void> run() {
     try {
-      error_code unknown;
-      const auto endpoint = socket().socket().remote_endpoint(unknown);
-      peer_ = endpoint.address().to_string() + ":" + std::to_string(endpoint.port());
       socket().socket().set_option(asio::ip::tcp::no_delay(true));
       if (co_await shake_hands()) co_await serve();
     } catch (const std::exception& error) {
@@ -133,7 +143,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     error_code error;
     co_await stream().shake_hands(error);
     if (error) {
-      spdlog::info("{}: no TLS: {}", peer_, error.message());
+      say(spdlog::level::info, "connections without TLS", "no TLS: " + error.message());
       co_return false;
     }
     http::request_parser<http::empty_body> parser;
@@ -142,7 +152,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     co_await http::async_read_header(stream(), received, parser,
                                      asio::redirect_error(use_awaitable, error));
     if (error) {
-      spdlog::info("{}: no HTTP request: {}", peer_, error.message());
+      say(spdlog::level::info, "connections without an HTTP request", "no HTTP request: " + error.message());
       co_return false;
     }
     const Request request = parser.release();
@@ -160,12 +170,16 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   }
 
   // The answer of a route, or the refusal of the upgrade; nothing for a good upgrade request.
-  std::optional<HttpResponse> respond(const Request& request) const {
+  std::optional<HttpResponse> respond(const Request& request) {
+    if (auto refusal = refuse_browser(request, service_.options)) {
+      say(spdlog::level::warn, "requests of other sites' pages", "refused: " + refusal->body);
+      return refusal;
+    }
     const Route* const route = route_of(service_.routes, request);
     const bool is_open = route != nullptr && route->access == Access::open;
     if (!service_.options.api_key.empty() && !is_open) {
       if (auto refusal = refuse_key(request, service_.options.api_key)) {
-        spdlog::warn("{}: refused: not the API key", peer_);
+        say(spdlog::level::warn, "requests without the API key", "refused: not the API key");
         return refusal;
       }
     }
@@ -179,16 +193,18 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     }
     if (auto refusal = refuse_plain_request(service_.routes, request)) return refusal;
     if (auto refusal = refuse_upgrade(request)) return refusal;
-    if (upgrades_ == Upgrades::refused) {
-      spdlog::warn("{}: refused, {} connections are open", peer_, service_.options.max_connections);
+    if (service_.clients >= service_.most_clients) {
+      say(spdlog::level::warn, "connections refused", "refused: all places for clients are taken");
       return HttpResponse{503, "Failed to open a WebSocket connection: too many are open.\n"};
     }
+    is_client_ = true;
+    ++service_.clients;
     return std::nullopt;
   }
 
   asio::awaitable<void> write(const Request& request, const HttpResponse& response) {
-    spdlog::debug("{}: {} {} answered with {}", peer_, std::string(request.method_string()),
-                  std::string(request.target()), response.status);
+    spdlog::debug("{}: {} {} answered with {}", peer_, log_text(std::string(request.method_string())),
+                  log_text(std::string(request.target())), response.status);
     http::response<http::string_body> message(static_cast<http::status>(response.status), 11,
                                               response.body);
     message.set(http::field::server, "pi0");
@@ -210,7 +226,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // ---- WebSocket
 
   asio::awaitable<void> serve() {
-    spdlog::info("connection from {} opened", peer_);
+    service_.log.add(spdlog::level::info, "connections opened", "connection from " + peer_ + " opened");
     service_.metrics.connection_opened();
     ws_.read_message_max(service_.options.max_message_bytes);
     ws_.auto_fragment(false);
@@ -232,9 +248,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     watchdog_.cancel();
     idle_.cancel();
     writing_.cancel();
+    receiving_.cancel();
     service_.metrics.connection_closed();
-    service_.metrics.dropped(requests_.size() + (is_in_hand_ ? 1 : 0));
-    spdlog::info("connection from {} closed", peer_);
+    service_.metrics.dropped(dropped_ + requests_.size() + (is_in_hand_ ? 1 : 0));
+    service_.log.add(spdlog::level::info, "connections closed", "connection from " + peer_ + " closed");
   }
 
   // Reads until the connection ends, also while an inference runs: this is what answers pings and
@@ -244,14 +261,25 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       // A buffer that grows in Beast would throw in its own code when memory ends, where nobody catches.
       std::vector<std::uint8_t> chunk(chunk_bytes);
       while (!close_sent_) {
-        Message message(service_.backlog);
         do {
           const std::size_t size = co_await ws_.async_read_some(asio::buffer(chunk), use_awaitable);
-          message.share.add(size);
-          message.bytes.insert(message.bytes.end(), chunk.begin(), chunk.begin() + static_cast<std::ptrdiff_t>(size));
           heard_ = true;
-          if (service_.backlog.is_full()) throw TooManyWait();
+          if (close_sent_) continue;  // what still comes is not kept
+          if (!unfinished_) {
+            unfinished_.emplace(account_);
+            limit_slowness(0);
+          }
+          unfinished_->bytes.append({chunk.data(), size});
+          unfinished_->share.add(size);
+          service_.backlog.make_room();  // which may be by giving way itself
         } while (!ws_.is_message_done());
+        receiving_.cancel();
+        if (!unfinished_) {
+          if (close_sent_) continue;
+          unfinished_.emplace(account_);  // an empty message
+        }
+        Message message = *std::exchange(unfinished_, std::nullopt);
+        message.share.finish();
         message.is_text = ws_.got_text();
         message.arrived = Clock::now();
         bytes_ahead_ += message.bytes.size();
@@ -262,19 +290,39 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     } catch (const system_error& error) {
       const error_code closed = websocket::error::closed;
       if (error.code() != closed && error.code().category() == closed.category()) {
-        spdlog::warn("{}: {}", peer_, error.code().message());
+        say(spdlog::level::warn, "breaches of the WebSocket protocol", error.code().message());
       }
-    } catch (const TooManyWait&) {
-      spdlog::warn("{}: refused: the requests that wait have more than {} bytes", peer_,
-                   service_.options.max_waiting_bytes);
-      close(close_code::try_again_later, "too many requests wait");
     } catch (const std::exception& error) {
       spdlog::error("{}: no memory for its message: {}", peer_, error.what());
       close(close_code::internal_error, "no memory for the message");
     }
+    receiving_.cancel();
+    unfinished_.reset();
     reading_ = false;
     withdraw();
     changed_.cancel();
+  }
+
+  // A message must go on arriving, at a rate that no network is below for long.
+  void limit_slowness(std::size_t bytes_before) {
+    receiving_.expires_after(service_.options.message_timeout);
+    receiving_.async_wait([self = shared_from_this(), bytes_before](error_code cancelled) {
+      if (cancelled || !self->unfinished_) return;
+      const std::size_t bytes = self->unfinished_->bytes.size();
+      const auto least = static_cast<std::size_t>(std::chrono::duration<double>(self->service_.options.message_timeout).count() *
+                                                  static_cast<double>(least_bytes_per_second));
+      if (bytes - bytes_before >= least) return self->limit_slowness(bytes);
+      self->say(spdlog::level::warn, "messages that did not end", "its message does not go on, closing");
+      self->close(close_code::policy_error, "the message did not go on");
+    });
+  }
+
+  // Lets go of all that waits. Called by the backlog, perhaps in the middle of reading.
+  void give_way() {
+    say(spdlog::level::warn, "clients that held most of --max-waiting-bytes",
+        "refused: it holds most of the requests that wait, which are more than --max-waiting-bytes");
+    close(close_code::try_again_later, "too many requests wait");
+    withdraw();
   }
 
   // A client that sends requests without waiting for answers is read ahead this far; reading (of its
@@ -299,11 +347,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       Message message = next_message();
       bool is_readable = false;
       try {
-        protocol::Dict request = read(message);
-        message.bytes = {};  // decoded it takes as much again
-        is_readable = true;
-        auto outcome = co_await infer(std::move(request));
+        auto outcome = co_await infer(message);
         if (!outcome) continue;  // taken back: the client or the server goes away
+        service_.inference_ended();
+        is_readable = outcome->was_read;
         if (outcome->error) std::rethrow_exception(outcome->error);
         protocol::add_server_timing(outcome->answer, outcome->infer_ms, prev_total_ms);
         answer = protocol::encode(outcome->answer);
@@ -333,20 +380,18 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     return message;
   }
 
-  protocol::Dict read(const Message& message) const {
-    if (message.is_text) {
-      throw protocol::ProtocolError("message: found text, expected a binary msgpack map");
-    }
-    return protocol::decode(message.bytes, service_.options.decode_limits);
-  }
-
   // Waits for this request's turn and its inference. Nothing when it was taken back before that.
-  asio::awaitable<std::optional<Outcome>> infer(protocol::Dict request) {
+  asio::awaitable<std::optional<Outcome>> infer(Message& message) {
     std::optional<Outcome> outcome;
+    // It is read when its turn comes: decoded it may take many times its bytes.
+    auto bytes = std::make_shared<const MessageBytes>(std::move(message.bytes));
     // Done runs on the worker's thread and moves the connection out of itself, so that the last
     // owner lets go on the network thread.
     ticket_ = service_.worker.submit(
-        std::move(request),
+        [bytes = std::move(bytes), is_text = message.is_text, &limits = service_.options.decode_limits] {
+          if (is_text) throw protocol::ProtocolError("message: found text, expected a binary msgpack map");
+          return protocol::decode(bytes->view(), limits);
+        },
         [self = shared_from_this(), &outcome](Outcome result) mutable {
           const auto executor = self->ws_.get_executor();
           asio::post(executor,
@@ -375,7 +420,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     writing_.expires_after(service_.options.write_timeout);
     writing_.async_wait([self = shared_from_this()](error_code cancelled) {
       if (cancelled) return;
-      spdlog::warn("{}: does not take its answer, closing", self->peer_);
+      self->say(spdlog::level::warn, "answers that were not taken", "does not take its answer, closing");
       self->socket().close();
     });
     co_await ws_.async_write(payload, use_awaitable);
@@ -387,14 +432,13 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     idle_.expires_after(service_.options.idle_timeout);
     idle_.async_wait([self = shared_from_this()](error_code cancelled) {
       if (cancelled) return;
-      spdlog::info("{}: sent no request for {} s, closing", self->peer_,
-                   std::chrono::duration<double>(self->service_.options.idle_timeout).count());
+      self->say(spdlog::level::info, "idle connections", "sent no request within --idle-timeout, closing");
       self->close(close_code::policy_error, "no request within the idle time-out");
     });
   }
 
   asio::awaitable<void> refuse(const std::string& text) {
-    spdlog::warn("{}: refused: {}", peer_, text);
+    say(spdlog::level::warn, "refused requests", "refused: " + text);
     ws_.text(true);
     co_await write_message(asio::buffer(text));
     close(close_code::internal_error, "Internal server error. The previous frame says why.");
@@ -404,6 +448,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   void close(close_code code, std::string_view reason) {
     if (close_sent_) return;
     close_sent_ = closing_ = true;
+    unfinished_.reset();
+    dropped_ += requests_.size();
+    requests_.clear();
+    bytes_ahead_ = 0;
     ws_.async_close({code, beast::string_view(reason.data(), reason.size())},
                     [self = shared_from_this()](error_code) {
                       self->closing_ = false;
@@ -431,7 +479,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     }
     const bool cannot_hear = ticket_ && is_too_far_ahead();
     if (!heard_ && !cannot_hear) {
-      spdlog::warn("{}: no sign of life, closing", peer_);
+      say(spdlog::level::warn, "connections without a sign of life", "no sign of life, closing");
       close(close_code::internal_error, "keepalive ping timeout");
       return;
     }
@@ -443,20 +491,29 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     watch();
   }
 
-  const Service& service_;
-  const Upgrades upgrades_;
+  void say(spdlog::level::level_enum level, const std::string& kind, const std::string& text) {
+    service_.log.add(level, kind, peer_ + ": " + log_text(text));
+  }
+
+  Service& service_;
+  asio::ip::address address_;
   std::string peer_;
   websocket::stream<Transport, false> ws_;  // false: no permessage-deflate
   asio::steady_timer changed_;  // never expires: its cancel() wakes the coroutines in until()
   asio::steady_timer watchdog_;
   asio::steady_timer idle_;
   asio::steady_timer writing_;
-  std::deque<Message> requests_;                   // read, not yet submitted
+  asio::steady_timer receiving_;
+  Backlog::Account account_;
+  std::optional<Message> unfinished_;              // the message that is arriving
+  std::deque<Message> requests_;                   // arrived, not yet submitted
+  std::size_t dropped_ = 0;                        // of them, since we began to close
   std::size_t bytes_ahead_ = 0;                    // in requests_
   bool is_in_hand_ = false;                        // one of them, nothing came of it yet
   std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
   bool heard_ = true;                              // anything from the client since the last ping
   bool pinging_ = false;                           // a ping is being written
+  bool is_client_ = false;                         // has one of the places for clients
   bool is_websocket_ = false;  // from after the handshake until serve() ends
   bool reading_ = false;     // read_requests() runs
   bool close_sent_ = false;  // we began the closing handshake
@@ -466,9 +523,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
 }  // namespace
 
-std::weak_ptr<Connection> open_connection(asio::ip::tcp::socket socket, const Service& service,
-                                          Upgrades upgrades) {
-  const auto connection = std::make_shared<OpenpiConnection>(std::move(socket), service, upgrades);
+std::weak_ptr<Connection> open_connection(asio::ip::tcp::socket socket, Service& service) {
+  const auto connection = std::make_shared<OpenpiConnection>(std::move(socket), service);
   connection->start();
   return connection;
 }

@@ -1,14 +1,17 @@
 // One client from accept to end: HTTP request, upgrade, metadata, then request after request.
-// Everything runs on the network thread; only the inference itself is handed to the worker.
+// Everything runs on the network thread; only reading requests and the inference itself are the worker's.
 #pragma once
 
+#include <boost/asio/ip/address.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "server/backlog.h"
+#include "server/event_log.h"
 #include "server/inference_worker.h"
 #include "server/metrics.h"
 #include "server/routes.h"
@@ -24,10 +27,12 @@ struct Service {
   InferenceWorker& worker;
   Metrics& metrics;
   Backlog& backlog;
-  boost::asio::ssl::context* tls;  // null: plain TCP
+  EventLog& log;
+  boost::asio::ssl::context* tls;          // null: plain TCP
+  std::function<void()> inference_ended;   // after each that has an outcome
+  std::size_t clients = 0;                 // connections that are WebSockets, or are to be
+  std::size_t most_clients = 0;            // --max-connections, or what the system's limits leave of it
 };
-
-enum class Upgrades { accepted, refused };  // refused: too many connections, HTTP routes only
 
 class Connection {
  public:
@@ -36,11 +41,12 @@ class Connection {
   // The server ends: answers the request whose inference runs, then closes with 1001.
   virtual void go_away() = 0;
 
-  virtual void cut_off() = 0;  // ends the TCP connection at once
+  virtual void cut_off() = 0;           // ends the TCP connection at once
+  virtual bool is_client() const = 0;   // admitted: a WebSocket, or about to be one
+  virtual const boost::asio::ip::address& address() const = 0;
 };
 
-// The connection owns itself until its end; the pointer is for go_away().
-std::weak_ptr<Connection> open_connection(boost::asio::ip::tcp::socket socket,
-                                          const Service& service, Upgrades upgrades);
+// The connection owns itself until its end.
+std::weak_ptr<Connection> open_connection(boost::asio::ip::tcp::socket socket, Service& service);
 
 }  // namespace pi0::server

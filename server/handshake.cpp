@@ -3,6 +3,7 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <boost/beast/http/field.hpp>
 #include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/status.hpp>
@@ -23,6 +24,25 @@ bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
   return key.size() == 24 && key.ends_with("==") &&
          std::all_of(key.begin(), key.end() - 2,
                      [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/'; });
+}
+
+// Of host:port or [address]:port.
+std::string_view without_port(std::string_view host) {
+  const std::size_t colon = host.rfind(':');
+  return colon == host.npos || host.ends_with(']') ? host : host.substr(0, colon);
+}
+
+// Nothing for a name, which may be made to lead anywhere.
+std::optional<boost::asio::ip::address> address_of(std::string_view host) {
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  boost::system::error_code is_name;
+  const auto address = boost::asio::ip::make_address(std::string(host), is_name);
+  return is_name ? std::nullopt : std::optional(address);
+}
+
+bool is_loopback(std::string_view host) {
+  const auto address = address_of(host);
+  return host == "localhost" || (address && address->is_loopback());
 }
 
 }  // namespace
@@ -48,6 +68,31 @@ std::optional<HttpResponse> refuse_upgrade(const Request& request) {
   }
   if (header(http::field::sec_websocket_version) != "13") {
     return refusal(http::status::bad_request, name(http::field::sec_websocket_version));
+  }
+  return std::nullopt;
+}
+
+std::optional<HttpResponse> refuse_browser(const Request& request, const ServerOptions& options) {
+  const auto has = [](const std::vector<std::string>& names, std::string_view name) {
+    return std::ranges::find(names, name) != names.end();
+  };
+  const auto field = [&](http::field name) {
+    const auto value = request[name];
+    return std::string_view(value.data(), value.size());
+  };
+  const std::string_view origin = field(http::field::origin), host = field(http::field::host);
+  const auto forbidden = [](const std::string& reason) {
+    return HttpResponse{static_cast<unsigned>(http::status::forbidden), reason + "\n"};
+  };
+  const std::string_view name = without_port(host);
+  const bool is_own = (origin == "http://" + std::string(host) || origin == "https://" + std::string(host)) &&
+                      (name == "localhost" || address_of(name));
+  if (!origin.empty() && !is_own && !has(options.allowed_origins, origin) && !has(options.allowed_origins, "*")) {
+    return forbidden("Origin '" + std::string(origin) + "' may not connect; the server's --allow-origin names who may.");
+  }
+  if (is_loopback(options.host) && !name.empty() && !is_loopback(name) && name != options.host && !has(options.allowed_hosts, name)) {
+    return forbidden("Host '" + std::string(name) + "' is not a name of this server, which is bound to " + options.host +
+                     "; its --allow-host adds names.");
   }
   return std::nullopt;
 }

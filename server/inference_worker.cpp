@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <stdexcept>
 #include <utility>
 
@@ -21,8 +22,28 @@ BatchInferFunction one_by_one(InferFunction infer) {
   };
 }
 
-InferenceWorker::InferenceWorker(BatchInferFunction infer, std::size_t max_batch)
-    : infer_(std::move(infer)), max_batch_(max_batch), thread_([this] { work(); }) {}
+InferenceWorker::InferenceWorker(BatchInferFunction infer, std::size_t max_batch, const std::function<void()>& warm_up)
+    : infer_(std::move(infer)), max_batch_(max_batch) {
+  std::promise<void> is_warm;
+  std::future<void> warm = is_warm.get_future();
+  // Libraries keep threads and memory per thread that calls them, so it must be this one.
+  thread_ = std::thread([this, &warm_up, is_warm = std::move(is_warm)]() mutable {
+    try {
+      if (warm_up) warm_up();
+      is_warm.set_value();
+    } catch (...) {
+      is_warm.set_exception(std::current_exception());
+      return;
+    }
+    work();
+  });
+  try {
+    warm.get();
+  } catch (...) {
+    thread_.join();
+    throw;
+  }
+}
 
 InferenceWorker::~InferenceWorker() {
   {
@@ -33,9 +54,9 @@ InferenceWorker::~InferenceWorker() {
   thread_.join();
 }
 
-InferenceWorker::Ticket InferenceWorker::submit(protocol::Dict request, Done done) {
+InferenceWorker::Ticket InferenceWorker::submit(ReadRequest read, Done done) {
   const std::lock_guard lock(mutex_);
-  waiting_.push_back({++last_ticket_, std::move(request), std::move(done)});
+  waiting_.push_back({++last_ticket_, std::move(read), std::move(done)});
   changed_.notify_one();
   return last_ticket_;
 }
@@ -60,17 +81,17 @@ void InferenceWorker::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
     if (stopping_) return;
-    std::vector<protocol::Dict> requests;
+    std::vector<ReadRequest> reads;
     std::vector<Done> done;
-    while (requests.size() < max_batch_ && !waiting_.empty()) {
-      requests.push_back(std::move(waiting_.front().request));
+    while (reads.size() < max_batch_ && !waiting_.empty()) {
+      reads.push_back(std::move(waiting_.front().read));
       done.push_back(std::move(waiting_.front().done));
       waiting_.pop_front();
     }
     is_busy_ = true;
     lock.unlock();
 
-    std::vector<Outcome> outcomes = outcomes_of(std::move(requests));
+    std::vector<Outcome> outcomes = outcomes_of(std::move(reads));
     for (std::size_t i = 0; i < done.size(); ++i) done[i](std::move(outcomes[i]));
     done.clear();  // before the wait for the next requests: a Done may own its connection
     lock.lock();
@@ -78,7 +99,27 @@ void InferenceWorker::work() {
   }
 }
 
-std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<protocol::Dict> requests) const {
+std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<ReadRequest> reads) {
+  std::vector<Outcome> outcomes(reads.size());
+  std::vector<protocol::Dict> requests;
+  std::vector<std::size_t> places;  // of requests, in outcomes
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    try {
+      requests.push_back(reads[i]());
+      places.push_back(i);
+    } catch (const std::exception&) {
+      outcomes[i].error = std::current_exception();
+      outcomes[i].was_read = false;
+    }
+    reads[i] = nullptr;  // its bytes: the request takes as much again
+  }
+  if (requests.empty()) return outcomes;
+  std::vector<Outcome> results = inferred(std::move(requests));
+  for (std::size_t i = 0; i < places.size(); ++i) outcomes[places[i]] = std::move(results[i]);
+  return outcomes;
+}
+
+std::vector<Outcome> InferenceWorker::inferred(std::vector<protocol::Dict> requests) {
   const std::size_t count = requests.size();
   std::vector<Outcome> outcomes;
   const auto start = std::chrono::steady_clock::now();
@@ -86,10 +127,15 @@ std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<protocol::Dict> re
     outcomes = infer_(std::move(requests));
     if (outcomes.size() != count) throw std::logic_error("the policy did not answer each request");
   } catch (const std::exception&) {
-    outcomes.assign(count, Outcome{{}, std::current_exception()});
+    outcomes.assign(count, {.answer = {}, .error = std::current_exception(), .is_fault_of_model = true});
   }
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
   for (Outcome& outcome : outcomes) outcome.infer_ms = took.count();
+  if (std::ranges::any_of(outcomes, [](const Outcome& outcome) { return outcome.error == nullptr; })) {
+    faults_in_a_row_ = 0;
+  } else if (std::ranges::any_of(outcomes, &Outcome::is_fault_of_model)) {
+    ++faults_in_a_row_;
+  }
   return outcomes;
 }
 

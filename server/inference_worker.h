@@ -2,6 +2,7 @@
 // which they came, several at once where that is asked for. Knows nothing of sockets.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -24,11 +25,13 @@ using InferFunction = std::function<protocol::Dict(protocol::Dict request)>;
 struct Outcome {
   protocol::Dict answer;
   std::exception_ptr error = nullptr;  // null when there is an answer
-  double infer_ms = 0;                 // the worker fills this in: how long the function took
+  bool is_fault_of_model = false;      // the error is not the request's, as when memory ends
+  double infer_ms = 0;                 // the worker fills this in, and the next: how long the function took
+  bool was_read = true;
 };
 
 // The same for requests that waited together: an outcome for each, in their order. What it throws
-// becomes the error of all.
+// becomes the error of all, and is the model's fault.
 using BatchInferFunction =
     std::function<std::vector<Outcome>(std::vector<protocol::Dict> requests)>;
 
@@ -37,13 +40,15 @@ BatchInferFunction one_by_one(InferFunction infer);
 class InferenceWorker {
  public:
   using Done = std::function<void(Outcome)>;  // called once, on the worker's thread
+  using ReadRequest = std::function<protocol::Dict()>;  // likewise, when its turn has come; may throw
   using Ticket = std::uint64_t;
 
-  // Gives `infer` up to `max_batch` of the requests that wait; never waits for more to come.
-  explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1);
+  // Gives `infer` up to `max_batch` of the requests that wait; never waits for more to come. Before all others
+  // `warm_up` runs on its thread, if there is one, and what it throws is thrown here.
+  explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1, const std::function<void()>& warm_up = {});
   ~InferenceWorker();  // finishes the inference that runs, drops the requests that wait
 
-  Ticket submit(protocol::Dict request, Done done);
+  Ticket submit(ReadRequest read, Done done);
 
   // Takes a request back. True when it had not started: its Done will not be called.
   bool withdraw(Ticket ticket);
@@ -51,15 +56,19 @@ class InferenceWorker {
   std::size_t waiting_count() const;
   bool is_busy() const;  // an inference runs, or its Done do
 
+  // Calls of the model without an answer and with a fault of the model, since the last one with an answer.
+  std::size_t faults_in_a_row() const { return faults_in_a_row_; }
+
  private:
   struct Job {
     Ticket ticket;
-    protocol::Dict request;
+    ReadRequest read;
     Done done;
   };
 
   void work();
-  std::vector<Outcome> outcomes_of(std::vector<protocol::Dict> requests) const;
+  std::vector<Outcome> outcomes_of(std::vector<ReadRequest> reads);
+  std::vector<Outcome> inferred(std::vector<protocol::Dict> requests);
 
   const BatchInferFunction infer_;
   const std::size_t max_batch_;
@@ -69,6 +78,7 @@ class InferenceWorker {
   Ticket last_ticket_ = 0;
   bool is_busy_ = false;
   bool stopping_ = false;
+  std::atomic<std::size_t> faults_in_a_row_ = 0;
   std::thread thread_;  // last: starts when the rest is there
 };
 

@@ -1,6 +1,7 @@
 #include "server/listener.h"
 
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,8 +16,34 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-Listener::Listener(asio::io_context& io, const Service& service)
-    : service_(service), acceptor_(io), pause_(io) {
+namespace {
+
+constexpr std::size_t newcomers = 64;    // connections that have not become clients yet
+constexpr rlim_t reserved_files = 128;   // for statistics, recordings, libraries and a GPU's driver
+
+// So many sockets, or fewer where the system does not allow as many open files.
+std::size_t sockets_within_limit(std::size_t wanted) {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
+  const rlim_t needed = wanted + reserved_files;
+  if (files.rlim_cur < needed) {
+    files.rlim_cur = std::min(needed, files.rlim_max);
+    ::setrlimit(RLIMIT_NOFILE, &files);
+    ::getrlimit(RLIMIT_NOFILE, &files);
+  }
+  const rlim_t most = files.rlim_cur > reserved_files ? files.rlim_cur - reserved_files : files.rlim_cur / 2;
+  return std::min(wanted, static_cast<std::size_t>(std::max<rlim_t>(most, 1)));
+}
+
+}  // namespace
+
+Listener::Listener(asio::io_context& io, Service& service) : service_(service), acceptor_(io), pause_(io) {
+  most_sockets_ = sockets_within_limit(service.options.max_connections + newcomers);
+  service.most_clients = most_sockets_ > newcomers ? most_sockets_ - newcomers : most_sockets_ / 2;
+  if (service.most_clients < service.options.max_connections) {
+    spdlog::warn("the system's limit of open files leaves places for {} clients, not {}", service.most_clients,
+                 service.options.max_connections);
+  }
   const auto& [host, port] = std::tie(service.options.host, service.options.port);
   try {
     const auto found =
@@ -39,6 +66,7 @@ Listener::Listener(asio::io_context& io, const Service& service)
 
 void Listener::stop() {
   acceptor_.close();
+  pause_.cancel();
   for (const auto& weak : connections_) {
     if (const auto connection = weak.lock()) connection->go_away();
   }
@@ -55,24 +83,69 @@ bool Listener::has_connections() const {
 }
 
 void Listener::accept_next() {
+  if (connections_.size() >= most_sockets_) {
+    connections_.remove_if([](const auto& connection) { return connection.expired(); });
+    if (connections_.size() >= most_sockets_) return pause();
+  }
   acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
     if (!acceptor_.is_open()) return;
-    if (error) {  // no file descriptors left, or the client is gone already
-      spdlog::warn("cannot accept a connection: {}", error.message());
-      pause_.expires_after(std::chrono::milliseconds(100));
-      pause_.async_wait([this](const error_code&) { accept_next(); });
-      return;
+    if (error) {  // the client is gone already
+      service_.log.add(spdlog::level::warn, "connections not accepted", "cannot accept a connection: " + error.message());
+      return pause();
     }
     connections_.remove_if([](const auto& connection) { return connection.expired(); });
-    const bool full = connections_.size() >= service_.options.max_connections;
-    try {
-      connections_.push_back(open_connection(std::move(socket), service_,
-                                             full ? Upgrades::refused : Upgrades::accepted));
-    } catch (const std::exception& failure) {  // no memory
-      spdlog::error("cannot serve a connection: {}", failure.what());
-    }
+    take(std::move(socket));
     accept_next();
   });
+}
+
+void Listener::pause() {
+  pause_.expires_after(std::chrono::milliseconds(100));
+  pause_.async_wait([this](const error_code&) {
+    if (acceptor_.is_open()) accept_next();
+  });
+}
+
+void Listener::take(tcp::socket socket) {
+  error_code unknown;
+  const asio::ip::address address = socket.remote_endpoint(unknown).address();
+  if (has_too_many_of(address)) {
+    service_.log.add(spdlog::level::warn, "connections refused",
+                     "connection from " + address.to_string() + " refused: it has --max-connections-per-address open");
+    return;
+  }
+  make_room_for_newcomer();
+  try {
+    connections_.push_back(open_connection(std::move(socket), service_));
+  } catch (const std::exception& failure) {  // no memory
+    spdlog::error("cannot serve a connection: {}", failure.what());
+  }
+}
+
+bool Listener::has_too_many_of(const asio::ip::address& address) const {
+  if (address.is_loopback()) return false;
+  const auto is_its = [&](const auto& weak) {
+    const auto connection = weak.lock();
+    return connection && connection->address() == address;
+  };
+  return static_cast<std::size_t>(std::ranges::count_if(connections_, is_its)) >=
+         service_.options.max_connections_per_address;
+}
+
+// Of those that are not clients yet, and may never be, the oldest goes.
+void Listener::make_room_for_newcomer() {
+  std::size_t count = 0;
+  std::shared_ptr<Connection> oldest;
+  for (const auto& weak : connections_) {
+    auto connection = weak.lock();
+    if (!connection || connection->is_client()) continue;
+    ++count;
+    if (!oldest) oldest = std::move(connection);
+  }
+  if (count < newcomers) return;
+  service_.log.add(spdlog::level::warn, "connections cut off that asked for nothing",
+                   "connection from " + oldest->address().to_string() + " cut off: it asked for nothing, and others come");
+  oldest->cut_off();
 }
 
 }  // namespace pi0::server

@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -16,7 +17,7 @@ class Listener {
  public:
   // Binds and listens. Throws std::runtime_error that names host and port. Both references outlive
   // the listener.
-  Listener(boost::asio::io_context& io, const Service& service);
+  Listener(boost::asio::io_context& io, Service& service);
 
   std::uint16_t port() const { return port_; }
 
@@ -26,11 +27,17 @@ class Listener {
   bool has_connections() const;
 
  private:
-  const Service& service_;
+  void take(boost::asio::ip::tcp::socket socket);
+  void pause();
+  bool has_too_many_of(const boost::asio::ip::address& address) const;
+  void make_room_for_newcomer();
+
+  Service& service_;
   boost::asio::ip::tcp::acceptor acceptor_;
   boost::asio::steady_timer pause_;
   std::uint16_t port_ = 0;
-  std::list<std::weak_ptr<Connection>> connections_;
+  std::size_t most_sockets_ = 0;
+  std::list<std::weak_ptr<Connection>> connections_;  // in the order in which they came
 };
 
 }  // namespace pi0::server

@@ -1,23 +1,31 @@
 // pi0-server: serves a Pi0 or Pi0.5 policy over openpi's WebSocket protocol.
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "server/end_signals.h"
 #include "server/server_options.h"
 #include "tools/command_line.h"
 #include "tools/failure.h"
 #include "tools/list_layers.h"
+#include "tools/observations.h"
 #include "tools/openmp_spins.h"
 #include "tools/print.h"
 #include "tools/version.h"
@@ -34,10 +42,42 @@ using pi0::server::ProgramOptions;
 using pi0::server::Recorder;
 using pi0::tools::QuantSession;
 
+// The signals that end a server, before it serves: there is nothing to lose yet, so the program ends at once. It also
+// keeps them from ending the program by the default after it has served, until it has ended by itself.
+class StartingSignals {
+ public:
+  StartingSignals() {
+    for (const int signal : pi0::server::end_signals()) signals_.add(signal);
+    signals_.add(SIGUSR1);  // which means nothing before there are statistics, and after
+    wait();
+    thread_ = std::thread([this] { io_.run(); });
+  }
+  void over() { is_over_ = true; }
+
+ private:
+  void wait() {
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;
+      if (!is_over_ && signal != SIGUSR1) {
+        pi0::tools::print(stderr, "pi0-server: {}: ended while starting\n", pi0::server::name_of_signal(signal));
+        std::_Exit(0);
+      }
+      wait();
+    });
+  }
+
+  std::atomic<bool> is_over_ = false;
+  boost::asio::io_context io_{1};
+  boost::asio::signal_set signals_{io_};
+  std::thread thread_;
+};
+
 void start_logging(const ProgramOptions& options) {
   std::vector<spdlog::sink_ptr> sinks = {std::make_shared<spdlog::sinks::stderr_color_sink_mt>()};
   if (!options.log_file.empty()) {
-    sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.log_file.string()));
+    constexpr std::size_t full_files = 3;
+    sinks.push_back(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(options.log_file.string(),
+                                                                           options.log_file_mib << 20, full_files));
   }
   auto logger = std::make_shared<spdlog::logger>("", sinks.begin(), sinks.end());
   logger->set_level(spdlog::level::from_str(options.log_level));
@@ -91,6 +131,7 @@ void write_statistics(const QuantSession& session) {
 }
 
 void refuse_statistics(pi0::server::Server& server) {
+  server.on_signal(SIGUSR1, [] { spdlog::warn("SIGUSR1: there are no statistics to write"); });
   for (const auto& [method, path] : {std::pair("GET", "/stats"), std::pair("POST", "/stats/reset")}) {
     server.add_route({method, path, [] {
                         return HttpResponse{404, "no statistics: the server was started without --input-fmt, --output-fmt, "
@@ -107,7 +148,8 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
                       session.reset();
                       return HttpResponse{200, "OK\n"};
                     }});
-  server.add_gauge({"pi0_measured_requests", "Answered requests whose errors were measured.", [&] {
+  session.count_answers([&] { return server.answered(); });
+  server.add_gauge({"pi0_measured_requests", "Requests whose errors were measured, whether their client took the answer or not.", [&] {
                       return std::vector{GaugeValue{static_cast<double>(session.snapshot().measured)}};
                     }});
   server.add_gauge({"pi0_component_rmse",
@@ -121,22 +163,41 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
   }
 }
 
-// What a client is told of a failure. Errors of ours speak for themselves; those of libraries, as when memory ends,
-// get a name.
-std::exception_ptr told(std::exception_ptr error) {
-  const auto failed = [](const std::string& what) {
-    return std::make_exception_ptr(std::runtime_error("the policy failed: " + what));
+// Errors of ours speak for themselves and are the request's; those of libraries, as when memory ends, get a name, and are
+// the model's.
+Outcome outcome_of(Reply reply) {
+  Outcome outcome{.answer = std::move(reply.answer), .error = reply.error};
+  const auto fault_of_model = [&](const std::string& what) {
+    outcome.is_fault_of_model = true;
+    outcome.error = std::make_exception_ptr(std::runtime_error("the policy failed: " + what));
   };
   try {
-    if (error) std::rethrow_exception(error);
+    if (reply.error) std::rethrow_exception(reply.error);
   } catch (const c10::Error& failure) {
-    return failed(pi0::tools::failure_text(failure));
+    fault_of_model(pi0::tools::failure_text(failure));
   } catch (const std::runtime_error&) {
   } catch (const std::logic_error&) {
   } catch (const std::exception& failure) {
-    return failed(failure.what());
+    fault_of_model(failure.what());
   }
-  return error;
+  return outcome;
+}
+
+// A made-up request through everything that a real one meets, so that libraries have the memory and threads they need
+// before anybody waits. It draws no noise of the server's and is in no statistics.
+void warm_up(const pi0::tools::LoadedPolicy& loaded, const pi0::tools::ModelOptions& options, QuantSession* session) {
+  const auto start = std::chrono::steady_clock::now();
+  const pi0::policy::PolicyConfig& config = loaded.policy->config();
+  const pi0::model::ModelConfig& sizes = loaded.model->config();
+  const auto request = pi0::tools::synthetic_observations(config.robot, /*count=*/1, /*seed=*/0).front().request;
+  const pi0::model::ModelInputs inputs = loaded.policy->prepare(request);
+  const at::Tensor noise = at::zeros({1, sizes.action_horizon, sizes.action_dim});
+  const bool on_cpu = loaded.model->device().is_cpu();
+  // A GPU's work is recorded at the second request of a kind, and all its steps are part of the kind.
+  const std::int64_t steps = on_cpu ? 1 : pi0::tools::step_count(options, sizes);
+  const auto call = [&] { loaded.policy->finish(loaded.sample_actions(inputs, noise, steps), inputs.state); };
+  for (int run = 0; run < (on_cpu ? 1 : 3); ++run) session != nullptr ? session->warm_up(call) : call();
+  spdlog::info("warmed up in {:.1f} s", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 void serve_until_signal(pi0::server::Server& server, const QuantSession* session) {
@@ -153,11 +214,16 @@ void serve_until_signal(pi0::server::Server& server, const QuantSession* session
   } catch (const std::exception&) {
     failure = std::current_exception();
   }
-  pi0::tools::print("{}", session->table());
+  try {
+    pi0::tools::print("{}", session->table());
+    pi0::tools::flush_output();
+  } catch (const std::exception& error) {  // the table is a courtesy
+    spdlog::warn("{}", error.what());
+  }
   if (failure) std::rethrow_exception(failure);
 }
 
-void serve(ProgramOptions& options) {
+void serve(ProgramOptions& options, StartingSignals& starting) {
   if (options.list_layers) {
     return pi0::tools::print_layers(pi0::tools::chosen_sizes(options.model), /*as_json=*/false);
   }
@@ -194,11 +260,14 @@ void serve(ProgramOptions& options) {
       if (recorder && !reply.error) {
         recorder->record(std::move(request), std::move(reply.noise), reply.answer);
       }
-      outcomes.push_back({std::move(reply.answer), told(std::move(reply.error))});
+      outcomes.push_back(outcome_of(std::move(reply)));
     }
     return outcomes;
   };
-  pi0::server::Server server(options.server, loaded.policy->metadata(), infer, options.max_batch);
+  options.server.decode_limits.fields = pi0::policy::request_fields(loaded.policy->config().robot);
+  pi0::server::Server server(options.server, loaded.policy->metadata(), infer, options.max_batch,
+                             [&] { warm_up(loaded, options.model, session.get()); });
+  starting.over();
   session ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
   serve_until_signal(server, session.get());
 }
@@ -206,7 +275,9 @@ void serve(ProgramOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGUSR1, SIG_IGN);  // the program starts a second time, and keeps this
   pi0::tools::shorten_openmp_spins(argv);
+  static StartingSignals& starting = *new StartingSignals;  // until the very end
   CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
   app.set_version_flag("--version", pi0::tools::version());
   app.footer(
@@ -217,7 +288,7 @@ int main(int argc, char** argv) {
   pi0::server::add_program_options(app, options);
   app.callback([&] {
     pi0::server::settle(options, app);
-    serve(options);
+    serve(options, starting);
   });
   return pi0::tools::run_program(app, argc, argv);
 }

@@ -64,6 +64,7 @@ void Metrics::answered(double infer_seconds, double total_seconds) {
   total_seconds_.Observe(total_seconds);
 }
 
+std::uint64_t Metrics::answered_count() const { return static_cast<std::uint64_t>(answered_.Value()); }
 void Metrics::refused() { refused_.Increment(); }
 void Metrics::failed() { failed_.Increment(); }
 void Metrics::dropped(std::size_t count) { dropped_.Increment(static_cast<double>(count)); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ class Metrics {
   void refused();                                             // not a request that can be read
   void failed();                                              // the policy did not answer it
   void dropped(std::size_t count);
+  std::uint64_t answered_count() const;  // so far
 
   void connection_opened();
   void connection_closed();

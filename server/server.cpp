@@ -10,10 +10,13 @@
 #include <cstdlib>
 #include <deque>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "server/connection.h"
 #include "server/end_signals.h"
+#include "server/event_log.h"
 #include "server/listener.h"
 #include "server/metrics.h"
 #include "server/tls.h"
@@ -25,16 +28,20 @@ namespace asio = boost::asio;
 class Server::Impl {
  public:
   Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
-       std::size_t max_batch)
+       std::size_t max_batch, const std::function<void()>& warm_up)
       : options_(std::move(options)),
         backlog_(options_.max_waiting_bytes),
-        worker_(std::move(infer), max_batch),
-        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, nullptr},
+        worker_(std::move(infer), max_batch, warm_up),
+        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, log_, nullptr,
+                 [this] { look_after_model(); }},
         listener_(io_, service_) {
+    for (const int signal : end_signals()) signals_.add(signal);
     if (!options_.tls_certificates.empty()) {
       service_.tls = &tls_.emplace(tls_context(options_.tls_certificates, options_.tls_key));
     }
-    add_route({"GET", "/healthz", [] { return HttpResponse{200, "OK\n"}; }, Access::open});
+    add_route({"GET", "/healthz", [this] { return health(); }, Access::open});
+    add_route({"GET", "/readyz", [this] { return health(); }, Access::open});
+    add_route({"GET", "/livez", [] { return HttpResponse{200, "OK\n"}; }, Access::open});
     add_route({"GET", "/metrics", [this] {
                  return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"};
                }});
@@ -44,6 +51,7 @@ class Server::Impl {
   }
 
   std::uint16_t port() const { return listener_.port(); }
+  std::uint64_t answered() const { return metrics_.answered_count(); }
 
   void add_route(Route route) { service_.routes.push_back(std::move(route)); }
 
@@ -61,11 +69,11 @@ class Server::Impl {
   }
 
   void run() {
-    for (const int signal : end_signals()) signals_.add(signal);
     signals_.async_wait([this](const boost::system::error_code& error, int signal) {
       if (error) return;  // stop() came first
       spdlog::info("{}: no new requests; a second signal ends at once", name_of_signal(signal));
-      watch_signal(signals_, [this] {
+      signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
+        if (cancelled) return;
         spdlog::warn("a second signal: the request in hand gets no answer");
         run_safely(last_work_);
         spdlog::shutdown();
@@ -73,6 +81,7 @@ class Server::Impl {
       });
       shut_down();
     });
+    every(std::chrono::seconds(10), [this] { log_.flush(); });
     listener_.accept_next();
     spdlog::info("serving on {}:{}", options_.host, port());
     spdlog::info("open to {}, {}, {}", options_.host == "0.0.0.0" ? "every network this machine is on" : options_.host,
@@ -86,11 +95,12 @@ class Server::Impl {
         spdlog::error("{}", error.what());
       }
     }
-    signals_.clear();  // the default action is back
-    signals_.cancel();
+    signals_.cancel();  // more of them change nothing
     end_check_.cancel();
     io_.run();
+    log_.flush();
     spdlog::info("all connections are closed");
+    if (has_failed_) throw std::runtime_error("the model failed twice in a row, and --exit-on-failure was asked for");
   }
 
   void stop() {
@@ -106,12 +116,13 @@ class Server::Impl {
     }
   }
 
+  // A handler may be on its way when its wait is cancelled, and must not wait again then.
   void watch_signal(asio::signal_set& signals, std::function<void()> work) {
     signals.async_wait([this, &signals, work = std::move(work)](
                            const boost::system::error_code& cancelled, int) mutable {
       if (cancelled) return;
       run_safely(work);
-      watch_signal(signals, std::move(work));
+      if (!stopping_) watch_signal(signals, std::move(work));
     });
   }
 
@@ -122,8 +133,25 @@ class Server::Impl {
                          const boost::system::error_code& cancelled) mutable {
       if (cancelled) return;
       run_safely(work);
-      repeat(timer, interval, std::move(work));
+      if (!stopping_) repeat(timer, interval, std::move(work));
     });
+  }
+
+  bool is_failing() const { return worker_.faults_in_a_row() >= 2; }
+
+  HttpResponse health() const {
+    if (stopping_) return {503, "the server ends\n"};
+    if (is_failing()) return {503, "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row\n"};
+    return {200, "OK\n"};
+  }
+
+  void look_after_model() {
+    if (!is_failing()) return;
+    log_.add(spdlog::level::err, "failures of the model",
+             "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row, by no request's fault");
+    if (!options_.exit_on_failure || stopping_) return;
+    has_failed_ = true;
+    shut_down();
   }
 
   void shut_down() {
@@ -153,11 +181,13 @@ class Server::Impl {
   asio::io_context io_{1};
   asio::signal_set signals_{io_};
   bool stopping_ = false;
+  bool has_failed_ = false;
   std::chrono::steady_clock::time_point end_;  // of the connections, once it stops
   asio::steady_timer end_check_{io_};
   std::function<void()> last_work_ = [] {};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()
+  EventLog log_;
   Metrics metrics_;
   Backlog backlog_;
   std::optional<asio::ssl::context> tls_;
@@ -169,10 +199,11 @@ class Server::Impl {
 Server::Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
     : Server(std::move(options), metadata, one_by_one(std::move(infer)), /*max_batch=*/1) {}
 Server::Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
-               std::size_t max_batch)
-    : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer), max_batch)) {}
+               std::size_t max_batch, const std::function<void()>& warm_up)
+    : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer), max_batch, warm_up)) {}
 Server::~Server() = default;
 std::uint16_t Server::port() const { return impl_->port(); }
+std::uint64_t Server::answered() const { return impl_->answered(); }
 void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
 void Server::add_gauge(Gauge gauge) { impl_->add_gauge(std::move(gauge)); }
 void Server::on_signal(int signal, std::function<void()> work) {

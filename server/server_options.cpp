@@ -99,6 +99,16 @@ void add_security_options(CLI::App& app, ProgramOptions& options) {
                  "File with a key that clients must bring, as openpi's do with api_key=; /healthz is open")
       ->check(CLI::ExistingFile)
       ->group(group);
+  app.add_option("--allow-origin", options.server.allowed_origins,
+                 "Site whose pages may connect, as https://site, or *; by default a browser's page may not, robots may")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group(group);
+  app.add_option("--allow-host", options.server.allowed_hosts,
+                 "Name that requests may call a server by which is bound to the loopback, beside localhost")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group(group);
   CLI::Option* certificates =
       app.add_option("--tls-cert", options.server.tls_certificates,
                      "Chain of certificates, PEM: serve wss:// and https:// only")
@@ -152,6 +162,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->needs(output)
       ->group(output->get_group());
   app.add_option("--gpu", options.gpu, "GPU index, -1 for the CPU; as --device")
+      ->check(tools::between(-1, 1024))
       ->excludes(app.get_option("--device"));
   app.add_option("--host", options.server.host, "Address to listen on")->capture_default_str();
   app.add_option("--port", options.server.port, "Port to listen on; 0 picks a free one")
@@ -168,13 +179,23 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   tools::choose(app.add_option("--log-level", options.log_level, "The least that is logged"),
                 {"debug", "info", "warning", "error"})
       ->capture_default_str();
-  app.add_option("--log-file", options.log_file, "Also log to this file");
+  CLI::Option* log_file = app.add_option("--log-file", options.log_file, "Also log to this file");
+  app.add_option("--log-file-mib", options.log_file_mib,
+                 "A new file is begun at this size; three full ones are kept beside it, as .1, .2 and .3")
+      ->check(tools::between(1, 1 << 20))
+      ->needs(log_file)
+      ->capture_default_str();
+  app.add_flag("--exit-on-failure", options.server.exit_on_failure,
+               "End, with exit code 1, when the model has failed twice in a row by no request's fault; without it /healthz "
+               "and /readyz say so");
   add_record_options(app, options.record);
   app.add_option("--openpi-dir", options.openpi_dir, "Accepted and not needed");
 
   add_security_options(app, options);
   add_limit(app, "--max-message-bytes", options.server.max_message_bytes, "Of one request");
-  add_limit(app, "--max-connections", options.server.max_connections, "At once");
+  add_limit(app, "--max-connections", options.server.max_connections, "Of clients, at once");
+  add_limit(app, "--max-connections-per-address", options.server.max_connections_per_address,
+            "Of one address that is not this machine's own");
   add_seconds(app, "--handshake-timeout", options.server.handshake_timeout,
               "Seconds a client may take to connect");
   add_seconds(app, "--end-timeout", options.server.end_timeout,
@@ -183,15 +204,18 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
               "Seconds a client may take to read an answer");
   add_seconds(app, "--idle-timeout", options.server.idle_timeout,
               "Seconds a client may wait between its requests; 0: as long as it likes", 0.0);
+  add_seconds(app, "--message-timeout", options.server.message_timeout,
+              "Seconds after which a message that has begun must have ended or brought 4 KiB for each of them");
   add_limit(app, "--max-requests-ahead", options.server.max_requests_ahead,
             "Of one client that does not wait for its answers");
   add_limit(app, "--max-waiting-bytes", options.server.max_waiting_bytes,
-            "Of all clients' requests that are not answered yet");
+            "Of all clients' requests that are not answered yet; beyond it who holds most gives way");
   add_seconds(app, "--keepalive", options.server.keepalive_interval,
               "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
   add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes,
             "Of one text");
+  add_limit(app, "--max-prompt-bytes", options.model.max_prompt_bytes, "Of a prompt");
   add_limit(app, "--max-nesting", options.server.decode_limits.max_depth, "Maps inside each other");
 }
 
@@ -203,9 +227,12 @@ void settle(ProgramOptions& options, const CLI::App& app) {
     tls_context(options.server.tls_certificates, options.server.tls_key);
   }
   if (!options.api_key_file.empty()) options.server.api_key = read_api_key(options.api_key_file);
-  if (options.model.default_prompt == "None") options.model.default_prompt.reset();  // openpi's word for none
   if (app.count("--record") > 0 && options.record.folder.empty()) {
     throw CLI::ValidationError("--record", "the folder has no name");
+  }
+  if (options.record.folder == "True" || options.record.folder == "False") {
+    throw CLI::ValidationError("--record", "found '" + options.record.folder.string() +
+                                               "', expected a folder, or nothing; --no-record turns it off");
   }
   if (std::ranges::find(policy_words, options.record.folder.string()) != policy_words.end()) {  // --record is a flag in openpi
     options.policy = std::exchange(options.record.folder, default_record_folder).string();

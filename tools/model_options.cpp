@@ -152,7 +152,12 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
                  "SentencePiece model; default: paligemma_tokenizer.model in the checkpoint, then in "
                  "$OPENPI_DATA_HOME/big_vision")
       ->check(CLI::ExistingFile);
-  app.add_option("--default-prompt", options.default_prompt, "For requests without a prompt");
+  app.add_option_function<std::string>(
+      "--default-prompt",
+      [&options](const std::string& prompt) {
+        if (prompt != "None") options.default_prompt = prompt;  // openpi's word for none
+      },
+      "For requests without a prompt");
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
   choose_value<Kernels>(
@@ -267,15 +272,16 @@ LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
   const std::shared_ptr<model::Pi0> model = load_model(options, parts.sizes);
   const int threads = options.threads > 0 || model->device().is_cpu() ? options.threads : 1;
   const model::SampleOptions sampling{.masked = options.masked};
+  const auto sample = [model, threads, sampling](const model::ModelInputs& inputs, const at::Tensor& noise,
+                                                 std::int64_t steps) {
+    if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
+    return model->sample_actions(inputs, noise, steps, sampling);
+  };
   auto policy = std::make_unique<policy::Policy>(
-      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer),
-      [model, threads, sampling](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
-        if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
-        return model->sample_actions(inputs, noise, steps, sampling);
-      },
+      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), sample,
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed,
-                            std::move(warn), options.masked});
-  return {model, std::move(policy)};
+                            std::move(warn), options.masked, options.max_prompt_bytes});
+  return {model, std::move(policy), sample};
 }
 
 }  // namespace pi0::tools

@@ -26,6 +26,7 @@ struct ModelOptions {
   bool random_weights = false;
   std::filesystem::path tokenizer;
   std::optional<std::string> default_prompt;
+  std::size_t max_prompt_bytes = policy::PolicyOptions{}.max_prompt_bytes;
   std::string device = "auto";
   model::Precision precision = model::Precision::bfloat16;
   Kernels kernels = Kernels::fast;
@@ -77,6 +78,7 @@ PolicyParts load_parts(const ModelOptions& options);
 struct LoadedPolicy {
   std::shared_ptr<model::Pi0> model;  // the policy's, for hooks
   std::unique_ptr<policy::Policy> policy;
+  policy::SampleActions sample_actions;  // as the policy calls the model
 };
 
 // The parts and the weights. Draws a seed when `options` has none. `warn` gets lines for the log.

@@ -121,12 +121,26 @@ void QuantSession::count_batch(bool measured, const std::function<std::vector<bo
   book_.finish_batch(call(), measured ? Measured::yes : Measured::no);
 }
 
-std::string QuantSession::report() const { return quant::report_json(book_.snapshot(), meta_); }
+void QuantSession::count_answers(std::function<std::uint64_t()> answered) {
+  answered_ = std::move(answered);
+  answered_before_ = answered_();
+}
+
+void QuantSession::reset() {
+  book_.reset();
+  if (answered_) answered_before_ = answered_();
+}
+
+std::string QuantSession::report(const quant::StatsSnapshot& seen) const {
+  nlohmann::ordered_json meta = meta_;
+  if (answered_) meta["answered"] = answered_() - answered_before_;
+  return quant::report_json(seen, meta);
+}
 
 std::string QuantSession::write() const {
   if (output_.empty()) return "";
   const quant::StatsSnapshot seen = book_.snapshot();
-  protocol::write_whole(output_, quant::report_json(seen, meta_));
+  protocol::write_whole(output_, report(seen));
   return fmt::format("statistics of {} in {}", counted(static_cast<std::size_t>(seen.measured), "request"), output_.string());
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -68,6 +69,17 @@ class QuantSession {
     }
   }
 
+  // Runs what calls the model as with requests, and forgets what was measured.
+  template <class Work>
+  void warm_up(Work&& work) {
+    attachment_->measure(true);
+    work();
+    book_.drop_request();
+  }
+
+  // Where a report finds how many answers reached their clients: `answered`, counted from now or the last reset on.
+  void count_answers(std::function<std::uint64_t()> answered);
+
   // For requests that share calls of the model: first which of the next `count` are measured, then
   // each call, of requests that all are or all are not. `call` says which of them were answered.
   std::vector<bool> begin(std::size_t count);
@@ -75,16 +87,20 @@ class QuantSession {
 
   std::size_t site_count() const { return attachment_->site_count(); }
   quant::StatsSnapshot snapshot() const { return book_.snapshot(); }
-  std::string report() const;  // JSON, from any thread
+  std::string report() const { return report(book_.snapshot()); }  // JSON, from any thread
   std::string table() const { return quant::report_table(book_.snapshot()); }
-  void reset() { book_.reset(); }
+  void reset();
   // The report to --stats-output, whole; nothing without one. Returns a line that says so, or nothing.
   std::string write() const;
 
  private:
+  std::string report(const quant::StatsSnapshot& seen) const;
+
   std::filesystem::path output_;
   std::int64_t every_;
   std::int64_t begun_ = 0;
+  std::function<std::uint64_t()> answered_;
+  std::atomic<std::uint64_t> answered_before_ = 0;
   nlohmann::ordered_json meta_;
   quant::StatsBook book_;
   std::unique_ptr<quant::Attachment> attachment_;

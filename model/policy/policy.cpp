@@ -135,7 +135,7 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples,
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
-  const RobotObservation seen = read_request(config_.robot, request);
+  const RobotObservation seen = read_request(config_.robot, request, options_.max_prompt_bytes);
   std::vector<double> state = normalizer_.normalize_state(seen.state);
   const PromptTokens prompt = tokenize(seen, state);
   state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);

@@ -36,6 +36,7 @@ struct PolicyOptions {
   std::uint64_t seed = 0;                          // of the noise of requests that bring none
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
   model::MaskedInputs masked = model::MaskedInputs::keep;  // what sample_actions does with them
+  std::size_t max_prompt_bytes = std::size_t{16} << 10;    // of a request's prompt, in UTF-8
 };
 
 // What became of one of several requests.

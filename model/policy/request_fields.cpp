@@ -189,23 +189,32 @@ std::vector<double> numbers_field(const protocol::Dict& request, const std::stri
   return *std::move(numbers);
 }
 
-std::optional<std::string> prompt_field(const protocol::Dict& request) {
+std::optional<std::string> prompt_field(const protocol::Dict& request, std::size_t max_bytes) {
   const Value* value = request.find(protocol::prompt_key);
   if (value == nullptr) return std::nullopt;
   if (std::holds_alternative<std::monostate>(*value)) {
     throw RequestError("Prompt is required; prompt: found nil, expected text");
   }
+  const auto check_length = [&](std::size_t bytes) {
+    if (bytes <= max_bytes) return;
+    throw RequestError("prompt: found text of " + std::to_string(bytes) + " bytes, expected at most " +
+                       std::to_string(max_bytes) + " (the server's --max-prompt-bytes)");
+  };
   std::optional<std::string> text;
   if (const auto* string = std::get_if<std::string>(value)) {
+    check_length(string->size());
     text = *string;
   } else if (const auto* bytes = std::get_if<protocol::Bytes>(value)) {
+    check_length(bytes->data.size());
     text.emplace(bytes->data.begin(), bytes->data.end());
   } else if (const auto* array = std::get_if<NdArray>(value)) {
+    check_length(array->data.size() / 4);  // of U, at least; the padding of both counts
     if (array->dtype.kind == 'U' && array->element_count() == 1) text = text_of_utf32(array->data);
     if (array->dtype.kind == 'S' && array->shape.empty()) {
       text.emplace(array->data.begin(), array->data.end());
       text->resize(text->find_last_not_of('\0') + 1);  // NumPy pads with NULs
     }
+    if (text) check_length(text->size());
   }
   if (!text) refuse("prompt", *value, "text");
   if (!protocol::is_utf8(*text))

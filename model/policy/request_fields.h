@@ -32,7 +32,7 @@ std::vector<double> numbers_field(const protocol::Dict& request, const std::stri
 
 // "prompt" when there is one: text, bytes of UTF-8, or a NumPy string of one element. Throws when
 // it is nil, which openpi too takes for a prompt that is missing and not to be replaced by a
-// default.
-std::optional<std::string> prompt_field(const protocol::Dict& request);
+// default, and when it has more than `max_bytes` of UTF-8: tokenizing takes memory and time that grow faster.
+std::optional<std::string> prompt_field(const protocol::Dict& request, std::size_t max_bytes);
 
 }  // namespace pi0::policy

@@ -59,8 +59,21 @@ std::vector<double> read_state(const RobotConfig& robot, const protocol::Dict& r
 
 }  // namespace
 
-RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request) {
-  return {read_cameras(robot, request), read_state(robot, request), prompt_field(request)};
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, std::size_t max_prompt_bytes) {
+  return {read_cameras(robot, request), read_state(robot, request), prompt_field(request, max_prompt_bytes)};
+}
+
+std::vector<std::string> request_fields(const RobotConfig& robot) {
+  std::vector<std::string> fields = {std::string(protocol::prompt_key), std::string(protocol::noise_key)};
+  for (const RobotConfig::StateField& field : robot.state) fields.push_back(field.field);
+  if (!robot.camera_map.empty()) {
+    fields.push_back(robot.camera_map);
+    return fields;
+  }
+  for (const RobotConfig::Camera& camera : robot.cameras) {
+    if (!camera.field.empty()) fields.push_back(camera.field);
+  }
+  return fields;
 }
 
 protocol::Dict write_answer(const RobotConfig& robot, const ActionChunk& chunk) {

@@ -3,6 +3,7 @@
 // tokens or model.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
@@ -37,8 +38,12 @@ struct ActionChunk {
   std::vector<double> values;
 };
 
-// Throws RequestError.
-RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request);
+// Throws RequestError, also for a prompt of more than `max_prompt_bytes` of UTF-8.
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request,
+                              std::size_t max_prompt_bytes = std::size_t{16} << 10);
+
+// Names of all fields that read_request may read, and "noise".
+std::vector<std::string> request_fields(const RobotConfig& robot);
 
 // The answer without timings: "actions" float64 [horizon, robot.action_size].
 protocol::Dict write_answer(const RobotConfig& robot, const ActionChunk& chunk);

@@ -4,16 +4,20 @@ import contextlib
 import json
 import os
 import pathlib
+import random
+import re
 import resource
 import signal
 import socket
 import subprocess
+import time
 import unittest
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import ConnectionClosed
 
@@ -107,6 +111,70 @@ class FaultsTest(TemporaryFolderTest):
                     urllib.request.urlopen(request)
                 self.assertEqual(refused.exception.code, 404)
                 self.assertIn("--stats-output", refused.exception.read().decode())
+
+    def test_signals_in_any_order_and_at_any_moment_end_it_in_order(self):
+        choice = random.Random(7)
+        names = (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        for attempt in range(60):
+            log = self.folder / "log"
+            arguments = [*MODEL, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1", "--log-file", log]
+            if with_statistics := attempt % 2 == 0:
+                arguments += [*E4M3, "--stats-output", self.stats]
+            process = subprocess.Popen([*map(str, [PROGRAMS / "pi0-server", *arguments])], stderr=subprocess.DEVNULL)
+            if serving := attempt % 3 > 0:
+                wait_until(lambda log=log: log.exists() and "serving on" in log.read_text(), "the server")
+            else:
+                wait_until(lambda log=log: log.exists() and "pi0 " in log.read_text(), "its start")
+                time.sleep(choice.uniform(0, 0.3))
+            sent = [choice.choice(names) for _ in range(choice.randint(1, 3))] + [signal.SIGTERM]
+            ends = [number for number in sent if number != signal.SIGUSR1]
+            for number in sent:
+                process.send_signal(number)
+                time.sleep(choice.choice((0, 0, 0.001, 0.02)))
+            code = process.wait(timeout=60)
+            self.assertIn(code, (0, 1) if len(ends) > 1 else (0,), (sent, log.read_text()))
+            if with_statistics and serving:
+                json.loads(self.stats.read_text())
+            for file in (log, self.stats):
+                file.unlink(missing_ok=True)
+            self.assertEqual(list(self.disk.iterdir()), [])
+
+    def test_answers_that_nobody_took_are_not_counted_as_answered(self):
+        with serve(*MODEL, *E4M3, "--num-steps", 200, "--stats-output", self.stats) as server:
+            good, gone = self.client(server), self.client(server)
+            good.infer(REQUEST)
+            gone._ws.send(gone._packer.pack(REQUEST))
+            time.sleep(0.1)
+            gone._ws.socket.close()
+            good.infer(REQUEST)
+            self.assertIn('pi0_requests_total{result="answered"} 2\n', server.metrics())
+            self.assertEqual(server.stop(), 0)
+        meta = json.loads(self.stats.read_text())["meta"]
+        self.assertEqual(meta["answered"], 2)
+        self.assertEqual(meta["requests"], meta["measured"])
+        self.assertLessEqual(meta["answered"], meta["requests"])
+
+    def test_long_prompts_are_refused_before_they_are_tokenized(self):
+        with serve(*MODEL, "--num-steps", 1) as server:
+            for prompt in ("x" * 40_000_000, b"x" * 40_000_000, np.array("x" * 10_000_000), "x" * 20_000):
+                with self.assertRaisesRegex(RuntimeError, "prompt: found text of .* at most 16384"):
+                    self.client(server).infer({**REQUEST, "prompt": prompt})
+            self.client(server).infer({**REQUEST, "prompt": "x" * 16_000})
+            peak = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{server.process.pid}/status").read_text()).group(1))
+            self.assertLess(peak, 1_000_000)  # kB
+
+    def test_fields_that_nobody_reads_cost_their_bytes(self):
+        with serve(*MODEL, "--num-steps", 1) as server:
+            expected = self.client(server).infer(REQUEST)["actions"]
+            clients = [self.client(server) for _ in range(40)]
+            request = {**REQUEST, "ignored": [None] * 1_000_000}
+            packed = clients[0]._packer.pack(request)
+            for client in clients:
+                client._ws.send(packed)
+            for client in clients:
+                np.testing.assert_array_equal(msgpack_numpy.unpackb(client._ws.recv())["actions"], expected)
+            peak = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{server.process.pid}/status").read_text()).group(1))
+            self.assertLess(peak, 1_000_000)  # kB; decoded they were 3.2 GB
 
     def test_under_nohup_the_terminals_end_is_ignored(self):
         with serve(*MODEL, "--num-steps", 1, ignore=signal.SIGHUP) as server:

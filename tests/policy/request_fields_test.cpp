@@ -173,7 +173,7 @@ TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]
   const auto read = [](Value value) {
     protocol::Dict request;
     request.set("prompt", std::move(value));
-    return prompt_field(request);
+    return prompt_field(request, 16);
   };
   REQUIRE(read(std::string("wipe")) == "wipe");
   REQUIRE(read(protocol::Bytes{{'w', 'i', 'p', 'e'}}) == "wipe");
@@ -183,7 +183,15 @@ TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]
   REQUIRE(read(text) == "日本");
   text.shape = {1};
   REQUIRE(read(text) == "日本");
-  REQUIRE_FALSE(prompt_field({}).has_value());
+  REQUIRE_FALSE(prompt_field({}, 16).has_value());
+  REQUIRE(read(std::string(16, 'x')) == std::string(16, 'x'));
+  REQUIRE_THAT(error_of<RequestError>([&] { read(std::string(17, 'x')); }),
+               contains_text("prompt: found text of 17 bytes, expected at most 16"));
+  REQUIRE_THROWS_AS(read(protocol::Bytes{std::vector<std::uint8_t>(17, 'x')}), RequestError);
+  REQUIRE_THROWS_AS(read(array_of<char>('S', {}, std::vector<char>(17, 'x'))), RequestError);
+  protocol::NdArray wide = array_of<std::uint32_t>('U', {}, std::vector<std::uint32_t>(9, 0x65e5));  // 27 bytes of UTF-8
+  wide.dtype.item_size = 36;
+  REQUIRE_THROWS_AS(read(wide), RequestError);
 
   REQUIRE_THROWS_AS(read(std::int64_t{3}), RequestError);
   REQUIRE_THROWS_AS(read(protocol::Bytes{{0xff, 0xfe}}), RequestError);

@@ -1,5 +1,6 @@
 #include "protocol/msgpack_numpy.h"
 
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -390,10 +391,59 @@ TEST_CASE("limits", "[msgpack]") {
                       "'k': a list that announces 5 items, at most 4 are read");
   }
   SECTION("entries of a map") {
-    limits.max_map_entries = 1;
+    limits.max_values = 1;
     CHECK_THROWS_WITH(decode(message_with("82"), limits),
                       "'k': a map that announces 2 entries, at most 1 are read");
   }
+}
+
+TEST_CASE("fields that nobody reads stay as they came", "[msgpack]") {
+  DecodeLimits limits;
+  limits.fields = {"a", "m"};
+  // {"a": 1, "b": [1, {"x": nil}], "m": {"y": 2}, "b": "last"}
+  const Octets message = from_hex("84a16101a162" "92" "01" "81a178c0" "a16d81a17902" "a162a46c617374");
+  const Dict dict = decode(message, limits);
+  REQUIRE(dict.entries().size() == 3);
+  CHECK(std::get<std::int64_t>(*dict.find("a")) == 1);
+  CHECK(std::get<std::int64_t>(*std::get<Dict>(*dict.find("m")).find("y")) == 2);
+  CHECK(std::get<Packed>(*dict.find("b")).data == from_hex("a46c617374"));
+  CHECK(type_name(*dict.find("b")) == "a value that was not read");
+  CHECK(encode(dict) == from_hex("83a16101a162a46c617374a16d81a17902"));
+
+  for (const char* hex : {"80", "de0000", "df00000000"}) CHECK(decode(from_hex(hex), limits).entries().empty());
+  CHECK_THROWS_WITH(decode(from_hex("93010203"), limits), "message: found list, expected a map");
+  CHECK_THROWS_WITH(decode(from_hex("81a16101ff"), limits), "message: 1 bytes follow the msgpack value");
+  CHECK_THROWS_WITH(decode(from_hex("810101"), limits), "message: a map key of type int, expected str or bin");
+  CHECK_THROWS_WITH(decode(from_hex("81a16191a1ff"), limits), "'a[0]': a string that is not UTF-8");
+  CHECK_THROWS_WITH(decode(from_hex("81a16291a1ff"), limits), "'b': a string that is not UTF-8");
+  CHECK_THROWS_WITH(decode(from_hex("81a162c1"), limits), "'b': byte 3 is not msgpack");
+  CHECK_THROWS_WITH(decode(from_hex("81a16293"), limits), "'b': the bytes end in the middle of a value, at byte 4");
+  CHECK_THROWS_AS(decode(from_hex("82a16101"), limits), ProtocolError);
+  CHECK_THROWS_AS(decode(from_hex("de00"), limits), ProtocolError);
+  CHECK(decode(from_hex("82c40161" "01" "a16102"), limits).entries().size() == 1);  // a binary key is no field's
+
+  limits.max_depth = 3;
+  for (const char* key : {"61", "62"}) {
+    CHECK_NOTHROW(decode(from_hex("81a1" + std::string(key) + "9190"), limits));
+    CHECK_THROWS_WITH(decode(from_hex("81a1" + std::string(key) + "919190"), limits),
+                      Contains("maps and lists nested deeper than 3"));
+  }
+}
+
+TEST_CASE("maps of many keys are read in time that grows with their bytes", "[msgpack]") {
+  Octets message{0xDF, 0x00, 0x03, 0x0D, 0x40};  // 200,000 entries
+  for (int i = 0; i < 200'000; ++i) {
+    const std::string key = std::to_string(1'000'000 + i);
+    message.push_back(0xA7);
+    message.insert(message.end(), key.begin(), key.end());
+    message.push_back(0xC0);
+  }
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(decode(message).entries().size() == 200'000);
+  DecodeLimits limits;
+  limits.fields = {"1000000"};
+  CHECK(decode(message, limits).entries().size() == 200'000);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));  // minutes when it grows with the square
 }
 
 TEST_CASE("an array that is not whole is not written", "[numpy]") {

@@ -1,5 +1,6 @@
 #include "server/inference_worker.h"
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <future>
@@ -35,6 +36,10 @@ server::BatchInferFunction together(FakePolicy& policy) {
   };
 }
 
+InferenceWorker::ReadRequest reading(const std::string& prompt) {
+  return [prompt] { return request_with_prompt(prompt); };
+}
+
 // Submits requests and keeps what comes of them in that order: the answer, or "a failed".
 class Submitter {
  public:
@@ -42,7 +47,7 @@ class Submitter {
 
   InferenceWorker::Ticket submit(const std::string& prompt) {
     ++submitted_;
-    return worker_.submit(request_with_prompt(prompt), [this, prompt](Outcome outcome) {
+    return worker_.submit(reading(prompt), [this, prompt](Outcome outcome) {
       const std::lock_guard lock(mutex_);
       ended_.push_back(outcome.error ? prompt + " failed" : prompt_of(outcome));
       infer_ms_.push_back(outcome.infer_ms);
@@ -82,7 +87,7 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
   {
     InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "a", "b", "c"}) {
-      worker.submit(request_with_prompt(prompt), [&](Outcome outcome) {
+      worker.submit(reading(prompt), [&](Outcome outcome) {
         answered.push_back(prompt_of(outcome));
         if (answered.size() == 4) last.set_value();
       });
@@ -98,9 +103,9 @@ TEST_CASE("an exception is the outcome and the worker goes on", "[worker]") {
   InferenceWorker worker(one_by_one_of(policy));
   std::promise<Outcome> failed;
   std::promise<Outcome> good;
-  worker.submit(request_with_prompt("fail"),
+  worker.submit(reading("fail"),
                 [&](Outcome outcome) { failed.set_value(std::move(outcome)); });
-  worker.submit(request_with_prompt("a"),
+  worker.submit(reading("a"),
                 [&](Outcome outcome) { good.set_value(std::move(outcome)); });
   CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error),
                     "'prompt': the policy was told to fail");
@@ -112,9 +117,9 @@ TEST_CASE("a request can be taken back until it starts", "[worker]") {
   std::promise<void> done;
   {
     InferenceWorker worker(one_by_one_of(policy));
-    const auto running = worker.submit(request_with_prompt("wait"),
+    const auto running = worker.submit(reading("wait"),
                                        [&](Outcome) { done.set_value(); });
-    const auto waiting = worker.submit(request_with_prompt("never"),
+    const auto waiting = worker.submit(reading("never"),
                                        [](Outcome) { FAIL("it was taken back"); });
     policy.wait_for_starts(1);
     CHECK(worker.withdraw(waiting));
@@ -133,7 +138,7 @@ TEST_CASE("the end of the worker finishes what runs and drops what waits", "[wor
   {
     InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "dropped"}) {
-      worker.submit(request_with_prompt(prompt), [&](Outcome outcome) {
+      worker.submit(reading(prompt), [&](Outcome outcome) {
         answered.push_back(prompt_of(outcome));
       });
     }
@@ -233,10 +238,10 @@ TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]
   std::future<void> releasing;
   {
     InferenceWorker worker(together(policy), 2);
-    worker.submit(request_with_prompt("first"), [&](Outcome) { queued.get_future().wait(); });
+    worker.submit(reading("first"), [&](Outcome) { queued.get_future().wait(); });
     policy.wait_for_starts(1);
     for (const char* prompt : {"wait", "b", "dropped"}) {
-      worker.submit(request_with_prompt(prompt),
+      worker.submit(reading(prompt),
                     [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
     }
     queued.set_value();
@@ -248,4 +253,68 @@ TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]
   }
   CHECK(answered == Texts{"wait", "b"});
   CHECK(policy.batches() == Texts{"first", "wait b"});
+}
+
+TEST_CASE("a request is read when its turn comes, and costs only itself when it cannot be", "[worker]") {
+  FakePolicy policy;
+  std::atomic<int> reads = 0;
+  std::promise<Outcome> bad, good;
+  InferenceWorker worker(together(policy), /*max_batch=*/3);
+  worker.submit(reading("wait"), [](Outcome) {});
+  policy.wait_for_starts(1);
+  worker.submit([&]() -> protocol::Dict { ++reads; throw std::runtime_error("unreadable"); },
+                [&](Outcome outcome) { bad.set_value(std::move(outcome)); });
+  worker.submit([&] { ++reads; return request_with_prompt("good"); },
+                [&](Outcome outcome) { good.set_value(std::move(outcome)); });
+  CHECK(reads == 0);
+  policy.release();
+  const Outcome unread = bad.get_future().get();
+  CHECK_FALSE(unread.was_read);
+  CHECK_THROWS_WITH(std::rethrow_exception(unread.error), "unreadable");
+  const Outcome answered = good.get_future().get();
+  CHECK(answered.was_read);
+  CHECK(prompt_of(answered) == "good");
+  CHECK(policy.batches() == std::vector<std::string>{"wait", "good"});
+}
+
+TEST_CASE("the warm-up comes first, on the worker's thread, and its failure is the constructor's", "[worker]") {
+  std::thread::id warmed, inferred;
+  std::promise<void> done;
+  {
+    InferenceWorker worker(
+        server::one_by_one([&](const protocol::Dict&) {
+          inferred = std::this_thread::get_id();
+          return protocol::Dict();
+        }),
+        1, [&] { warmed = std::this_thread::get_id(); });
+    CHECK(warmed != std::thread::id());
+    worker.submit(reading("a"), [&](Outcome) { done.set_value(); });
+    done.get_future().wait();
+  }
+  CHECK(inferred == warmed);
+  CHECK_THROWS_WITH(InferenceWorker(server::one_by_one({}), 1, [] { throw std::runtime_error("no memory"); }), "no memory");
+}
+
+TEST_CASE("faults of the model are counted until it answers", "[worker]") {
+  enum class What { answers, faults, throws, refuses };
+  std::atomic<What> next = What::answers;
+  InferenceWorker worker([&](std::vector<protocol::Dict> requests) {
+    if (next == What::throws) throw std::runtime_error("the call failed");
+    std::vector<Outcome> outcomes(requests.size());
+    if (next != What::answers) outcomes[0].error = std::make_exception_ptr(std::runtime_error("failed"));
+    outcomes[0].is_fault_of_model = next == What::faults;
+    return outcomes;
+  });
+  const auto after = [&](What what) {
+    next = what;
+    std::promise<void> done;
+    worker.submit(reading("a"), [&](Outcome) { done.set_value(); });
+    done.get_future().wait();
+    return worker.faults_in_a_row();
+  };
+  CHECK(after(What::refuses) == 0);
+  CHECK(after(What::faults) == 1);
+  CHECK(after(What::refuses) == 1);
+  CHECK(after(What::throws) == 2);
+  CHECK(after(What::answers) == 0);
 }

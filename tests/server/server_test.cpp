@@ -97,7 +97,7 @@ double timing(const protocol::Dict& answer, const char* name) {
 }
 
 bool has_metric(std::uint16_t port, const std::string& line) {
-  return http(port, "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").find("\n" + line + "\n") != std::string::npos;
+  return http(port, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").find("\n" + line + "\n") != std::string::npos;
 }
 
 // What is counted after the client has seen it comes soon.
@@ -168,7 +168,7 @@ TEST_CASE("pings, handshakes and health checks are answered during an inference"
   Client other(server);
   other.send("other connection", {.opcode = test::ping});
   CHECK(other.next().payload == "other connection");
-  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").ends_with("OK\n"));
+  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ends_with("OK\n"));
 
   server.policy.release();
   CHECK(std::get<std::string>(*busy.next_answer().find("actions")) == "wait");
@@ -355,7 +355,7 @@ TEST_CASE("a client that leaves as the end comes does not delay it", "[server]")
   RunningServer server({.handshake_timeout = 60s, .end_timeout = 60s});
   auto client = std::make_unique<Client>(server);
   test::TcpClient holder(server.port());
-  holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
+  holder.send("GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n");
   server.held.arrive_and_wait();
   SECTION("with a closing handshake") { client->send(close_frame(1000), {.opcode = test::close}); }
   SECTION("without a word") {}
@@ -454,6 +454,131 @@ TEST_CASE("requests that wait have a limit for all clients together", "[server][
   CHECK(third.ask(std::string(600'000, 'd')).size() == 600'000);
 }
 
+TEST_CASE("who holds most of the room for messages loses it to who comes", "[server][limits]") {
+  RunningServer server({.max_waiting_bytes = 4'000'000});
+  Client busy(server);
+  busy.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  std::vector<std::unique_ptr<Client>> hogs;
+  SECTION("with messages that do not end") {
+    for (int i = 0; i < 4; ++i) {
+      hogs.push_back(std::make_unique<Client>(server));
+      hogs.back()->send(std::string(999'000, 'x'), {.fin = false});
+    }
+  }
+  SECTION("with requests that wait") {
+    for (int i = 0; i < 4; ++i) {
+      hogs.push_back(std::make_unique<Client>(server));
+      hogs.back()->send(request_with_prompt(std::string(999'000, 'x')));
+    }
+  }
+  for (const auto& hog : hogs) {
+    hog->send("", {.opcode = test::ping});
+    CHECK(hog->next().kind == "pong");
+  }
+  std::vector<std::unique_ptr<Client>> others;
+  for (int i = 0; i < 10; ++i) {
+    others.push_back(std::make_unique<Client>(server));
+    others.back()->send(request_with_prompt(std::string(20'000, 'y')));
+    others.back()->send("", {.opcode = test::ping});
+    CHECK(others.back()->next().kind == "pong");
+  }
+  server.policy.release();
+  busy.next_answer();
+  for (const auto& other : others) {
+    CHECK(std::get<std::string>(*other->next_answer().find("actions")).size() == 20'000);
+  }
+}
+
+TEST_CASE("a message that does not go on costs its connection", "[server][limits]") {
+  const RunningServer server({.message_timeout = 500ms});
+  Client stuck(server);
+  stuck.send("half", {.fin = false});
+  CHECK(stuck.next().kind == "close 1008");
+  Client whole(server);
+  CHECK(whole.ask("one") == "one");
+  std::this_thread::sleep_for(1s);
+  CHECK(whole.ask("two") == "two");
+}
+
+TEST_CASE("connections that ask for nothing have few places, and the oldest goes", "[server][limits]") {
+  const RunningServer server({.max_connections = 2});
+  std::vector<std::unique_ptr<test::TcpClient>> silent;
+  for (int i = 0; i < 100; ++i) silent.push_back(std::make_unique<test::TcpClient>(server.port()));
+  CHECK(silent.front()->receive_all().empty());
+  Client first(server), second(server);
+  CHECK(first.ask("served") == "served");
+  CHECK(http(server.port(), test::upgrade_request()).starts_with("HTTP/1.1 503 "));
+  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ends_with("OK\n"));
+  second.tcp().reset();
+  becomes(server, "pi0_connections 1");
+  CHECK(Client(server).ask("its place is free") == "its place is free");
+}
+
+TEST_CASE("a browser's page may not command a robot", "[server][security]") {
+  const RunningServer server({.allowed_origins = {"https://dashboard"}, .allowed_hosts = {"robot"}});
+  const auto status = [&](const std::string& headers) {
+    return http(server.port(), "GET /livez HTTP/1.1\r\n" + headers + "\r\n").substr(9, 3);
+  };
+  for (const char* host : {"localhost:8000", "localhost", "127.0.0.1:9", "[::1]:8000", "127.1.2.3", "robot:1"}) {
+    CHECK(status("Host: " + std::string(host) + "\r\n") == "200");
+  }
+  for (const char* host : {"site", "127.0.0.1.site", "localhost.site:8000", "192.168.0.1"}) {
+    CHECK(status("Host: " + std::string(host) + "\r\n") == "403");
+  }
+  CHECK(status("Host: localhost:1\r\nOrigin: https://dashboard\r\n") == "200");
+  CHECK(status("Host: localhost:1\r\nOrigin: http://localhost:1\r\n") == "200");
+  for (const char* origin : {"https://site", "http://localhost:2", "null", "https://dashboard.site", "http://robot"}) {
+    CHECK(status("Host: localhost:1\r\nOrigin: " + std::string(origin) + "\r\n") == "403");
+  }
+  std::string upgrade = test::upgrade_request();
+  upgrade.insert(upgrade.size() - 2, "Origin: https://site\r\n");
+  CHECK(http(server.port(), upgrade).starts_with("HTTP/1.1 403 "));
+}
+
+TEST_CASE("a model that fails again and again is said to be ill", "[server][health]") {
+  std::atomic<bool> is_ill = true;
+  const auto infer = [&](std::vector<protocol::Dict> requests) {
+    if (is_ill) throw std::bad_alloc();
+    return std::vector<server::Outcome>(requests.size());
+  };
+  ServerOptions options{.host = "127.0.0.1", .port = 0};
+  SECTION("until it answers again") {}
+  SECTION("and the server ends if it is to") { options.exit_on_failure = true; }
+  Server server(options, {}, infer, 1);
+  std::string failure;
+  std::thread thread([&] {
+    try {
+      server.run();
+    } catch (const std::runtime_error& error) {
+      failure = error.what();
+    }
+  });
+  const auto get = [&](const std::string& path) {
+    return http(server.port(), "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n").substr(9, 3);
+  };
+  const auto ask = [&] {
+    WebSocketClient client(server.port());
+    client.next();
+    client.send(request_with_prompt("x"));
+    return client.next().kind;
+  };
+  CHECK(ask() == "text");
+  CHECK(get("/healthz") == "200");
+  CHECK(ask() == "text");
+  if (!options.exit_on_failure) {
+    CHECK(get("/healthz") == "503");
+    CHECK(get("/readyz") == "503");
+    CHECK(get("/livez") == "200");
+    is_ill = false;
+    CHECK(ask() == "binary");
+    CHECK(get("/healthz") == "200");
+    server.stop();
+  }
+  thread.join();
+  CHECK(failure.empty() == !options.exit_on_failure);
+}
+
 TEST_CASE("under load every client has its own answers, whatever others send", "[server][load]") {
   const RunningServer server({}, {}, /*max_batch=*/4);
   constexpr int good_clients = 6, requests_each = 100, rounds = 40;
@@ -495,7 +620,7 @@ TEST_CASE("under load every client has its own answers, whatever others send", "
     }
   }));
   threads.push_back(in_thread([&] {
-    for (int i = 0; i < rounds; ++i) http(server.port(), "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+    for (int i = 0; i < rounds; ++i) http(server.port(), "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
   }));
   for (std::thread& thread : threads) thread.join();
   CHECK(failures == 0);
@@ -537,7 +662,7 @@ TEST_CASE("one client's flood leaves the others their turns", "[server][limits]"
 TEST_CASE("with an API key everything but /healthz asks for it", "[server][security]") {
   const RunningServer server({.api_key = "secret"});
   const auto ask = [&](const std::string& request, const std::string& header) {
-    return http(server.port(), request + " HTTP/1.1\r\nHost: test\r\n" + header + "\r\n");
+    return http(server.port(), request + " HTTP/1.1\r\nHost: localhost\r\n" + header + "\r\n");
   };
   const auto starts = [](const std::string& text, const std::string& with) { return text.starts_with(with); };
   CHECK(starts(ask("GET /healthz", ""), "HTTP/1.1 200"));
@@ -636,7 +761,7 @@ TEST_CASE("what breaks the WebSocket protocol is closed with its code", "[server
 TEST_CASE("plain HTTP requests", "[server][http]") {
   const RunningServer server;
   const auto get = [&](const std::string& head) {
-    return http(server.port(), head + "\r\nHost: test\r\n\r\n");
+    return http(server.port(), head + "\r\nHost: localhost\r\n\r\n");
   };
   SECTION("routes") {
     const std::string health = get("GET /healthz HTTP/1.1");
@@ -664,7 +789,7 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
     CHECK(plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
-                          "/metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
+                          "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
     CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
@@ -676,13 +801,13 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
       request.replace(request.find(from), from.size(), to);
       return http(server.port(), request).substr(0, 12);
     };
-    CHECK(http(server.port(), "GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\r\n")
+    CHECK(http(server.port(), "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n")
               .ends_with("Failed to open a WebSocket connection: missing Connection header.\n"));
     CHECK(replaced("Upgrade: websocket", "Upgrade: h2c") == "HTTP/1.1 426");
     CHECK(replaced("Connection: Upgrade", "Connection: close") == "HTTP/1.1 426");
     CHECK(replaced("Version: 13", "Version: 8") == "HTTP/1.1 400");
     CHECK(replaced("Key: dGhlIHNhbXBsZSBub25jZQ==", "Key: short") == "HTTP/1.1 400");
-    CHECK(replaced("Host: test\r\n", "") == "HTTP/1.1 400");
+    CHECK(replaced("Host: localhost\r\n", "") == "HTTP/1.1 400");
   }
 }
 
@@ -709,6 +834,6 @@ TEST_CASE("connections beyond the limit are refused, health checks are not", "[s
   const RunningServer server({.max_connections = 1});
   Client client(server);
   CHECK(http(server.port(), test::upgrade_request()).starts_with("HTTP/1.1 503 "));
-  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").ends_with("OK\n"));
+  CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ends_with("OK\n"));
   CHECK(client.ask("the first one stays") == "the first one stays");
 }
