@@ -111,6 +111,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   void cut_off() override { socket().close(); }
   bool is_client() const override { return is_client_; }
+  bool is_silent() const override {
+    error_code gone;
+    return !is_client_ && !is_asking_ && ws_.next_layer().next_layer().next_layer().socket().available(gone) == 0;
+  }
   const asio::ip::address& address() const override { return address_; }
 
  private:
@@ -155,6 +159,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
       say(spdlog::level::info, "connections without an HTTP request", "no HTTP request: " + error.message());
       co_return false;
     }
+    is_asking_ = true;
     const Request request = parser.release();
     if (const auto response = respond(request)) {
       co_await write(request, *response);
@@ -513,6 +518,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
   bool heard_ = true;                              // anything from the client since the last ping
   bool pinging_ = false;                           // a ping is being written
+  bool is_asking_ = false;                         // its HTTP request has come
   bool is_client_ = false;                         // has one of the places for clients
   bool is_websocket_ = false;  // from after the handshake until serve() ends
   bool reading_ = false;     // read_requests() runs

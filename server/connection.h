@@ -43,6 +43,7 @@ class Connection {
 
   virtual void cut_off() = 0;           // ends the TCP connection at once
   virtual bool is_client() const = 0;   // admitted: a WebSocket, or about to be one
+  virtual bool is_silent() const = 0;   // no client, and nothing that it sent waits to be read or answered
   virtual const boost::asio::ip::address& address() const = 0;
 };
 

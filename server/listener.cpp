@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 namespace pi0::server {
 
@@ -132,17 +133,16 @@ bool Listener::has_too_many_of(const asio::ip::address& address) const {
          service_.options.max_connections_per_address;
 }
 
-// Of those that are not clients yet, and may never be, the oldest goes.
+// Of those that are not clients yet, and may never be, the oldest that says nothing goes.
 void Listener::make_room_for_newcomer() {
-  std::size_t count = 0;
-  std::shared_ptr<Connection> oldest;
+  std::vector<std::shared_ptr<Connection>> waiting;
   for (const auto& weak : connections_) {
     auto connection = weak.lock();
-    if (!connection || connection->is_client()) continue;
-    ++count;
-    if (!oldest) oldest = std::move(connection);
+    if (connection && !connection->is_client()) waiting.push_back(std::move(connection));
   }
-  if (count < newcomers) return;
+  if (waiting.size() < newcomers) return;
+  const auto silent = std::ranges::find_if(waiting, [](const auto& connection) { return connection->is_silent(); });
+  const std::shared_ptr<Connection> oldest = silent == waiting.end() ? waiting.front() : *silent;
   service_.log.add(spdlog::level::warn, "connections cut off that asked for nothing",
                    "connection from " + oldest->address().to_string() + " cut off: it asked for nothing, and others come");
   oldest->cut_off();

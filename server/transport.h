@@ -37,6 +37,7 @@ class MaybeTlsStream {
 
   executor_type get_executor() { return tcp_.get_executor(); }
   TcpStream& next_layer() { return tcp_; }  // its time limits are those of both
+  const TcpStream& next_layer() const { return tcp_; }
 
   template <class Buffers, class Token>
   auto async_read_some(const Buffers& buffers, Token&& token) {

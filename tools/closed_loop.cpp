@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "model/json_fields.h"
+#include "model/nearest_name.h"
 #include "model/text_file.h"
 #include "protocol/files.h"
 #include "server/end_signals.h"
@@ -59,7 +60,22 @@ struct ClosedLoopOptions {
   bool resume = false;
   fs::path server;
   std::vector<std::string> server_arguments;
+  std::string hint;  // what one of these was perhaps meant for here
 };
+
+// "; did you mean '--eval-command'?" for an option that goes to pi0-server but is near one of ours.
+std::string own_option_meant(const CLI::App& command) {
+  std::vector<std::string> own;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) own.push_back("--" + name);
+  }
+  for (const std::string& word : command.remaining()) {
+    const std::string name = word.substr(0, word.find('='));
+    const std::string hint = name.starts_with("--") ? model::did_you_mean(name, own) : "";
+    if (!hint.empty()) return fmt::format("; '{}' goes to pi0-server{}", name, hint);
+  }
+  return "";
+}
 
 // Of what a simulator says, on disk and in memory; the rest, from its middle, is left out.
 constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
@@ -135,7 +151,12 @@ class ClosedLoop {
         const bool is_earlier = entry.has_value();
         if (!is_earlier) {
           clock.lap();
-          entry = run_pair(root / name, input, output);
+          try {
+            entry = run_pair(root / name, input, output);
+          } catch (const CLI::ValidationError&) {
+            if (entries.empty() && !options_.resume) fs::remove_all(root);  // which is all ours, and holds nothing
+            throw;
+          }
           protocol::write_whole(root / name / "result.json", text_of(*entry));
           spent += clock.lap();
           ++measured;
@@ -298,7 +319,7 @@ class ClosedLoop {
       wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(200), [&] { return server.has_ended(); });
       if (interrupted_) return "interrupted";
       if (server.has_ended() && server.exit_code() == 2) {  // a wrong command line is wrong for every pair
-        throw std::invalid_argument("pi0-server: " + first_line(log));
+        throw CLI::ValidationError("pi0-server", first_line(log) + options_.hint);
       }
       if (server.has_ended()) {
         return fmt::format("server_start_failed: {}: {}", server.ending(), last_line(log));
@@ -338,12 +359,16 @@ class ClosedLoop {
     simulator.stop(seconds(10));
     log.finish();
     log_text = model::read_file(log_file);
-    if (const auto success = find_success(log_text, options_.success_regex, scene)) {
-      result["n_success"] = success->succeeded;
-      result["n_episodes"] = success->episodes;
-      if (success->episodes > 0) {
-        result["success_rate"] = static_cast<double>(success->succeeded) / static_cast<double>(success->episodes);
+    try {
+      if (const auto success = find_success(log_text, options_.success_regex, scene)) {
+        result["n_success"] = success->succeeded;
+        result["n_episodes"] = success->episodes;
+        if (success->episodes > 0) {
+          result["success_rate"] = static_cast<double>(success->succeeded) / static_cast<double>(success->episodes);
+        }
       }
+    } catch (const std::invalid_argument& error) {  // what its log says makes no sense
+      if (!result.contains("error")) result["error"] = error.what();
     }
     if (!options_.videos_from.empty()) collect_new_videos(options_.videos_from, before, videos);
     return result;
@@ -450,7 +475,10 @@ void add_closed_loop(CLI::App& app) {
   command->add_option("--server", options->server, "The program pi0-server; default: the one beside this")
       ->check(CLI::ExistingFile);
   command->callback([options, command, preset, eval] {
-    if (preset->count() + eval->count() == 0) throw CLI::RequiredError("--eval-command or --sim-evals-dir");
+    options->hint = own_option_meant(*command);
+    if (preset->count() + eval->count() == 0) {
+      throw CLI::ValidationError("closed-loop", "--eval-command or --sim-evals-dir is required" + options->hint);
+    }
     if (preset->count() > 0) use_sim_evals(*options);
     if (options->server.empty()) options->server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
     options->server_arguments = command->remaining();

@@ -10,6 +10,8 @@
 #include <fstream>
 #include <stdexcept>
 #include <utility>
+
+#include "tools/print.h"
 #include <vector>
 
 #include "protocol/files.h"
@@ -74,8 +76,8 @@ std::optional<Success> find_success(const std::string& log, const std::string& p
         fmt::format("'{}': is no regular expression of RE2's syntax: {}", pattern, regex.error()));
   }
   if (regex.NumberOfCapturingGroups() != 2) {
-    throw std::invalid_argument(fmt::format("'{}': found {} groups, expected two: episodes that succeeded, episodes",
-                                            pattern, regex.NumberOfCapturingGroups()));
+    throw std::invalid_argument(fmt::format("'{}': found {}, expected two: episodes that succeeded, episodes", pattern,
+                                            counted(static_cast<std::size_t>(regex.NumberOfCapturingGroups()), "group")));
   }
   std::array<re2::StringPiece, 3> found;
   if (!regex.Match(log, 0, log.size(), RE2::UNANCHORED, found.data(), found.size())) return std::nullopt;
@@ -86,6 +88,10 @@ std::optional<Success> find_success(const std::string& log, const std::string& p
     if (error == std::errc() && rest == end && !group.empty()) continue;
     throw std::invalid_argument(
         fmt::format("'{}': found '{}' in a group, expected a number", pattern, std::string(group).substr(0, 80)));
+  }
+  if (success.succeeded > success.episodes) {
+    throw std::invalid_argument(fmt::format("'{}': found {} of {} episodes that succeeded", pattern, success.succeeded,
+                                            success.episodes));
   }
   return success;
 }

@@ -21,7 +21,7 @@ struct Success {
 
 // The two groups of the first match of a pattern in RE2's syntax, in which {scene} is the scene's name; none without a
 // match. The log is bytes to it, in any encoding and of any length. Throws std::invalid_argument for a pattern that is
-// none or has not two groups, and when a group is no number.
+// none or has not two groups, when a group is no number, and when more succeeded than there were.
 std::optional<Success> find_success(const std::string& log, const std::string& pattern, const std::string& scene);
 
 // Video files under a folder with the time they were written; none when there is no such folder.

@@ -139,6 +139,21 @@ std::vector<std::uint8_t> channels_last(const std::vector<std::uint8_t>& planes)
   return pixels;
 }
 
+// What np.asarray makes of list(array): a list of arrays of one shape and dtype. Nothing for other values.
+std::optional<NdArray> stacked_arrays(const Value& value) {
+  const auto* list = std::get_if<protocol::List>(&value);
+  const auto* first = list == nullptr || list->items.empty() ? nullptr : std::get_if<NdArray>(&list->items.front());
+  if (first == nullptr) return std::nullopt;
+  NdArray stacked{first->dtype, {static_cast<std::int64_t>(list->items.size())}, {}};
+  stacked.shape.insert(stacked.shape.end(), first->shape.begin(), first->shape.end());
+  for (const Value& item : list->items) {
+    const auto* array = std::get_if<NdArray>(&item);
+    if (array == nullptr || array->dtype != first->dtype || array->shape != first->shape) return std::nullopt;
+    stacked.data.insert(stacked.data.end(), array->data.begin(), array->data.end());
+  }
+  return stacked;
+}
+
 }  // namespace
 
 Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
@@ -150,7 +165,8 @@ Image image_field(const protocol::Dict& fields, const std::string& key, ImageLay
                                "[3, height, width], uint8 or floats in [0, 1]";
   const Value* value = fields.find(key);
   if (value == nullptr) throw RequestError(name + ": missing; expected " + expected);
-  const auto* array = std::get_if<NdArray>(value);
+  const std::optional<NdArray> stacked = stacked_arrays(*value);
+  const auto* array = stacked ? &*stacked : std::get_if<NdArray>(value);
   if (array == nullptr || array->shape.size() != 3) refuse(name, *value, expected);
   const bool channels_first = array->shape[0] == 3;
   if (!channels_first && !(any_layout && array->shape[2] == 3)) refuse(name, *value, expected);

@@ -122,6 +122,18 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((self.root() / "float8_e4m3__float16" / "result.json").stat().st_mtime_ns, stamp)
 
+    def test_a_log_that_makes_no_sense_costs_its_scene(self):
+        log = self.folder / "scenes"
+        log.write_text("scene a: 99999999999999999999/5\nscene b: 7/5\nscene c: 3/5\n")
+        command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--scenes", "a,b,c", "--eval-command", f"cat {log}",
+                   "--output", self.output]  # fmt: skip
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+        self.assertEqual(done.returncode, 1)
+        (entry,) = self.summary()
+        self.assertIn("expected a number", entry["by_scene"]["a"]["error"])
+        self.assertIn("7 of 5", entry["by_scene"]["b"]["error"])
+        self.assertEqual(entry["by_scene"]["c"]["success_rate"], 0.6)
+
     def test_any_pattern_reads_any_log(self):
         log = self.folder / "log"
         log.write_text("x\n" * 2_000_000 + "# successes: 3\n\xff Total episodes: 5\n", encoding="latin-1")
@@ -203,10 +215,11 @@ class ClosedLoopTest(TemporaryFolderTest):
         (self.folder / "file").write_text("")
         for arguments, words in (
             (["--eval-command", "run {prot}"], ["{prot}", "{port}"]),
-            (["--success-regex", "(\\d+)"], ["1 groups", "two"]),
+            (["--success-regex", "(\\d+)"], ["1 group,", "two"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
             (["--resume"], ["no earlier results"]),
+            (["--success-regx", "x"], ["'--success-regx' goes to pi0-server; did you mean '--success-regex'?"]),
             (["--num-stepps=3"], ["unknown option '--num-stepps'; did you mean '--num-steps'?"]),
             (["--output", self.folder / "file" / "results"], ["file"]),
         ):

@@ -72,6 +72,14 @@ TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]")
                                                                  191});
 }
 
+TEST_CASE("image_field takes a list of rows, as list(image) is one", "[policy][request]") {
+  const Value row = array_of('u', {2, 3}, std::vector<std::uint8_t>{1, 2, 3, 4, 5, 6});
+  const Image image = any_image(with(protocol::List{{row, row, row}}));
+  REQUIRE(image.pixels.size() == 18);
+  REQUIRE_THROWS_AS(any_image(with(protocol::List{{row, Value(array_of('u', {1, 3}, std::vector<std::uint8_t>(3)))}})),
+                    RequestError);
+}
+
 TEST_CASE("image_field names field, found and expected", "[policy][request]") {
   const auto read = [](const protocol::Dict& request) { any_image(request); };
   const auto bytes = [](std::int64_t count) {
