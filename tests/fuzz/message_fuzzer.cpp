@@ -12,5 +12,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     if (encode(decode(written)) != written) std::abort();
   } catch (const ProtocolError&) {
   }
+  const DecodeLimits some{.fields = {"prompt", "actions", "observation/state"}};
+  try {
+    const std::vector<std::uint8_t> written = encode(decode({bytes, size}, some));
+    if (encode(decode(written, some)) != written) std::abort();
+  } catch (const ProtocolError&) {
+  }
   return 0;
 }
