@@ -16,7 +16,7 @@ set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/")
 set(quant_ours model quant)
 set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 # System headers that a room may use as well as the standard library.
-set(system_headers "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "unistd.h")
+set(system_headers "arpa/inet.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h" "unistd.h")
 
 cmake_minimum_required(VERSION 3.25)
 set(problems "")

@@ -1,11 +1,13 @@
 #include "protocol/files.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -15,6 +17,7 @@
 #include <random>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -88,15 +91,27 @@ std::pair<fs::path, int> make_temporary(const Place& place) {
   }
 }
 
+// A pipe's reader may be about to come; a pipe that nobody reads must hold nobody up.
+int open_in_place(const fs::path& file) {
+  constexpr std::chrono::milliseconds patience{1000}, pause{10};
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    const int descriptor = ::open(file.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (descriptor >= 0) return descriptor;
+    if (errno == EINTR) continue;
+    if (errno != ENXIO) refuse_writing(file, errno);
+    if (std::chrono::steady_clock::now() > deadline) refuse(file, "cannot be written: the pipe has no reader");
+    std::this_thread::sleep_for(pause);
+  }
+}
+
 }  // namespace
 
 WholeFile::WholeFile(fs::path file) : file_(std::move(file)) {
   const Place place = place_of(file_);
   target_ = place.target;
   if (place.in_place) {
-    do descriptor_ = ::open(file_.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
-    while (descriptor_ < 0 && errno == EINTR);
-    if (descriptor_ < 0) refuse_writing(file_, errno);
+    descriptor_ = open_in_place(file_);
     return;
   }
   std::tie(temporary_, descriptor_) = make_temporary(place);
@@ -115,6 +130,12 @@ void WholeFile::write(const void* data, std::size_t size) {
   while (size > 0) {
     const ssize_t written = ::write(descriptor_, rest, size);
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) {
+      constexpr int patience_ms = 5000;
+      pollfd room{descriptor_, POLLOUT, 0};
+      if (::poll(&room, 1, patience_ms) == 0) refuse(file_, "cannot be written: its reader does not read on");
+      continue;
+    }
     if (written < 0) refuse_writing(file_, errno);
     rest += written;
     size -= static_cast<std::size_t>(written);

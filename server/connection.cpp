@@ -82,10 +82,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         idle_(ws_.get_executor()),
         writing_(ws_.get_executor()),
         receiving_(ws_.get_executor()),
-        account_(service.backlog, [this] { give_way(); }) {
+        account_(service.backlog, [this] { return give_way(); }) {
     error_code unknown;
     const auto endpoint = this->socket().socket().remote_endpoint(unknown);
-    address_ = endpoint.address();
+    address_ = unmapped(endpoint.address());
     peer_ = address_.to_string() + ":" + std::to_string(endpoint.port());
   }
 
@@ -113,13 +113,16 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   bool is_client() const override { return is_client_; }
   bool is_silent() const override {
     error_code gone;
-    return !is_client_ && !is_asking_ && ws_.next_layer().next_layer().next_layer().socket().available(gone) == 0;
+    return !is_client_ && !is_asking_ && tcp().available(gone) == 0;
   }
+  bool has_answer() const override { return has_answer_; }
+  bool is_open() const override { return tcp().is_open(); }
   const asio::ip::address& address() const override { return address_; }
 
  private:
   MaybeTlsStream& stream() { return ws_.next_layer().next_layer(); }
   beast::tcp_stream& socket() { return stream().next_layer(); }
+  const asio::ip::tcp::socket& tcp() const { return ws_.next_layer().next_layer().next_layer().socket(); }
 
   // Suspends until the condition holds; whoever changes a member it reads calls changed_.cancel().
   template <class Condition>
@@ -176,7 +179,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
 
   // The answer of a route, or the refusal of the upgrade; nothing for a good upgrade request.
   std::optional<HttpResponse> respond(const Request& request) {
-    if (auto refusal = refuse_browser(request, service_.options)) {
+    if (auto refusal = refuse_browser(request, service_.options, service_.is_on_loopback)) {
       say(spdlog::level::warn, "requests of other sites' pages", "refused: " + refusal->body);
       return refusal;
     }
@@ -225,6 +228,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     message.prepare_payload();
     if (request.method() == http::verb::head) message.body().clear();
     co_await http::async_write(stream(), message, use_awaitable);
+    has_answer_ = true;
     co_await stream().end(service_.options.handshake_timeout);
   }
 
@@ -298,7 +302,9 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         say(spdlog::level::warn, "breaches of the WebSocket protocol", error.code().message());
       }
     } catch (const std::exception& error) {
-      spdlog::error("{}: no memory for its message: {}", peer_, error.what());
+      say(spdlog::level::err, "messages for which there was no memory", std::string("no memory for its message: ") + error.what());
+      service_.worker.count_fault();
+      service_.inference_ended();
       close(close_code::internal_error, "no memory for the message");
     }
     receiving_.cancel();
@@ -322,12 +328,13 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     });
   }
 
-  // Lets go of all that waits. Called by the backlog, perhaps in the middle of reading.
-  void give_way() {
+  // Lets go of all that waits. False when a request is at work. Called by the backlog, perhaps in the middle of reading.
+  bool give_way() {
     say(spdlog::level::warn, "clients that held most of --max-waiting-bytes",
         "refused: it holds most of the requests that wait, which are more than --max-waiting-bytes");
     close(close_code::try_again_later, "too many requests wait");
     withdraw();
+    return !ticket_;
   }
 
   // A client that sends requests without waiting for answers is read ahead this far; reading (of its
@@ -388,6 +395,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // Waits for this request's turn and its inference. Nothing when it was taken back before that.
   asio::awaitable<std::optional<Outcome>> infer(Message& message) {
     std::optional<Outcome> outcome;
+    const std::size_t size = message.bytes.size();
     // It is read when its turn comes: decoded it may take many times its bytes.
     auto bytes = std::make_shared<const MessageBytes>(std::move(message.bytes));
     // Done runs on the worker's thread and moves the connection out of itself, so that the last
@@ -405,7 +413,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
                        self->ticket_.reset();
                        self->changed_.cancel();
                      });
-        });
+        },
+        size);
     co_await until([this] { return !ticket_; });
     if (is_too_far_ahead()) heard_ = true;  // reading paused: what the client said is still unread
     co_return outcome;
@@ -519,6 +528,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   bool heard_ = true;                              // anything from the client since the last ping
   bool pinging_ = false;                           // a ping is being written
   bool is_asking_ = false;                         // its HTTP request has come
+  bool has_answer_ = false;                        // and that was answered
   bool is_client_ = false;                         // has one of the places for clients
   bool is_websocket_ = false;  // from after the handshake until serve() ends
   bool reading_ = false;     // read_requests() runs

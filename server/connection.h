@@ -31,8 +31,15 @@ struct Service {
   boost::asio::ssl::context* tls;          // null: plain TCP
   std::function<void()> inference_ended;   // after each that has an outcome
   std::size_t clients = 0;                 // connections that are WebSockets, or are to be
+  bool is_on_loopback = false;             // the listening socket
   std::size_t most_clients = 0;            // --max-connections, or what the system's limits leave of it
 };
+
+// ::ffff:127.0.0.1 is 127.0.0.1.
+inline boost::asio::ip::address unmapped(const boost::asio::ip::address& address) {
+  if (!address.is_v6() || !address.to_v6().is_v4_mapped()) return address;
+  return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6());
+}
 
 class Connection {
  public:
@@ -44,6 +51,8 @@ class Connection {
   virtual void cut_off() = 0;           // ends the TCP connection at once
   virtual bool is_client() const = 0;   // admitted: a WebSocket, or about to be one
   virtual bool is_silent() const = 0;   // no client, and nothing that it sent waits to be read or answered
+  virtual bool has_answer() const = 0;  // to a plain HTTP request; it only has to close
+  virtual bool is_open() const = 0;
   virtual const boost::asio::ip::address& address() const = 0;
 };
 

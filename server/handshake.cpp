@@ -1,5 +1,6 @@
 #include "server/handshake.h"
 
+#include <arpa/inet.h>
 #include <openssl/crypto.h>
 
 #include <algorithm>
@@ -9,6 +10,8 @@
 #include <boost/beast/http/status.hpp>
 #include <cctype>
 #include <string_view>
+
+#include "server/connection.h"
 
 namespace pi0::server {
 namespace {
@@ -32,17 +35,27 @@ std::string_view without_port(std::string_view host) {
   return colon == host.npos || host.ends_with(']') ? host : host.substr(0, colon);
 }
 
-// Nothing for a name, which may be made to lead anywhere.
-std::optional<boost::asio::ip::address> address_of(std::string_view host) {
+// Nothing for a name, which may be made to lead anywhere. "127.1" is an address too.
+std::optional<boost::asio::ip::address> address_of(std::string host) {
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  in_addr old_form{};
+  if (::inet_aton(host.c_str(), &old_form) != 0) return boost::asio::ip::address_v4(ntohl(old_form.s_addr));
   boost::system::error_code is_name;
-  const auto address = boost::asio::ip::make_address(std::string(host), is_name);
-  return is_name ? std::nullopt : std::optional(address);
+  const auto address = boost::asio::ip::make_address(host, is_name);
+  return is_name ? std::nullopt : std::optional(unmapped(address));
 }
 
-bool is_loopback(std::string_view host) {
-  const auto address = address_of(host);
-  return host == "localhost" || (address && address->is_loopback());
+// Of a host's name: capitals and a dot at its end mean nothing.
+std::string plain_name(std::string_view host) {
+  std::string name(host);
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (name.ends_with('.')) name.pop_back();
+  return name;
+}
+
+bool is_loopback(const std::string& name) {
+  const auto address = address_of(name);
+  return name == "localhost" || (address && address->is_loopback());
 }
 
 }  // namespace
@@ -72,9 +85,9 @@ std::optional<HttpResponse> refuse_upgrade(const Request& request) {
   return std::nullopt;
 }
 
-std::optional<HttpResponse> refuse_browser(const Request& request, const ServerOptions& options) {
+std::optional<HttpResponse> refuse_browser(const Request& request, const ServerOptions& options, bool is_on_loopback) {
   const auto has = [](const std::vector<std::string>& names, std::string_view name) {
-    return std::ranges::find(names, name) != names.end();
+    return std::ranges::any_of(names, [&](const std::string& known) { return plain_name(known) == plain_name(name); });
   };
   const auto field = [&](http::field name) {
     const auto value = request[name];
@@ -84,14 +97,15 @@ std::optional<HttpResponse> refuse_browser(const Request& request, const ServerO
   const auto forbidden = [](const std::string& reason) {
     return HttpResponse{static_cast<unsigned>(http::status::forbidden), reason + "\n"};
   };
-  const std::string_view name = without_port(host);
+  const std::string name = plain_name(without_port(host));
   const bool is_own = (origin == "http://" + std::string(host) || origin == "https://" + std::string(host)) &&
                       (name == "localhost" || address_of(name));
   if (!origin.empty() && !is_own && !has(options.allowed_origins, origin) && !has(options.allowed_origins, "*")) {
     return forbidden("Origin '" + std::string(origin) + "' may not connect; the server's --allow-origin names who may.");
   }
-  if (is_loopback(options.host) && !name.empty() && !is_loopback(name) && name != options.host && !has(options.allowed_hosts, name)) {
-    return forbidden("Host '" + std::string(name) + "' is not a name of this server, which is bound to " + options.host +
+  const bool is_ours = name.empty() || is_loopback(name) || name == plain_name(options.host) || has(options.allowed_hosts, name);
+  if (is_on_loopback && !is_ours) {
+    return forbidden("Host '" + name + "' is not a name of this server, which is bound to " + options.host +
                      "; its --allow-host adds names.");
   }
   return std::nullopt;

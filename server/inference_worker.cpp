@@ -1,5 +1,7 @@
 #include "server/inference_worker.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <future>
@@ -54,9 +56,9 @@ InferenceWorker::~InferenceWorker() {
   thread_.join();
 }
 
-InferenceWorker::Ticket InferenceWorker::submit(ReadRequest read, Done done) {
+InferenceWorker::Ticket InferenceWorker::submit(ReadRequest read, Done done, std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  waiting_.push_back({++last_ticket_, std::move(read), std::move(done)});
+  waiting_.push_back({++last_ticket_, std::move(read), std::move(done), bytes});
   changed_.notify_one();
   return last_ticket_;
 }
@@ -83,9 +85,11 @@ void InferenceWorker::work() {
     if (stopping_) return;
     std::vector<ReadRequest> reads;
     std::vector<Done> done;
+    std::size_t bytes = 0;
     while (reads.size() < max_batch_ && !waiting_.empty()) {
       reads.push_back(std::move(waiting_.front().read));
       done.push_back(std::move(waiting_.front().done));
+      bytes += waiting_.front().bytes;
       waiting_.pop_front();
     }
     is_busy_ = true;
@@ -94,6 +98,8 @@ void InferenceWorker::work() {
     std::vector<Outcome> outcomes = outcomes_of(std::move(reads));
     for (std::size_t i = 0; i < done.size(); ++i) done[i](std::move(outcomes[i]));
     done.clear();  // before the wait for the next requests: a Done may own its connection
+    constexpr std::size_t large = std::size_t{32} << 20;  // far above a robot's request
+    if (bytes > large) ::malloc_trim(0);
     lock.lock();
     is_busy_ = false;
   }

@@ -48,7 +48,8 @@ class InferenceWorker {
   explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1, const std::function<void()>& warm_up = {});
   ~InferenceWorker();  // finishes the inference that runs, drops the requests that wait
 
-  Ticket submit(ReadRequest read, Done done);
+  // `bytes` are the request's, as it came. After large ones, what was freed goes back to the system.
+  Ticket submit(ReadRequest read, Done done, std::size_t bytes = 0);
 
   // Takes a request back. True when it had not started: its Done will not be called.
   bool withdraw(Ticket ticket);
@@ -58,12 +59,14 @@ class InferenceWorker {
 
   // Calls of the model without an answer and with a fault of the model, since the last one with an answer.
   std::size_t faults_in_a_row() const { return faults_in_a_row_; }
+  void count_fault() { ++faults_in_a_row_; }  // of a request that could not even come to it
 
  private:
   struct Job {
     Ticket ticket;
     ReadRequest read;
     Done done;
+    std::size_t bytes;
   };
 
   void work();

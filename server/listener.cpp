@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -55,6 +56,7 @@ Listener::Listener(asio::io_context& io, Service& service) : service_(service), 
     acceptor_.bind(endpoint);
     acceptor_.listen();
     port_ = acceptor_.local_endpoint().port();
+    service_.is_on_loopback = unmapped(acceptor_.local_endpoint().address()).is_loopback();
   } catch (const boost::system::system_error& error) {
     if (error.code() == asio::error::address_in_use) {
       throw std::runtime_error("port " + std::to_string(port) + " on " + host +
@@ -84,10 +86,7 @@ bool Listener::has_connections() const {
 }
 
 void Listener::accept_next() {
-  if (connections_.size() >= most_sockets_) {
-    connections_.remove_if([](const auto& connection) { return connection.expired(); });
-    if (connections_.size() >= most_sockets_) return pause();
-  }
+  if (open_sockets() >= most_sockets_ && !cut_off_newcomer()) return pause();
   acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
     if (!acceptor_.is_open()) return;
     if (error) {  // the client is gone already
@@ -109,13 +108,14 @@ void Listener::pause() {
 
 void Listener::take(tcp::socket socket) {
   error_code unknown;
-  const asio::ip::address address = socket.remote_endpoint(unknown).address();
-  if (has_too_many_of(address)) {
+  const asio::ip::address address = unmapped(socket.remote_endpoint(unknown).address());
+  const bool is_own = address.is_loopback() || address == unmapped(socket.local_endpoint(unknown).address());
+  if (!is_own && count_of(address) >= service_.options.max_connections_per_address) {
     service_.log.add(spdlog::level::warn, "connections refused",
                      "connection from " + address.to_string() + " refused: it has --max-connections-per-address open");
     return;
   }
-  make_room_for_newcomer();
+  if (newcomers_here().size() >= newcomers) cut_off_newcomer();
   try {
     connections_.push_back(open_connection(std::move(socket), service_));
   } catch (const std::exception& failure) {  // no memory
@@ -123,29 +123,45 @@ void Listener::take(tcp::socket socket) {
   }
 }
 
-bool Listener::has_too_many_of(const asio::ip::address& address) const {
-  if (address.is_loopback()) return false;
-  const auto is_its = [&](const auto& weak) {
+std::size_t Listener::open_sockets() const {
+  return static_cast<std::size_t>(std::ranges::count_if(connections_, [](const auto& weak) {
     const auto connection = weak.lock();
-    return connection && connection->address() == address;
-  };
-  return static_cast<std::size_t>(std::ranges::count_if(connections_, is_its)) >=
-         service_.options.max_connections_per_address;
+    return connection && connection->is_open();
+  }));
 }
 
-// Of those that are not clients yet, and may never be, the oldest that says nothing goes.
-void Listener::make_room_for_newcomer() {
-  std::vector<std::shared_ptr<Connection>> waiting;
+std::size_t Listener::count_of(const asio::ip::address& address) const {
+  return static_cast<std::size_t>(std::ranges::count_if(connections_, [&](const auto& weak) {
+    const auto connection = weak.lock();
+    return connection && connection->is_open() && connection->address() == address;
+  }));
+}
+
+std::vector<std::shared_ptr<Connection>> Listener::newcomers_here() const {
+  std::vector<std::shared_ptr<Connection>> found;
   for (const auto& weak : connections_) {
     auto connection = weak.lock();
-    if (connection && !connection->is_client()) waiting.push_back(std::move(connection));
+    if (connection && connection->is_open() && !connection->is_client()) found.push_back(std::move(connection));
   }
-  if (waiting.size() < newcomers) return;
-  const auto silent = std::ranges::find_if(waiting, [](const auto& connection) { return connection->is_silent(); });
-  const std::shared_ptr<Connection> oldest = silent == waiting.end() ? waiting.front() : *silent;
-  service_.log.add(spdlog::level::warn, "connections cut off that asked for nothing",
-                   "connection from " + oldest->address().to_string() + " cut off: it asked for nothing, and others come");
-  oldest->cut_off();
+  return found;
+}
+
+// Of those that are not clients yet, and may never be: of the address that has most of them, first who has its answer,
+// then the oldest that says nothing, then the oldest. False when there is none.
+bool Listener::cut_off_newcomer() {
+  std::vector<std::shared_ptr<Connection>> here = newcomers_here();
+  if (here.empty()) return false;
+  std::map<asio::ip::address, std::size_t> counts;
+  for (const auto& connection : here) ++counts[connection->address()];
+  const auto busiest = std::ranges::max_element(counts, {}, [](const auto& count) { return count.second; })->first;
+  std::erase_if(here, [&](const auto& connection) { return connection->address() != busiest; });
+  auto loser = std::ranges::find_if(here, [](const auto& connection) { return connection->has_answer(); });
+  if (loser == here.end()) loser = std::ranges::find_if(here, [](const auto& connection) { return connection->is_silent(); });
+  if (loser == here.end()) loser = here.begin();
+  service_.log.add(spdlog::level::warn, "connections cut off that were no clients",
+                   "connection from " + (*loser)->address().to_string() + " cut off: it is no client yet, and others come");
+  (*loser)->cut_off();
+  return true;
 }
 
 }  // namespace pi0::server

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <vector>
 
 #include "server/connection.h"
 
@@ -29,8 +30,10 @@ class Listener {
  private:
   void take(boost::asio::ip::tcp::socket socket);
   void pause();
-  bool has_too_many_of(const boost::asio::ip::address& address) const;
-  void make_room_for_newcomer();
+  std::size_t open_sockets() const;
+  std::size_t count_of(const boost::asio::ip::address& address) const;
+  std::vector<std::shared_ptr<Connection>> newcomers_here() const;
+  bool cut_off_newcomer();
 
   Service& service_;
   boost::asio::ip::tcp::acceptor acceptor_;

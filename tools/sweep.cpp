@@ -276,7 +276,7 @@ class Sweep {
   // The entry that an earlier run left for a setting; null when there is none.
   Json earlier_entry(const Setting& setting) const {
     const fs::path file = options_.output / setting.folder / "result.json";
-    if (!fs::exists(file)) return {};
+    if (!fs::exists(file) || !fs::exists(file.parent_path() / "stats.json")) return {};
     if (!options_.resume) {
       throw std::runtime_error(file.string() + ": is there already; --resume goes on with such a sweep, "
                                "or choose another --output");

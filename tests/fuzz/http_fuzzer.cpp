@@ -14,7 +14,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   namespace http = boost::beast::http;
   static const Routes routes = {{"GET", "/healthz", {}, Access::open}, {"GET", "/stats", {}}, {"POST", "/stats/reset", {}}};
   ServerOptions options;
-  options.host = size % 2 == 0 ? "127.0.0.1" : "0.0.0.0";
   options.allowed_origins = {"https://site"};
 
   http::request_parser<http::empty_body> parser;
@@ -25,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   if (!parser.is_header_done()) return 0;
   const Request request = parser.release();
   route_of(routes, request);
-  for (const auto& answer : {refuse_browser(request, options), refuse_key(request, "secret"),
+  for (const auto& answer : {refuse_browser(request, options, size % 2 == 0), refuse_key(request, "secret"),
                              refuse_plain_request(routes, request), refuse_upgrade(request)}) {
     if (answer && (answer->status < 400 || answer->status > 599 || answer->body.empty())) std::abort();
   }

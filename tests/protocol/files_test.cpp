@@ -247,3 +247,10 @@ TEST_CASE("a name may be as long as names can be", "[files]") {
   write_whole(folder.path() / std::string(255, 'n'), "a");
   CHECK(read_all(folder.path() / std::string(255, 'n')) == "a");
 }
+
+TEST_CASE("a pipe that nobody reads holds nobody up", "[files]") {
+  const TemporaryFolder folder;
+  const auto pipe = folder.path() / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK_THROWS_WITH(write_whole(pipe, std::string_view("text")), contains_text("pipe: cannot be written: the pipe has no reader"));
+}

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "protocol/msgpack_numpy.h"
+#include "server/backlog.h"
 #include "support/catch.h"
 #include "support/fake_policy.h"
 #include "support/websocket_client.h"
@@ -490,6 +491,29 @@ TEST_CASE("who holds most of the room for messages loses it to who comes", "[ser
   }
 }
 
+TEST_CASE("who cannot give way is passed over", "[server][limits]") {
+  server::Backlog backlog(100);
+  std::vector<std::string> gone;
+  std::optional<server::Backlog::Share> small_share;
+  server::Backlog::Account at_work(backlog, [&] {
+    gone.push_back("at work");
+    return false;
+  });
+  server::Backlog::Account small(backlog, [&] {
+    gone.push_back("small");
+    small_share.reset();
+    return true;
+  });
+  server::Backlog::Share working(at_work);
+  working.add(90);
+  working.finish();
+  small_share.emplace(small);
+  small_share->add(20);
+  small_share->finish();
+  backlog.make_room();
+  CHECK(gone == std::vector<std::string>{"at work", "small"});
+}
+
 TEST_CASE("a message that does not go on costs its connection", "[server][limits]") {
   const RunningServer server({.message_timeout = 500ms});
   Client stuck(server);
@@ -509,6 +533,14 @@ TEST_CASE("connections that ask for nothing have few places, and the oldest goes
   Client first(server), second(server);
   CHECK(first.ask("served") == "served");
   CHECK(http(server.port(), test::upgrade_request()).starts_with("HTTP/1.1 503 "));
+  for (int i = 0; i < 100; ++i) {  // every place is taken
+    silent.push_back(std::make_unique<test::TcpClient>(server.port()));
+    silent.back()->send("GET /heal");
+  }
+  for (int i = 0; i < 20; ++i) {  // who has an answer and stays goes first
+    silent.push_back(std::make_unique<test::TcpClient>(server.port()));
+    silent.back()->send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  }
   CHECK(http(server.port(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ends_with("OK\n"));
   second.tcp().reset();
   becomes(server, "pi0_connections 1");
@@ -520,7 +552,8 @@ TEST_CASE("a browser's page may not command a robot", "[server][security]") {
   const auto status = [&](const std::string& headers) {
     return http(server.port(), "GET /livez HTTP/1.1\r\n" + headers + "\r\n").substr(9, 3);
   };
-  for (const char* host : {"localhost:8000", "localhost", "127.0.0.1:9", "[::1]:8000", "127.1.2.3", "robot:1"}) {
+  for (const char* host : {"localhost:8000", "localhost", "127.0.0.1:9", "[::1]:8000", "127.1.2.3", "robot:1", "LOCALHOST:1", "localhost.",
+                           "127.1", "[::ffff:127.0.0.1]:8000"}) {
     CHECK(status("Host: " + std::string(host) + "\r\n") == "200");
   }
   for (const char* host : {"site", "127.0.0.1.site", "localhost.site:8000", "192.168.0.1"}) {
