@@ -189,6 +189,24 @@ bool store_number(NdArray& scalar, const Value& value) {
   }
 }
 
+// A Dict in the making: as Dict::set(), but a key is found without looking at all others.
+class Entries {
+ public:
+  void set(const std::string& key, Value value) {
+    const auto [place, is_new] = places_.try_emplace(key, entries_.size());
+    if (is_new) {
+      entries_.emplace_back(key, std::move(value));
+    } else {
+      entries_[place->second].second = std::move(value);
+    }
+  }
+  Dict take() { return Dict(std::move(entries_)); }
+
+ private:
+  std::vector<Dict::Entry> entries_;
+  std::unordered_map<std::string, std::size_t> places_;  // of keys in entries_
+};
+
 // Builds values while msgpack-c walks the bytes. Headers announce sizes that the bytes may not
 // keep, so nothing is allocated for an announced size.
 class Builder : public msgpack::null_visitor {
@@ -264,7 +282,7 @@ class Builder : public msgpack::null_visitor {
     open_.pop_back();
     if (map.marked.contains("__ndarray__")) return add(array_from(map.marked));
     if (map.marked.contains("__npgeneric__")) return add(scalar_from(map.marked));
-    return add(Dict(std::move(map.entries)));
+    return add(map.entries.take());
   }
 
   void parse_error(std::size_t /*parsed*/, std::size_t offset) const {
@@ -283,8 +301,7 @@ class Builder : public msgpack::null_visitor {
   struct Container {
     Kind kind = Kind::list;
     List list;
-    std::vector<Dict::Entry> entries;
-    std::unordered_map<std::string, std::size_t> places;  // of keys in entries
+    Entries entries;
     Marked marked;
     std::string key;  // of the entry being read
     bool key_is_binary = false;
@@ -336,10 +353,8 @@ class Builder : public msgpack::null_visitor {
       parent.list.items.push_back(std::move(value));
     } else if (parent.key_is_binary) {
       parent.marked.insert_or_assign(parent.key, std::move(value));
-    } else if (const auto [place, is_new] = parent.places.try_emplace(parent.key, parent.entries.size()); is_new) {
-      parent.entries.emplace_back(parent.key, std::move(value));
     } else {
-      parent.entries[place->second].second = std::move(value);
+      parent.entries.set(parent.key, std::move(value));
     }
     return true;
   }
@@ -515,8 +530,7 @@ Dict decode_fields(std::span<const std::uint8_t> message, const DecodeLimits& li
   Reader reader(message);
   const std::optional<std::uint32_t> count = reader.map_header();
   if (!count) return decode_all(message, limits);  // which says what it is instead
-  std::vector<Dict::Entry> entries;
-  std::unordered_map<std::string, std::size_t> places;
+  Entries entries;
   for (std::uint32_t i = 0; i < *count; ++i) {
     Value key = reader.build(limits);
     auto* text = std::get_if<std::string>(&key);
@@ -529,15 +543,10 @@ Dict decode_fields(std::span<const std::uint8_t> message, const DecodeLimits& li
     }
     const bool is_read = std::ranges::find(limits.fields, *text) != limits.fields.end();
     Value value = is_read ? reader.build(limits, clipped(*text)) : Value(reader.skip(limits, *text));
-    const auto [place, is_new] = places.try_emplace(*text, entries.size());
-    if (is_new) {
-      entries.emplace_back(std::move(*text), std::move(value));
-    } else {
-      entries[place->second].second = std::move(value);
-    }
+    entries.set(*text, std::move(value));
   }
   reader.finish();
-  return Dict(std::move(entries));
+  return entries.take();
 }
 
 struct Sink {

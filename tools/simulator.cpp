@@ -10,11 +10,10 @@
 #include <fstream>
 #include <stdexcept>
 #include <utility>
-
-#include "tools/print.h"
 #include <vector>
 
 #include "protocol/files.h"
+#include "tools/print.h"
 
 namespace pi0::tools {
 namespace {

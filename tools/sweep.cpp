@@ -276,11 +276,12 @@ class Sweep {
   // The entry that an earlier run left for a setting; null when there is none.
   Json earlier_entry(const Setting& setting) const {
     const fs::path file = options_.output / setting.folder / "result.json";
-    if (!fs::exists(file) || !fs::exists(file.parent_path() / "stats.json")) return {};
+    if (!fs::exists(file)) return {};
     if (!options_.resume) {
       throw std::runtime_error(file.string() + ": is there already; --resume goes on with such a sweep, "
                                "or choose another --output");
     }
+    if (!fs::exists(file.parent_path() / "stats.json")) return {};  // not whole: it is measured again
     const SweepResult result = read_result(file);
     Json meta = meta_;
     meta.update(setting.names);

@@ -160,6 +160,17 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(len(self.summary()), 10)
 
+    def test_a_result_without_its_statistics_is_measured_again_but_only_to_resume(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float16", "--output-fmts", "float16"]
+        self.assertEqual(self.sweep(*arguments).returncode, 0)
+        statistics = self.output / "float16__float16" / "stats.json"
+        statistics.unlink()
+        refused = self.sweep(*arguments)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("is there already", refused.stderr)
+        self.assertEqual(self.sweep(*arguments, "--resume").returncode, 0)
+        self.assertTrue(statistics.exists())
+
     def test_a_gone_reader_of_its_progress_ends_nothing(self):
         command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, "--synthetic", 1, "--num-steps", 1,
                    "--input-fmts", "float16"]  # fmt: skip
