@@ -13,8 +13,10 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <mutex>
 #include <optional>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -76,6 +78,17 @@ Place place_of(const fs::path& file) {
   return place;
 }
 
+// The temporary files there are now.
+struct Unfinished {
+  std::mutex mutex;
+  std::set<fs::path> files;
+};
+
+Unfinished& unfinished() {
+  static Unfinished& ours = *new Unfinished;  // a thread may write while static objects are destroyed
+  return ours;
+}
+
 // Nobody can have put something there before: the name is not to be guessed, and whatever has it is left alone.
 std::pair<fs::path, int> make_temporary(const Place& place) {
   constexpr std::size_t longest = 200;  // of the 255 bytes that a name may have
@@ -86,7 +99,9 @@ std::pair<fs::path, int> make_temporary(const Place& place) {
     std::snprintf(digits.data(), digits.size(), "%08x%08x", random(), random());
     fs::path temporary = place.target.parent_path() / (name + "." + digits.data() + ".part");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    const std::lock_guard lock(unfinished().mutex);
     const int descriptor = ::open(temporary.c_str(), flags, place.mode.value_or(0666));
+    if (descriptor >= 0) unfinished().files.insert(temporary);
     if (descriptor >= 0 || errno != EEXIST) return {std::move(temporary), descriptor};
   }
 }
@@ -122,7 +137,10 @@ WholeFile::WholeFile(fs::path file) : file_(std::move(file)) {
 WholeFile::~WholeFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (temporary_.empty()) return;
+  const std::lock_guard lock(unfinished().mutex);
+  ::unlink(temporary_.c_str());
+  unfinished().files.erase(temporary_);
 }
 
 void WholeFile::write(const void* data, std::size_t size) {
@@ -145,9 +163,18 @@ void WholeFile::write(const void* data, std::size_t size) {
 void WholeFile::keep() {
   // EINVAL: a file system without it. Before the rename: after a power cut a new name must not have no content.
   if (!temporary_.empty() && ::fsync(descriptor_) != 0 && errno != EINVAL) refuse_writing(file_, errno);
-  if (!temporary_.empty() && ::rename(temporary_.c_str(), target_.c_str()) != 0) refuse_writing(file_, errno);
-  temporary_.clear();
+  if (!temporary_.empty()) {
+    const std::lock_guard lock(unfinished().mutex);
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) refuse_writing(file_, errno);
+    unfinished().files.erase(temporary_);
+    temporary_.clear();
+  }
   if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) refuse_writing(file_, errno);
+}
+
+void remove_unfinished_files() {
+  unfinished().mutex.lock();  // for good
+  for (const fs::path& file : unfinished().files) ::unlink(file.c_str());
 }
 
 void write_whole(const fs::path& file, std::string_view content) {

@@ -34,6 +34,9 @@ class WholeFile {
   int descriptor_ = -1;
 };
 
+// Removes the temporary files of this process, and from then on lets nobody make one: the process ends at once.
+void remove_unfinished_files();
+
 // A WholeFile of that content.
 void write_whole(const std::filesystem::path& file, std::string_view content);
 void write_whole(const std::filesystem::path& file, std::span<const std::uint8_t> content);

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "protocol/openpi_messages.h"
+#include "server/addresses.h"
 #include "server/handshake.h"
 #include "server/message_bytes.h"
 #include "server/routing.h"
@@ -85,8 +86,9 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         account_(service.backlog, [this] { return give_way(); }) {
     error_code unknown;
     const auto endpoint = this->socket().socket().remote_endpoint(unknown);
-    address_ = unmapped(endpoint.address());
-    peer_ = address_.to_string() + ":" + std::to_string(endpoint.port());
+    const auto address = unmapped(endpoint.address());
+    address_ = shared_part(address);
+    peer_ = address.to_string() + ":" + std::to_string(endpoint.port());
   }
 
   ~OpenpiConnection() override {
@@ -160,6 +162,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
                                      asio::redirect_error(use_awaitable, error));
     if (error) {
       say(spdlog::level::info, "connections without an HTTP request", "no HTTP request: " + error.message());
+      if (const auto response = refuse_bad_http(error)) co_await write(Request(), *response);
       co_return false;
     }
     is_asking_ = true;

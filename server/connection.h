@@ -35,12 +35,6 @@ struct Service {
   std::size_t most_clients = 0;            // --max-connections, or what the system's limits leave of it
 };
 
-// ::ffff:127.0.0.1 is 127.0.0.1.
-inline boost::asio::ip::address unmapped(const boost::asio::ip::address& address) {
-  if (!address.is_v6() || !address.to_v6().is_v4_mapped()) return address;
-  return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6());
-}
-
 class Connection {
  public:
   virtual ~Connection() = default;
@@ -53,7 +47,7 @@ class Connection {
   virtual bool is_silent() const = 0;   // no client, and nothing that it sent waits to be read or answered
   virtual bool has_answer() const = 0;  // to a plain HTTP request; it only has to close
   virtual bool is_open() const = 0;
-  virtual const boost::asio::ip::address& address() const = 0;
+  virtual const boost::asio::ip::address& address() const = 0;  // of IPv6 the part that is one machine's
 };
 
 // The connection owns itself until its end.

@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <boost/asio/ip/address.hpp>
+#include <boost/beast/http/error.hpp>
 #include <boost/beast/http/field.hpp>
 #include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/status.hpp>
 #include <cctype>
 #include <string_view>
 
-#include "server/connection.h"
+#include "server/addresses.h"
 
 namespace pi0::server {
 namespace {
@@ -59,6 +60,15 @@ bool is_loopback(const std::string& name) {
 }
 
 }  // namespace
+
+std::optional<HttpResponse> refuse_bad_http(const boost::system::error_code& error) {
+  const boost::system::error_code ended = http::error::end_of_stream, cut_short = http::error::partial_message;
+  if (error.category() != ended.category() || error == ended || error == cut_short) return std::nullopt;
+  const bool is_too_long = error == http::error::header_limit;
+  const auto status = is_too_long ? http::status::request_header_fields_too_large : http::status::bad_request;
+  return HttpResponse{static_cast<unsigned>(status),
+                      is_too_long ? "The request's header is longer than 1 MiB.\n" : "Not an HTTP request: " + error.message() + ".\n"};
+}
 
 std::optional<HttpResponse> refuse_upgrade(const Request& request) {
   const auto header = [&](http::field field) { return request[field]; };

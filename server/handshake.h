@@ -3,6 +3,7 @@
 
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/message.hpp>
+#include <boost/system/error_code.hpp>
 #include <optional>
 #include <string>
 
@@ -12,6 +13,9 @@
 namespace pi0::server {
 
 using Request = boost::beast::http::request<boost::beast::http::empty_body>;
+
+// 400 or 431 for a request that is no HTTP or whose header is too long; nothing when the connection failed.
+std::optional<HttpResponse> refuse_bad_http(const boost::system::error_code& error);
 
 // Why the request cannot become a WebSocket, with the status openpi's server gives; nothing if it can.
 std::optional<HttpResponse> refuse_upgrade(const Request& request);

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/addresses.h"
+
 namespace pi0::server {
 
 namespace asio = boost::asio;
@@ -110,7 +112,7 @@ void Listener::take(tcp::socket socket) {
   error_code unknown;
   const asio::ip::address address = unmapped(socket.remote_endpoint(unknown).address());
   const bool is_own = address.is_loopback() || address == unmapped(socket.local_endpoint(unknown).address());
-  if (!is_own && count_of(address) >= service_.options.max_connections_per_address) {
+  if (!is_own && count_of(shared_part(address)) >= service_.options.max_connections_per_address) {
     service_.log.add(spdlog::level::warn, "connections refused",
                      "connection from " + address.to_string() + " refused: it has --max-connections-per-address open");
     return;

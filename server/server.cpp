@@ -14,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include "protocol/files.h"
 #include "server/connection.h"
 #include "server/end_signals.h"
 #include "server/event_log.h"
@@ -77,6 +78,7 @@ class Server::Impl {
         spdlog::warn("a second signal: the request in hand gets no answer");
         run_safely(last_work_);
         spdlog::shutdown();
+        protocol::remove_unfinished_files();
         std::_Exit(1);
       });
       shut_down();

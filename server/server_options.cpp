@@ -179,7 +179,8 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   tools::choose(app.add_option("--log-level", options.log_level, "The least that is logged"),
                 {"debug", "info", "warning", "error"})
       ->capture_default_str();
-  CLI::Option* log_file = app.add_option("--log-file", options.log_file, "Also log to this file");
+  CLI::Option* log_file =
+      app.add_option("--log-file", options.log_file, "Also log to this file")->check(tools::regular_file_or_none());
   app.add_option("--log-file-mib", options.log_file_mib,
                  "A new file is begun at this size; three full ones are kept beside it, as .1, .2 and .3")
       ->check(tools::between(1, 1 << 20))

@@ -53,7 +53,10 @@ void merge(const MergeOptions& options) {
   for (const fs::path& shard : options.shards) {
     for (const fs::directory_entry& entry : fs::directory_iterator(shard)) {
       const fs::path file = entry.path() / "result.json";
-      if (!fs::exists(file)) continue;
+      if (!fs::is_regular_file(file)) continue;
+      if (const fs::path stats = entry.path() / "stats.json"; !fs::is_regular_file(stats)) {
+        throw std::runtime_error(stats.string() + ": is missing, or no file; it belongs to " + file.string());
+      }
       SweepResult result = read_result(file);
       if (!results.empty()) {
         const auto& [other_file, other] = results.begin()->second;

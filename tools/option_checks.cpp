@@ -8,8 +8,10 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <limits>
+#include <system_error>
 
 #include "model/nearest_name.h"
 
@@ -52,6 +54,16 @@ CLI::Validator whole() {
 CLI::Validator between(double least, double most) {
   return number_check(fmt::format("a number from {} to {}", least, most), fmt::format("{} to {}", least, most),
                       [=](double number) { return number >= least && number <= most; });
+}
+
+CLI::Validator regular_file_or_none() {
+  const auto check = [](const std::string& path) {
+    std::error_code unknown;
+    const auto type = std::filesystem::status(path, unknown).type();
+    const bool is_right = type == std::filesystem::file_type::regular || type == std::filesystem::file_type::not_found;
+    return is_right ? std::string() : fmt::format("found '{}', which is no regular file, expected a file or a new name", path);
+  };
+  return {check, "FILE"};
 }
 
 CLI::Option* choose_meaning(CLI::Option* option, Meanings meanings, Letters letters) {

@@ -244,6 +244,12 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         mixed = run("pi0", "merge", folders[0], other, "--output", self.folder / "mixed")
         self.assertEqual(mixed.returncode, 1)
         self.assertIn("seed", mixed.stderr)
+        stats = folders[1] / "float8_e4m3__float16" / "stats.json"
+        stats.unlink()
+        partial = run("pi0", "merge", *folders, "--output", self.folder / "partial")
+        self.assertEqual(partial.returncode, 1)
+        self.assertIn(f"{stats}: is missing", partial.stderr)
+        self.assertFalse((self.folder / "partial").exists())
         for wrong in ("0/2", "3/2", "1", "1/2x", "a/b"):
             done = run("pi0", "sweep", *MODEL, *arguments, "--output", other, "--shard", wrong)
             self.assertEqual(done.returncode, 2, wrong)

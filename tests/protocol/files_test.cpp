@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -136,6 +137,21 @@ TEST_CASE("a place is tried without leaving anything", "[files]") {
   CHECK_THROWS_WITH(check_writable(folder.path() / "socket"), contains_text("socket: is neither"));
   CHECK_THROWS_WITH(write_whole(folder.path() / "socket", "a"), contains_text("socket: is neither"));
   CHECK(names_in(folder.path()) == Names{"socket"});
+}
+
+TEST_CASE("a process that ends at once leaves no temporary files", "[files]") {
+  const TemporaryFolder folder;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    WholeFile file(folder.path() / "stats.json");
+    file.write("half", 4);
+    const bool was_there = names_in(folder.path()).size() == 1;
+    remove_unfinished_files();
+    ::_exit(was_there && names_in(folder.path()).empty() ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }
 
 TEST_CASE("files of others beside it are neither followed nor removed", "[files]") {

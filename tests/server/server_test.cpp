@@ -826,7 +826,10 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
-    CHECK(get("hello policy server").empty());
+    const std::string other_protocol = get("hello policy server");
+    CHECK(other_protocol.starts_with("HTTP/1.1 400 "));
+    CHECK(other_protocol.ends_with("\r\n\r\nNot an HTTP request: bad version.\n"));
+    CHECK(get("GET / HTTP/1.1\r\nX: " + std::string(2 << 20, 'x')).starts_with("HTTP/1.1 431 "));
   }
   SECTION("upgrades with a wrong header") {
     const auto replaced = [&](const std::string& from, const std::string& to) {
