@@ -244,7 +244,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         mixed = run("pi0", "merge", folders[0], other, "--output", self.folder / "mixed")
         self.assertEqual(mixed.returncode, 1)
         self.assertIn("seed", mixed.stderr)
-        stats = folders[1] / "float8_e4m3__float16" / "stats.json"
+        stats = next(folders[1].glob("*/stats.json"))
         stats.unlink()
         partial = run("pi0", "merge", *folders, "--output", self.folder / "partial")
         self.assertEqual(partial.returncode, 1)
