@@ -31,8 +31,8 @@ Tensor eager_attention(const AttentionOperands& in) {
 
 Tensor plain_attention(const AttentionOperands& in) {
   if (in.form == AttentionForm::eager) return eager_attention(in);
-  return at::scaled_dot_product_attention(in.query.contiguous(), in.key.contiguous(),
-                                          in.value.contiguous(), /*attn_mask=*/{},
+  return at::scaled_dot_product_attention(in.query.contiguous(), in.key.contiguous(), in.value.contiguous(),
+                                          /*attn_mask=*/{},
                                           /*dropout_p=*/0.0, /*is_causal=*/false, in.scale);
 }
 

@@ -32,8 +32,7 @@ class ReferenceBackend : public Backend {
     return plain_linear({x, site.weight, site.bias});
   }
 
-  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation,
-                  double epsilon) const override {
+  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const override {
     const Tensor x = add_up(in);
     const auto [scale, shift] = scale_and_shift(weight, modulation);
     const Tensor variance = at::square(x.to(at::kFloat)).mean(-1, /*keepdim=*/true);
@@ -46,14 +45,11 @@ class ReferenceBackend : public Backend {
     return factor.defined() ? result * factor : result;
   }
 
-  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key,
-                                   const RotaryAngles& angles) const override {
+  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key, const RotaryAngles& angles) const override {
     return {model::rotate(query, angles), model::rotate(key, angles)};
   }
 
-  Tensor attention(const AttentionOperands& operands) const override {
-    return plain_attention(operands);
-  }
+  Tensor attention(const AttentionOperands& operands) const override { return plain_attention(operands); }
 };
 
 class CpuBackend : public Backend {
@@ -64,26 +60,20 @@ class CpuBackend : public Backend {
     return fast_linear(kernels_, x, site.packed, site.bias);
   }
 
-  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation,
-                  double epsilon) const override {
+  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const override {
     const Tensor x = add_up(in);
     const auto [scale, shift] = scale_and_shift(weight, modulation);
     return {x, fast_rms_norm(kernels_, x, scale, shift, epsilon)};
   }
 
-  Tensor gelu(const Tensor& x, const Tensor& factor) const override {
-    return fast_gelu(kernels_, x, factor);
-  }
+  Tensor gelu(const Tensor& x, const Tensor& factor) const override { return fast_gelu(kernels_, x, factor); }
 
-  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key,
-                                   const RotaryAngles& angles) const override {
-    return {fast_rotate(kernels_, query, angles.cos, angles.sin),
-            fast_rotate(kernels_, key, angles.cos, angles.sin)};
+  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key, const RotaryAngles& angles) const override {
+    return {fast_rotate(kernels_, query, angles.cos, angles.sin), fast_rotate(kernels_, key, angles.cos, angles.sin)};
   }
 
   Tensor attention(const AttentionOperands& operands) const override {
-    return operands.form == AttentionForm::eager ? fast_attention(kernels_, operands)
-                                                 : plain_attention(operands);
+    return operands.form == AttentionForm::eager ? fast_attention(kernels_, operands) : plain_attention(operands);
   }
 
  private:
@@ -92,9 +82,7 @@ class CpuBackend : public Backend {
 
 }  // namespace
 
-JoinedSites Backend::join(std::span<MatmulSite* const> sites) const {
-  return {{sites.begin(), sites.end()}};
-}
+JoinedSites Backend::join(std::span<MatmulSite* const> sites) const { return {{sites.begin(), sites.end()}}; }
 
 std::vector<Tensor> Backend::linears(const JoinedSites& joined, const Tensor& x) const {
   std::vector<Tensor> results;
@@ -107,8 +95,7 @@ Tensor Backend::gated_linears(const JoinedSites& joined, const Tensor& x) const 
   return gelu(both[0], both[1]);
 }
 
-Normed Backend::layer_norm(const Residual& in, const Tensor& weight, const Tensor& bias,
-                           double epsilon) const {
+Normed Backend::layer_norm(const Residual& in, const Tensor& weight, const Tensor& bias, double epsilon) const {
   const Tensor x = add_up(in);
   return {x, at::layer_norm(x, {x.size(-1)}, weight, bias, epsilon)};
 }

@@ -57,11 +57,9 @@ class Backend {
 
   // Gemma's RMS norm: the weight [W] is stored less one. Or the adaptive one: scale less one, shift
   // and gate of a modulation [B or 1, 3W].
-  virtual Normed rms_norm(const Residual& x, const Tensor& weight, const Tensor& modulation,
-                          double epsilon) const = 0;
+  virtual Normed rms_norm(const Residual& x, const Tensor& weight, const Tensor& modulation, double epsilon) const = 0;
 
-  virtual Normed layer_norm(const Residual& x, const Tensor& weight, const Tensor& bias,
-                            double epsilon) const;
+  virtual Normed layer_norm(const Residual& x, const Tensor& weight, const Tensor& bias, double epsilon) const;
 
   // GELU (tanh) of x [..., W], times `factor` unless that is undefined. Their rows may lie apart.
   virtual Tensor gelu(const Tensor& x, const Tensor& factor) const = 0;

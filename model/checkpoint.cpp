@@ -13,8 +13,7 @@ constexpr const char* file_name = "model.safetensors";
 constexpr const char* index_name = "model.safetensors.index.json";
 
 // PaliGemma ties these two; a file may hold either name.
-constexpr const char* embedding_name =
-    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
+constexpr const char* embedding_name = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
 
 // Hugging Face's Gemma has it; openpi takes it out of the expert, which embeds no tokens.
@@ -46,24 +45,23 @@ std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
 
 [[noreturn]] void refuse_folder(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
-    throw CheckpointError(folder.string() + ": is not a folder; expected one that holds " +
-                          file_name);
+    throw CheckpointError(folder.string() + ": is not a folder; expected one that holds " + file_name);
   }
   const auto is_orbax = [](const fs::path& place) {
     return fs::exists(place / "_METADATA") || fs::exists(place / "manifest.ocdbt") ||
            fs::exists(place / "_CHECKPOINT_METADATA");
   };
   if (is_orbax(folder) || is_orbax(folder / "params")) {
-    throw CheckpointError(
-        folder.string() +
-        ": is a JAX (orbax) checkpoint; convert it with openpi's "
-        "examples/convert_jax_model_to_pytorch.py --checkpoint_dir " +
-        folder.string() + " --config_name NAME --output_path OUT, and give OUT");
+    throw CheckpointError(folder.string() +
+                          ": is a JAX (orbax) checkpoint; convert it with openpi's "
+                          "examples/convert_jax_model_to_pytorch.py --checkpoint_dir " +
+                          folder.string() + " --config_name NAME --output_path OUT, and give OUT");
   }
   if (fs::exists(folder / "pytorch_model.bin")) {
     throw CheckpointError((folder / "pytorch_model.bin").string() +
                           ": pickled checkpoints can run code and are not read; save the model "
-                          "with safetensors as " + file_name);
+                          "with safetensors as " +
+                          file_name);
   }
   throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
 }
@@ -118,8 +116,7 @@ const Checkpoint::Place* Checkpoint::find(const std::string& name) const {
   return found == places_.end() ? nullptr : &found->second;
 }
 
-void Checkpoint::check_shape(const Place& place, const std::string& name,
-                             at::IntArrayRef shape) const {
+void Checkpoint::check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const {
   const SafetensorsFile& file = files_[place.file];
   const SafetensorsFile::Entry& entry = file.entry(place.name);
   if (at::IntArrayRef(entry.shape) != shape) {
@@ -128,8 +125,8 @@ void Checkpoint::check_shape(const Place& place, const std::string& name,
                                    "; is this checkpoint from another config?"));
   }
   if (entry.dtype != at::kFloat && entry.dtype != at::kBFloat16 && entry.dtype != at::kHalf) {
-    throw CheckpointError(c10::str(file.path().string(), ": tensor '", name, "' has dtype ",
-                                   entry.dtype, ", expected float32, bfloat16 or float16"));
+    throw CheckpointError(c10::str(file.path().string(), ": tensor '", name, "' has dtype ", entry.dtype,
+                                   ", expected float32, bfloat16 or float16"));
   }
 }
 
@@ -144,8 +141,8 @@ const Checkpoint::Place& Checkpoint::found(const std::string& name, at::IntArray
   const Place* place = find(name);
   if (place == nullptr && name == embedding_name) place = find(embedding_alias);
   if (place == nullptr) {
-    throw CheckpointError(c10::str(folder_.string(), ": tensor '", name,
-                                   "' is missing; the model needs it with shape ", shape));
+    throw CheckpointError(
+        c10::str(folder_.string(), ": tensor '", name, "' is missing; the model needs it with shape ", shape));
   }
   check_shape(*place, place->name, shape);
   return *place;
@@ -162,8 +159,8 @@ at::Tensor Checkpoint::load(const std::string& name, at::IntArrayRef shape, Stor
 at::Tensor Checkpoint::lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
   const Place& place = found(name, shape);
   const at::Tensor lent = files_[place.file].lend(place.name);
-  const bool as_stored = lent.defined() && lent.scalar_type() == storage.rounding &&
-                         lent.scalar_type() == storage.dtype;
+  const bool as_stored =
+      lent.defined() && lent.scalar_type() == storage.rounding && lent.scalar_type() == storage.dtype;
   if (!as_stored) return load(name, shape, storage);
   mark_read(place);
   return lent;
@@ -184,9 +181,9 @@ void Checkpoint::finish() const {
     if (++count <= 3) extra += (count == 1 ? "'" : ", '") + name + "'";
   }
   if (count == 0) return;
-  throw CheckpointError(c10::str(folder_.string(), ": holds ", count,
-                                 count == 1 ? " tensor" : " tensors", " that the model does not have: ", extra,
-                                 count > 3 ? ", …" : "", "; is this checkpoint from another config?"));
+  throw CheckpointError(c10::str(folder_.string(), ": holds ", count, count == 1 ? " tensor" : " tensors",
+                                 " that the model does not have: ", extra, count > 3 ? ", …" : "",
+                                 "; is this checkpoint from another config?"));
 }
 
 }  // namespace pi0::model

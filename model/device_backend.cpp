@@ -22,26 +22,20 @@ int count(std::int64_t number) {
 bool in_eights(std::int64_t number) { return number % 8 == 0; }
 bool in_bfloat16(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; }
 
-const void* data_of(const Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr() : nullptr;
-}
-const std::uint16_t* halves_of(const Tensor& tensor) {
-  return static_cast<const std::uint16_t*>(data_of(tensor));
-}
+const void* data_of(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
+const std::uint16_t* halves_of(const Tensor& tensor) { return static_cast<const std::uint16_t*>(data_of(tensor)); }
 
 // [B, H, L, D] with dense vectors that lie at multiples of eight values.
 Tensor as_head_rows(const Tensor& heads) {
   if (!heads.defined()) return heads;
-  const bool fits = heads.stride(3) == 1 && in_eights(heads.stride(0)) &&
-                    in_eights(heads.stride(1)) && in_eights(heads.stride(2)) &&
-                    in_eights(heads.storage_offset());
+  const bool fits = heads.stride(3) == 1 && in_eights(heads.stride(0)) && in_eights(heads.stride(1)) &&
+                    in_eights(heads.stride(2)) && in_eights(heads.storage_offset());
   return fits ? heads : heads.contiguous();
 }
 
 HeadRows head_rows(const Tensor& heads) {
   if (!heads.defined()) return {};
-  return {halves_of(heads), count(heads.size(2)), heads.stride(0), heads.stride(1),
-          heads.stride(2)};
+  return {halves_of(heads), count(heads.size(2)), heads.stride(0), heads.stride(1), heads.stride(2)};
 }
 
 class DeviceBackend : public Backend {
@@ -83,13 +77,11 @@ class DeviceBackend : public Backend {
 
   Tensor gated_linears(const JoinedSites& joined, const Tensor& x) const override {
     TORCH_INTERNAL_ASSERT(!joined.bias.defined());
-    if (takes_few_rows(*joined.sites.front(), x))
-      return few_rows(joined, x, /*is_gated=*/true).front();
+    if (takes_few_rows(*joined.sites.front(), x)) return few_rows(joined, x, /*is_gated=*/true).front();
     return Backend::gated_linears(joined, x);
   }
 
-  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation,
-                  double epsilon) const override {
+  Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const override {
     const std::int64_t width = in.x.size(-1);
     if (!takes_norm(in)) return rest_->rms_norm(in, weight, modulation, epsilon);
     const Tensor parameters = modulation.defined() ? modulation.contiguous() : weight;
@@ -104,8 +96,7 @@ class DeviceBackend : public Backend {
     return norm(call, in, epsilon);
   }
 
-  Normed layer_norm(const Residual& in, const Tensor& weight, const Tensor& bias,
-                    double epsilon) const override {
+  Normed layer_norm(const Residual& in, const Tensor& weight, const Tensor& bias, double epsilon) const override {
     if (!takes_norm(in)) return rest_->layer_norm(in, weight, bias, epsilon);
     NormCall call{};
     call.kind = NormKind::layer;
@@ -140,8 +131,7 @@ class DeviceBackend : public Backend {
     return out;
   }
 
-  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key,
-                                   const RotaryAngles& angles) const override {
+  std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key, const RotaryAngles& angles) const override {
     const c10::DeviceGuard guard(query.device());
     const Tensor cos = angles.cos.contiguous(), sin = angles.sin.contiguous();
     const Tensor* const operands[2] = {&query, &key};
@@ -176,20 +166,15 @@ class DeviceBackend : public Backend {
       return rest_->attention(in);
     }
     const c10::DeviceGuard guard(in.query.device());
-    const std::int64_t samples = in.query.size(0), heads = in.query.size(1),
-                       tokens = in.query.size(2);
+    const std::int64_t samples = in.query.size(0), heads = in.query.size(1), tokens = in.query.size(2);
     const std::int64_t groups = in.key.size(1);
-    const Tensor query = as_head_rows(in.query), key = as_head_rows(in.key),
-                 value = as_head_rows(in.value);
-    const Tensor prefix_key = as_head_rows(in.prefix_key),
-                 prefix_value = as_head_rows(in.prefix_value);
+    const Tensor query = as_head_rows(in.query), key = as_head_rows(in.key), value = as_head_rows(in.value);
+    const Tensor prefix_key = as_head_rows(in.prefix_key), prefix_value = as_head_rows(in.prefix_value);
     const Tensor mask = in.mask.defined() ? in.mask.contiguous() : in.mask;
     const std::int64_t score_stride = (keys + 1) / 2 * 2;
-    const Tensor scores =
-        at::empty({samples, heads, tokens, score_stride}, in.query.options().dtype(at::kFloat));
+    const Tensor scores = at::empty({samples, heads, tokens, score_stride}, in.query.options().dtype(at::kFloat));
     const Tensor out = at::empty({samples, tokens, heads, in.query.size(3)}, in.query.options());
-    layers_.attend({.rounding = in.form == AttentionForm::eager ? ScoreRounding::each_step
-                                                                : ScoreRounding::weights,
+    layers_.attend({.rounding = in.form == AttentionForm::eager ? ScoreRounding::each_step : ScoreRounding::weights,
                     .samples = count(samples),
                     .heads = count(heads),
                     .groups = count(groups),
@@ -248,8 +233,7 @@ class DeviceBackend : public Backend {
 
   Normed norm(NormCall call, const Residual& in, double epsilon) const {
     const c10::DeviceGuard guard(in.x.device());
-    const Tensor x = in.x.contiguous(),
-                 update = in.update.defined() ? in.update.contiguous() : in.update;
+    const Tensor x = in.x.contiguous(), update = in.update.defined() ? in.update.contiguous() : in.update;
     const std::int64_t width = x.size(-1);
     const Normed result{in.update.defined() ? at::empty_like(x) : x, at::empty_like(x)};
     call.in_bfloat16 = in_bfloat16(x);

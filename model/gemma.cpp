@@ -4,14 +4,11 @@
 #include <cmath>
 
 namespace pi0::model {
-GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config,
-                       RmsNorm::Form norms)
+GemmaLayer::GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms)
     : config_(config),
       query_(context, path + ".self_attn.q_proj", config.width, config.num_heads * config.head_dim),
-      key_(context, path + ".self_attn.k_proj", config.width,
-           config.num_kv_heads * config.head_dim),
-      value_(context, path + ".self_attn.v_proj", config.width,
-             config.num_kv_heads * config.head_dim),
+      key_(context, path + ".self_attn.k_proj", config.width, config.num_kv_heads * config.head_dim),
+      value_(context, path + ".self_attn.v_proj", config.width, config.num_kv_heads * config.head_dim),
       out_(context, path + ".self_attn.o_proj", config.num_heads * config.head_dim, config.width),
       attention_(context, path + ".self_attn", config.head_dim),
       gate_(context, path + ".mlp.gate_proj", config.width, config.mlp_dim),
@@ -27,21 +24,19 @@ Tensor GemmaLayer::heads(const Tensor& projected) const {
   return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim}).transpose(1, 2);
 }
 
-Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix,
-                          LayerKv* own) const {
+Tensor GemmaLayer::attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const {
   const std::vector<Tensor> projected = query_key_value_(x);
   const auto [query, key] = backend_.rotate(heads(projected[0]), heads(projected[1]), pass.angles);
   const Tensor value = heads(projected[2]);
   if (own != nullptr) *own = {key, value};
-  const Tensor attended =
-      attention_({.form = AttentionForm::eager,
-                  .query = query,
-                  .prefix_key = prefix != nullptr ? prefix->key : Tensor{},
-                  .prefix_value = prefix != nullptr ? prefix->value : Tensor{},
-                  .key = key,
-                  .value = value,
-                  .mask = pass.mask,
-                  .scale = std::pow(static_cast<double>(config_.head_dim), -0.5)});
+  const Tensor attended = attention_({.form = AttentionForm::eager,
+                                      .query = query,
+                                      .prefix_key = prefix != nullptr ? prefix->key : Tensor{},
+                                      .prefix_value = prefix != nullptr ? prefix->value : Tensor{},
+                                      .key = key,
+                                      .value = value,
+                                      .mask = pass.mask,
+                                      .scale = std::pow(static_cast<double>(config_.head_dim), -0.5)});
   return out_(attended.transpose(1, 2).contiguous().view({x.size(0), x.size(1), -1}));
 }
 
@@ -53,8 +48,7 @@ Residual GemmaLayer::operator()(const Residual& x, const GemmaPass& pass, const 
   return {between.sum, down_(gate_and_up_.gated(between.x)), between.gate};
 }
 
-LayerKv GemmaLayer::keys_and_values(const Residual& x, const GemmaPass& pass,
-                                    const LayerModulation& modulation) const {
+LayerKv GemmaLayer::keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const {
   const Tensor normed = input_norm_(x, modulation.input).x;
   const Tensor key = heads(key_(normed));
   return {backend_.rotate(key, key, pass.angles).second, heads(value_(normed))};
@@ -69,8 +63,7 @@ bool GemmaLayer::is_observed_beyond_keys() const {
          down_.is_observed() || attention_.is_observed();
 }
 
-Gemma::Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config,
-             RmsNorm::Form norms)
+Gemma::Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms)
     : layers_([&] {
         std::vector<GemmaLayer> layers;
         for (std::int64_t i = 0; i < config.depth; ++i) {

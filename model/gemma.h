@@ -33,8 +33,7 @@ struct Modulation {
 
 class GemmaLayer {
  public:
-  GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config,
-             RmsNorm::Form norms);
+  GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms);
 
   // Attends to `prefix` (null: none) and to itself. The layer's own keys and values are put into `own` unless it
   // is null.
@@ -42,8 +41,7 @@ class GemmaLayer {
                       const LayerKv* prefix, LayerKv* own) const;
 
   // Its keys and values alone.
-  LayerKv keys_and_values(const Residual& x, const GemmaPass& pass,
-                          const LayerModulation& modulation) const;
+  LayerKv keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const;
 
   LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
 
@@ -67,8 +65,7 @@ class GemmaLayer {
 
 class Gemma {
  public:
-  Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config,
-        RmsNorm::Form norms);
+  Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms);
 
   // Runs the prefix x [B, L, W] through all layers and keeps their keys and values.
   // mask [B, 1, L, L]; positions [B, L].

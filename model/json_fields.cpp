@@ -55,8 +55,7 @@ std::string without_python_numbers(const std::string& text) {
   return std::regex_replace(text, not_finite, "null");
 }
 
-JsonFields::JsonFields(const Json& object, std::string where)
-    : object_(object), where_(std::move(where)) {
+JsonFields::JsonFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
   if (!object.is_object()) refuse("is " + shown(object) + ", expected an object");
 }
 

@@ -9,12 +9,9 @@ void count_flop(const MatmulSite& site, const Tensor& x) { site.flop += 2 * x.nu
 
 }  // namespace
 
-Tensor plain_linear(const LinearOperands& operands) {
-  return at::linear(operands.x, operands.weight, operands.bias);
-}
+Tensor plain_linear(const LinearOperands& operands) { return at::linear(operands.x, operands.weight, operands.bias); }
 
-Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out,
-               Bias bias) {
+Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out, Bias bias) {
   MatmulSite& site = context.sites.add(path, SiteKind::linear, in, out);
   site.gemm = context.execution.gemm;
   if (site.gemm != nullptr) {

@@ -16,8 +16,7 @@ Tensor plain_linear(const LinearOperands& operands);  // xWᵀ + b, [..., Out]
 
 class Linear {
  public:
-  Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out,
-         Bias bias = Bias::none);
+  Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out, Bias bias = Bias::none);
 
   Tensor operator()(const Tensor& x) const;  // [..., In] to [..., Out]
   bool is_observed() const { return site_->is_observed(); }

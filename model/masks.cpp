@@ -11,8 +11,7 @@ Tensor block_mask(const Tensor& padding, const Tensor& block_starts) {
 Tensor additive_mask(const Tensor& allowed) {
   constexpr float masked = -2.3819763e38F;
   const auto options = at::dtype(at::kFloat).device(allowed.device());
-  return at::where(allowed.unsqueeze(1), at::scalar_tensor(0.0, options),
-                   at::scalar_tensor(masked, options));
+  return at::where(allowed.unsqueeze(1), at::scalar_tensor(0.0, options), at::scalar_tensor(masked, options));
 }
 
 }  // namespace pi0::model

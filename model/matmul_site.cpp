@@ -5,17 +5,20 @@
 
 namespace pi0::model {
 
-std::string_view name_of(SiteKind kind) {
-  return kind == SiteKind::linear ? "linear" : "attention";
-}
+std::string_view name_of(SiteKind kind) { return kind == SiteKind::linear ? "linear" : "attention"; }
 
 std::string_view name_of(Component component) {
   switch (component) {
-    case Component::vision: return "vision";
-    case Component::language: return "language";
-    case Component::action_expert: return "action_expert";
-    case Component::action_head: return "action_head";
-    case Component::unknown: break;
+    case Component::vision:
+      return "vision";
+    case Component::language:
+      return "language";
+    case Component::action_expert:
+      return "action_expert";
+    case Component::action_head:
+      return "action_head";
+    case Component::unknown:
+      break;
   }
   return "unknown";
 }

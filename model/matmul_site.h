@@ -50,7 +50,7 @@ struct AttentionOperands {
 class MatmulHook {
  public:
   virtual ~MatmulHook() = default;
-  virtual Tensor linear(const Tensor& x) = 0;                       // [..., Out], dtype of x
+  virtual Tensor linear(const Tensor& x) = 0;  // [..., Out], dtype of x
   // The linears of sites that share x, whose hooks these are, this one first; in their order.
   virtual std::vector<Tensor> linears(std::span<MatmulHook* const> hooks, const Tensor& x);
   virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of query
@@ -83,12 +83,12 @@ struct MatmulSite {
   std::string path;  // of the module, as in the checkpoint; attention sites end in ".sdpa"
   Component component;
   SiteKind kind;
-  std::int64_t in_features;   // head size for attention
-  std::int64_t out_features;  // head size for attention
-  const Backend* backend;     // the model's, which computes what no hook takes over
-  Tensor weight = {};          // [Out, In]; undefined for attention and for layers never called
-  PackedWeight packed = {};    // the weight instead, where the model runs fast kernels
-  Tensor bias = {};            // [Out]; undefined without one
+  std::int64_t in_features;           // head size for attention
+  std::int64_t out_features;          // head size for attention
+  const Backend* backend;             // the model's, which computes what no hook takes over
+  Tensor weight = {};                 // [Out, In]; undefined for attention and for layers never called
+  PackedWeight packed = {};           // the weight instead, where the model runs fast kernels
+  Tensor bias = {};                   // [Out]; undefined without one
   const GemmKernels* gemm = nullptr;  // of a CPU's fast kernels; null: other ones
   MatmulHook* hook = nullptr;         // not owned
   mutable std::int64_t flop = 0;      // multiplications and additions done here, for whoever counts

@@ -8,9 +8,8 @@ namespace pi0::model {
 namespace {
 
 GemmaConfig read_gemma(JsonFields fields) {
-  GemmaConfig gemma{fields.count("width"),     fields.count("depth"),
-                    fields.count("mlp_dim"),   fields.count("num_heads"),
-                    fields.count("num_kv_heads"), fields.count("head_dim")};
+  GemmaConfig gemma{fields.count("width"),     fields.count("depth"),        fields.count("mlp_dim"),
+                    fields.count("num_heads"), fields.count("num_kv_heads"), fields.count("head_dim")};
   fields.finish();
   if (gemma.num_heads % gemma.num_kv_heads != 0) {
     fields.refuse("num_heads is not a multiple of num_kv_heads");
@@ -20,9 +19,8 @@ GemmaConfig read_gemma(JsonFields fields) {
 }
 
 VisionConfig read_vision(JsonFields fields) {
-  VisionConfig vision{fields.count("width"),     fields.count("depth"),
-                      fields.count("mlp_dim"),   fields.count("num_heads"),
-                      fields.count("patch_size"), fields.count("image_size")};
+  VisionConfig vision{fields.count("width"),     fields.count("depth"),      fields.count("mlp_dim"),
+                      fields.count("num_heads"), fields.count("patch_size"), fields.count("image_size")};
   fields.finish();
   if (vision.width % vision.num_heads != 0) fields.refuse("width is not a multiple of num_heads");
   if (vision.image_size != 224) fields.refuse("image_size must be 224, the size openpi feeds");
@@ -31,9 +29,12 @@ VisionConfig read_vision(JsonFields fields) {
 }
 
 Json gemma_json(const GemmaConfig& gemma) {
-  return {{"width", gemma.width},         {"depth", gemma.depth},
-          {"mlp_dim", gemma.mlp_dim},     {"num_heads", gemma.num_heads},
-          {"num_kv_heads", gemma.num_kv_heads}, {"head_dim", gemma.head_dim}};
+  return {{"width", gemma.width},
+          {"depth", gemma.depth},
+          {"mlp_dim", gemma.mlp_dim},
+          {"num_heads", gemma.num_heads},
+          {"num_kv_heads", gemma.num_kv_heads},
+          {"head_dim", gemma.head_dim}};
 }
 
 }  // namespace
@@ -73,10 +74,10 @@ ModelConfig read_architecture(const std::filesystem::path& file) {
   if (fields.has("num_steps")) config.num_steps = fields.count("num_steps");
   fields.finish();
   const GemmaConfig &vlm = config.paligemma, &expert = config.action_expert;
-  if (vlm.depth != expert.depth || vlm.num_kv_heads != expert.num_kv_heads ||
-      vlm.head_dim != expert.head_dim) {
-    fields.refuse("paligemma and action_expert differ in depth, num_kv_heads or head_dim; "
-                  "the expert attends to PaliGemma's keys and values layer by layer");
+  if (vlm.depth != expert.depth || vlm.num_kv_heads != expert.num_kv_heads || vlm.head_dim != expert.head_dim) {
+    fields.refuse(
+        "paligemma and action_expert differ in depth, num_kv_heads or head_dim; "
+        "the expert attends to PaliGemma's keys and values layer by layer");
   }
   if (expert.width % 2 != 0) fields.refuse("action_expert.width is odd; the time embedding needs it even");
   if (config.num_steps > 1000) fields.refuse("'num_steps' is above 1000");

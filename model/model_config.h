@@ -26,9 +26,7 @@ struct VisionConfig {
   std::int64_t num_heads = 0;
   std::int64_t patch_size = 0;  // pixels
   std::int64_t image_size = 0;  // pixels, both sides
-  std::int64_t num_patches() const {
-    return (image_size / patch_size) * (image_size / patch_size);
-  }
+  std::int64_t num_patches() const { return (image_size / patch_size) * (image_size / patch_size); }
   bool operator==(const VisionConfig&) const = default;
 };
 

@@ -40,7 +40,8 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
   std::size_t fewest = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const std::string& name : known) {
     const bool is_begun = word.size() >= 3 && name.starts_with(word);
-    if (const std::size_t errors = is_begun ? 1 : typing_errors(in_small_letters(word), in_small_letters(name)); errors < fewest) {
+    if (const std::size_t errors = is_begun ? 1 : typing_errors(in_small_letters(word), in_small_letters(name));
+        errors < fewest) {
       fewest = errors;
       best = name;
     }

@@ -14,9 +14,7 @@ RmsNorm::RmsNorm(BuildContext& context, const std::string& path, std::int64_t wi
   }
 }
 
-Tensor RmsNorm::modulation(const Tensor& condition) const {
-  return dense_ ? (*dense_)(condition) : Tensor{};
-}
+Tensor RmsNorm::modulation(const Tensor& condition) const { return dense_ ? (*dense_)(condition) : Tensor{}; }
 
 RmsNorm::Output RmsNorm::operator()(const Residual& x, const Tensor& modulation) const {
   const Normed normed = backend_.rms_norm(x, weight_, modulation, epsilon);

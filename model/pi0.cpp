@@ -28,13 +28,11 @@ RmsNorm::Form expert_norms(const ModelConfig& config) {
   return config.pi05 ? RmsNorm::Form::adaptive : RmsNorm::Form::plain;
 }
 
-void check(const Tensor& tensor, const std::string& name, at::IntArrayRef shape, bool right_dtype,
-           const char* dtype) {
+void check(const Tensor& tensor, const std::string& name, at::IntArrayRef shape, bool right_dtype, const char* dtype) {
   if (tensor.defined() && tensor.sizes() == shape && right_dtype) return;
-  throw std::invalid_argument(
-      tensor.defined() ? c10::str(name, ": found ", tensor.scalar_type(), " ", tensor.sizes(),
-                                  ", expected ", dtype, " ", shape)
-                       : c10::str(name, ": missing, expected ", dtype, " ", shape));
+  throw std::invalid_argument(tensor.defined() ? c10::str(name, ": found ", tensor.scalar_type(), " ", tensor.sizes(),
+                                                          ", expected ", dtype, " ", shape)
+                                               : c10::str(name, ": missing, expected ", dtype, " ", shape));
 }
 
 void keep(Trace* trace, const std::string& name, const Tensor& tensor) {
@@ -145,19 +143,15 @@ Pi0::Pi0(const ModelConfig& config, BuildContext context)
       language_head_(context, language_head, config.paligemma.width, config.vocab_size),
       action_expert_(context, action_expert, config.action_expert, expert_norms(config)),
       expert_head_(context, expert_head, config.action_expert.width, config.vocab_size),
-      action_in_(context, "action_in_proj", config.action_dim, config.action_expert.width,
-                 Bias::present),
-      action_out_(context, "action_out_proj", config.action_expert.width, config.action_dim,
-                  Bias::present),
+      action_in_(context, "action_in_proj", config.action_dim, config.action_expert.width, Bias::present),
+      action_out_(context, "action_out_proj", config.action_expert.width, config.action_dim, Bias::present),
       state_(config.pi05 ? std::nullopt
-                         : std::optional<Linear>(std::in_place, context, "state_proj",
-                                                 config.action_dim, config.action_expert.width,
-                                                 Bias::present)),
+                         : std::optional<Linear>(std::in_place, context, "state_proj", config.action_dim,
+                                                 config.action_expert.width, Bias::present)),
       time_mlp_in_(context, config.pi05 ? "time_mlp_in" : "action_time_mlp_in",
-                   (config.pi05 ? 1 : 2) * config.action_expert.width, config.action_expert.width,
-                   Bias::present),
-      time_mlp_out_(context, config.pi05 ? "time_mlp_out" : "action_time_mlp_out",
-                    config.action_expert.width, config.action_expert.width, Bias::present),
+                   (config.pi05 ? 1 : 2) * config.action_expert.width, config.action_expert.width, Bias::present),
+      time_mlp_out_(context, config.pi05 ? "time_mlp_out" : "action_time_mlp_out", config.action_expert.width,
+                    config.action_expert.width, Bias::present),
       keep_schedule_(config.pi05 && context.execution.kernels == Kernels::fast) {
   for (const MatmulSite& site : sites_.all()) {
     if (site.component == Component::vision || site.path == projector) vision_sites_.push_back(&site);
@@ -176,30 +170,27 @@ void Pi0::check_inputs(const ModelInputs& in, const Tensor& noise) const {
   check(noise, "noise", {batch, config_.action_horizon, config_.action_dim},
         noise.defined() && noise.scalar_type() == at::kFloat, "float32");
   if (in.images.empty() || in.images.size() != in.image_masks.size()) {
-    throw std::invalid_argument(c10::str("images: found ", in.images.size(), " and ",
-                                         in.image_masks.size(), " masks, expected as many of both"));
+    throw std::invalid_argument(c10::str("images: found ", in.images.size(), " and ", in.image_masks.size(),
+                                         " masks, expected as many of both"));
   }
   for (std::size_t i = 0; i < in.images.size(); ++i) {
     const Tensor &image = in.images[i], &mask = in.image_masks[i];
     if (!is_pixels(image) || image.sizes() != at::IntArrayRef{batch, size, size, 3}) {
-      check(image, c10::str("image ", i), {batch, 3, size, size},
-            image.defined() && image.scalar_type() == at::kFloat, "float32");
+      check(image, c10::str("image ", i), {batch, 3, size, size}, image.defined() && image.scalar_type() == at::kFloat,
+            "float32");
     }
-    check(mask, c10::str("image mask ", i), {batch},
-          mask.defined() && mask.scalar_type() == at::kBool, "bool");
+    check(mask, c10::str("image mask ", i), {batch}, mask.defined() && mask.scalar_type() == at::kBool, "bool");
   }
   const std::int64_t places = in.tokens.defined() && in.tokens.dim() == 2 ? in.tokens.size(1) : 1;
-  check(in.tokens, "tokens", {batch, places},
-        in.tokens.defined() && at::isIntegralType(in.tokens.scalar_type(), false), "integer");
+  check(in.tokens, "tokens", {batch, places}, in.tokens.defined() && at::isIntegralType(in.tokens.scalar_type(), false),
+        "integer");
   check(in.token_mask, "token_mask", {batch, places},
         in.token_mask.defined() && in.token_mask.scalar_type() == at::kBool, "bool");
-  check(in.state, "state", {batch, config_.action_dim},
-        in.state.defined() && in.state.is_floating_point(), "floating");
+  check(in.state, "state", {batch, config_.action_dim}, in.state.defined() && in.state.is_floating_point(), "floating");
   const Tensor bad = (in.tokens < 0) | (in.tokens >= config_.vocab_size);
   if (bad.any().item<bool>()) {
-    throw std::invalid_argument(
-        c10::str("tokens: found ", in.tokens.masked_select(bad)[0].item<std::int64_t>(),
-                 ", expected 0 to ", config_.vocab_size - 1));
+    throw std::invalid_argument(c10::str("tokens: found ", in.tokens.masked_select(bad)[0].item<std::int64_t>(),
+                                         ", expected 0 to ", config_.vocab_size - 1));
   }
 }
 
@@ -365,8 +356,7 @@ void Pi0::denoise(Pass& pass, const SampleOptions& options) const {
 
 Pi0::Stages Pi0::stages(Pass& pass, const SampleOptions& options) const {
   return {[this, &pass, options] { embed_images(pass, options.trace); },
-          [this, &pass, options] { prefill(pass, options.trace); },
-          [this, &pass, options] { denoise(pass, options); }};
+          [this, &pass, options] { prefill(pass, options.trace); }, [this, &pass, options] { denoise(pass, options); }};
 }
 
 void Pi0::run(const Stages& stages, StageSeconds* seconds) const {
@@ -394,10 +384,13 @@ Tensor Pi0::sample_actions(const ModelInputs& inputs, const Tensor& noise, std::
 }
 
 std::vector<std::int64_t> Pi0::kind_of(const Pass& pass) const {
-  const bool observed =
-      std::ranges::any_of(sites_.all(), [](const MatmulSite& site) { return site.is_observed(); });
-  std::vector<std::int64_t> kind = {sites_.hook_changes(), observed,    pass.num_steps,
-                                    pass.noise.size(0),    pass.places, pass.in.tokens.size(1),
+  const bool observed = std::ranges::any_of(sites_.all(), [](const MatmulSite& site) { return site.is_observed(); });
+  std::vector<std::int64_t> kind = {sites_.hook_changes(),
+                                    observed,
+                                    pass.num_steps,
+                                    pass.noise.size(0),
+                                    pass.places,
+                                    pass.in.tokens.size(1),
                                     static_cast<std::int64_t>(pass.in.images.size())};
   kind.insert(kind.end(), pass.cameras.begin(), pass.cameras.end());
   for (const Tensor& image : pass.in.images) kind.push_back(is_pixels(image) ? 1 : 0);
@@ -437,8 +430,7 @@ Tensor Pi0::sample_recorded(Pass pass, const SampleOptions& options) const {
   run(recording.stages, options.seconds);
   if (options.seconds != nullptr) {
     const double denoise = watch.lap() - options.seconds->vision - options.seconds->prefix;
-    options.seconds->denoise.assign(flow_times(pass.num_steps).size(),
-                                    denoise / static_cast<double>(pass.num_steps));
+    options.seconds->denoise.assign(flow_times(pass.num_steps).size(), denoise / static_cast<double>(pass.num_steps));
   }
   std::size_t index = 0;
   for (const MatmulSite& site : sites_.all()) site.flop += recording.flop[index++];

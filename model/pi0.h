@@ -86,8 +86,7 @@ class Pi0 {
  private:
   // A vocabulary head: part of the checkpoint and of every list of layers, never called.
   struct UnusedHead {
-    UnusedHead(BuildContext& context, const std::string& path, std::int64_t width,
-               std::int64_t vocab_size);
+    UnusedHead(BuildContext& context, const std::string& path, std::int64_t width, std::int64_t vocab_size);
   };
   struct Prefix {
     Tensor tokens;    // [B, L, W]
@@ -104,21 +103,21 @@ class Pi0 {
   // One request on its way: what its stages are given and hand on. They run on the model's device.
   struct Pass {
     ModelInputs in;
-    Tensor noise;                        // [B, A, N]
+    Tensor noise;  // [B, A, N]
     std::int64_t num_steps = 0;
-    std::vector<std::size_t> cameras;    // those that are computed
-    std::int64_t places = 0;             // of the prompt, likewise
+    std::vector<std::size_t> cameras;          // those that are computed
+    std::int64_t places = 0;                   // of the prompt, likewise
     std::shared_ptr<const Schedule> schedule;  // null: every step computes its own
-    std::vector<Tensor> image_tokens;    // per computed camera [B, patches, W]
+    std::vector<Tensor> image_tokens;          // per computed camera [B, patches, W]
     Prefix prefix;
-    Tensor actions;                      // [B, A, N]
+    Tensor actions;  // [B, A, N]
   };
   using Stages = std::vector<Recorder::Work>;  // vision, prefix, denoise
   // A kind of request whose stages the device can repeat.
   struct Recording {
-    std::vector<std::int64_t> kind;  // requests of one kind do the same to tensors of the same shapes
-    Pass pass = {};                  // the tensors that the stages read and write
-    Stages stages = {};              // none yet: such a request was seen once
+    std::vector<std::int64_t> kind;       // requests of one kind do the same to tensors of the same shapes
+    Pass pass = {};                       // the tensors that the stages read and write
+    Stages stages = {};                   // none yet: such a request was seen once
     std::vector<std::int64_t> flop = {};  // that they count at each site
   };
   Pi0(const ModelConfig& config, BuildContext context);
@@ -153,11 +152,11 @@ class Pi0 {
   Gemma action_expert_;
   UnusedHead expert_head_;
   Linear action_in_, action_out_;
-  std::optional<Linear> state_;        // Pi0
-  Linear time_mlp_in_, time_mlp_out_;  // action_time_mlp_* in Pi0
+  std::optional<Linear> state_;                      // Pi0
+  Linear time_mlp_in_, time_mlp_out_;                // action_time_mlp_* in Pi0
   std::vector<const MatmulSite*> vision_sites_;      // of the cameras' way, the projector's too
   std::vector<const MatmulSite*> modulation_sites_;  // of the flow time alone; Pi0.5 only
-  bool keep_schedule_;                 // false: compute it anew in every call, as the reference does
+  bool keep_schedule_;                               // false: compute it anew in every call, as the reference does
   // Of earlier calls; calls must not overlap.
   mutable std::shared_ptr<const Schedule> schedule_;
   mutable std::list<Recording> recordings_;  // the last used first

@@ -24,8 +24,7 @@ namespace fs = std::filesystem;
 void give_back(const std::byte* begin, std::size_t size) {
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
-  ::madvise(reinterpret_cast<void*>(from), reinterpret_cast<std::uintptr_t>(begin) + size - from,
-            MADV_DONTNEED);
+  ::madvise(reinterpret_cast<void*>(from), reinterpret_cast<std::uintptr_t>(begin) + size - from, MADV_DONTNEED);
 }
 
 constexpr std::uint64_t max_header_bytes = 100'000'000;  // the limit of the reference reader
@@ -75,8 +74,8 @@ Json parse_header(const fs::path& path, std::string_view text) {
 }
 
 // Reads a list of non-negative integers whose running product stays far from overflow.
-std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& tensor,
-                                     const Json& field, const char* key) {
+std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& tensor, const Json& field,
+                                     const char* key) {
   constexpr std::uint64_t max_size = std::uint64_t{1} << 62;
   std::vector<std::int64_t> sizes;
   if (!field.is_array()) {
@@ -84,8 +83,7 @@ std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& te
   }
   for (const Json& item : field) {
     if (!item.is_number_unsigned() || item.get<std::uint64_t>() > max_size) {
-      fail(path, "tensor '" + tensor + "': " + key + " is " + shown(field) +
-                     ", expected non-negative integers");
+      fail(path, "tensor '" + tensor + "': " + key + " is " + shown(field) + ", expected non-negative integers");
     }
     sizes.push_back(item.get<std::int64_t>());
   }
@@ -95,12 +93,11 @@ std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& te
 SafetensorsFile::Entry read_entry(const fs::path& path, const std::string& name, const Json& fields,
                                   std::size_t data_start, std::size_t file_size) {
   const auto refuse = [&](const std::string& what) { fail(path, "tensor '" + name + "': " + what); };
-  if (!fields.is_object() || fields.size() != 3 || !fields.contains("dtype") ||
-      !fields.contains("shape") || !fields.contains("data_offsets")) {
+  if (!fields.is_object() || fields.size() != 3 || !fields.contains("dtype") || !fields.contains("shape") ||
+      !fields.contains("data_offsets")) {
     refuse("header entry is " + shown(fields) + ", expected dtype, shape and data_offsets");
   }
-  const auto dtype =
-      fields["dtype"].is_string() ? dtype_of(fields["dtype"].get<std::string>()) : std::nullopt;
+  const auto dtype = fields["dtype"].is_string() ? dtype_of(fields["dtype"].get<std::string>()) : std::nullopt;
   if (!dtype) refuse("dtype " + shown(fields["dtype"]) + " is unknown");
 
   SafetensorsFile::Entry entry{*dtype, read_sizes(path, name, fields["shape"], "shape")};
@@ -113,8 +110,8 @@ SafetensorsFile::Entry read_entry(const fs::path& path, const std::string& name,
     if (__builtin_mul_overflow(bytes, size, &bytes)) refuse("shape overflows 64 bits");
   }
   if (offsets[1] - offsets[0] != bytes) {
-    refuse(c10::str("data_offsets span ", offsets[1] - offsets[0], " bytes, shape ", entry.shape,
-                    " of ", name_of(*dtype), " needs ", bytes));
+    refuse(c10::str("data_offsets span ", offsets[1] - offsets[0], " bytes, shape ", entry.shape, " of ",
+                    name_of(*dtype), " needs ", bytes));
   }
   if (static_cast<std::size_t>(offsets[1]) > file_size - data_start) {
     refuse(c10::str("data ends at byte ", offsets[1], " of ", file_size - data_start,
@@ -136,8 +133,8 @@ void check_coverage(const fs::path& path, const std::map<std::string, Safetensor
   for (const auto& [name, entry] : by_offset) {
     if (entry->begin != expected) {
       fail(path, c10::str("tensor '", *name, "' begins at byte ", entry->begin - data_start, ", ",
-                          entry->begin < expected ? "inside the tensor before it" : "after a gap",
-                          "; expected ", expected - data_start));
+                          entry->begin < expected ? "inside the tensor before it" : "after a gap", "; expected ",
+                          expected - data_start));
     }
     expected = entry->end;
   }
@@ -207,13 +204,12 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return result;
 }
 
-void SafetensorsFile::copy_to(const std::string& name, at::Tensor target,
-                              at::ScalarType through) const {
+void SafetensorsFile::copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const {
   const Entry& source = entry(name);
   const auto item_bytes = static_cast<std::int64_t>(c10::elementSize(source.dtype));
   const std::int64_t count = target.numel();
-  TORCH_CHECK(count * item_bytes == static_cast<std::int64_t>(source.end - source.begin),
-              "copy_to: '", name, "' has another number of elements than its target");
+  TORCH_CHECK(count * item_bytes == static_cast<std::int64_t>(source.end - source.begin), "copy_to: '", name,
+              "' has another number of elements than its target");
   at::Tensor flat = target.view({-1});
   for (std::int64_t first = 0; first < count; first += slice_bytes / item_bytes) {
     const std::int64_t length = std::min(slice_bytes / item_bytes, count - first);
@@ -237,8 +233,7 @@ at::Tensor SafetensorsFile::lend(const std::string& name) const {
   if (reinterpret_cast<std::uintptr_t>(begin) % c10::elementSize(source.dtype) != 0) return {};
   return at::from_blob(
       const_cast<std::byte*>(begin), source.shape,
-      [size = source.end - source.begin](void* data) { give_back(static_cast<std::byte*>(data), size); },
-      source.dtype);
+      [size = source.end - source.begin](void* data) { give_back(static_cast<std::byte*>(data), size); }, source.dtype);
 }
 
 void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
@@ -249,9 +244,8 @@ void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPar
   for (const SafetensorsPart& part : parts) {
     const std::int64_t bytes =
         c10::multiply_integers(part.shape) * static_cast<std::int64_t>(c10::elementSize(part.dtype));
-    header[part.name] = {{"dtype", name_of(part.dtype)},
-                         {"shape", part.shape},
-                         {"data_offsets", {offset, offset + bytes}}};
+    header[part.name] = {
+        {"dtype", name_of(part.dtype)}, {"shape", part.shape}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   std::string text = header.dump();
@@ -261,8 +255,8 @@ void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPar
   write(text.data(), text.size());
   for (const SafetensorsPart& part : parts) {
     const at::Tensor values = part.values().contiguous().cpu();
-    TORCH_CHECK(values.scalar_type() == part.dtype && values.sizes() == part.shape,
-                "write_safetensors: '", part.name, "' is not what its header says");
+    TORCH_CHECK(values.scalar_type() == part.dtype && values.sizes() == part.shape, "write_safetensors: '", part.name,
+                "' is not what its header says");
     write(values.data_ptr(), values.nbytes());
   }
 }

@@ -42,17 +42,15 @@ Residual SiglipLayer::operator()(const Residual& x) const {
   return {between.sum, feed(between.x)};
 }
 
-Tensor SiglipLayer::feed(const Tensor& x) const {
-  return fc2_(backend_.gelu(fc1_(x), {}));
-}
+Tensor SiglipLayer::feed(const Tensor& x) const { return fc2_(backend_.gelu(fc1_(x), {})); }
 
 Siglip::Siglip(BuildContext& context, const std::string& path, const VisionConfig& config)
     : patch_size_(config.patch_size),
       patch_weight_(context.parameter(path + ".embeddings.patch_embedding.weight",
                                       {config.width, 3, config.patch_size, config.patch_size})),
       patch_bias_(context.parameter(path + ".embeddings.patch_embedding.bias", {config.width})),
-      positions_(context.parameter(path + ".embeddings.position_embedding.weight",
-                                   {config.num_patches(), config.width})),
+      positions_(
+          context.parameter(path + ".embeddings.position_embedding.weight", {config.num_patches(), config.width})),
       layers_([&] {
         std::vector<SiglipLayer> layers;
         for (std::int64_t i = 0; i < config.depth; ++i) {

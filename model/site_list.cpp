@@ -5,8 +5,7 @@
 
 namespace pi0::model {
 
-SiteList::SiteList(Execution execution)
-    : execution_(std::move(execution)), backend_(make_backend(execution_)) {}
+SiteList::SiteList(Execution execution) : execution_(std::move(execution)), backend_(make_backend(execution_)) {}
 
 MatmulSite& SiteList::add(std::string path, SiteKind kind, std::int64_t in, std::int64_t out) {
   const Component component = component_of(path);

@@ -11,9 +11,8 @@ namespace pi0::model {
 
 Storage storage_of(std::string_view name, Precision precision) {
   constexpr std::array<std::string_view, 5> kept_in_float32 = {
-      "vision_tower.vision_model.embeddings.patch_embedding",
-      "vision_tower.vision_model.embeddings.position_embedding", "input_layernorm",
-      "post_attention_layernorm", "model.norm"};
+      "vision_tower.vision_model.embeddings.patch_embedding", "vision_tower.vision_model.embeddings.position_embedding",
+      "input_layernorm", "post_attention_layernorm", "model.norm"};
   const bool root = !name.starts_with("paligemma_with_expert.");
   if (root || precision == Precision::float32) return {at::kFloat, at::kFloat};
   for (const std::string_view part : kept_in_float32) {

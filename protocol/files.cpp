@@ -33,10 +33,7 @@ namespace fs = std::filesystem;
 
 // Only nesting could do harm: the rest is no larger than the file.
 constexpr auto any = std::numeric_limits<std::size_t>::max();
-const DecodeLimits own_files{.max_depth = 1024,
-                                 .max_values = any,
-                                 .max_string_bytes = any,
-                                 .max_array_bytes = any};
+const DecodeLimits own_files{.max_depth = 1024, .max_values = any, .max_string_bytes = any, .max_array_bytes = any};
 
 [[noreturn]] void refuse(const fs::path& file, const std::string& what) {
   throw std::runtime_error(file.string() + ": " + what);
@@ -184,8 +181,7 @@ void write_whole(const fs::path& file, std::string_view content) {
 }
 
 void write_whole(const fs::path& file, std::span<const std::uint8_t> content) {
-  write_whole(file,
-              std::string_view(reinterpret_cast<const char*>(content.data()), content.size()));
+  write_whole(file, std::string_view(reinterpret_cast<const char*>(content.data()), content.size()));
 }
 
 void check_writable(const fs::path& file) {
@@ -196,8 +192,7 @@ void check_writable(const fs::path& file) {
 
 Dict read_message(const fs::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream)
-    throw std::runtime_error(file.string() + ": cannot be opened: " + std::strerror(errno));
+  if (!stream) throw std::runtime_error(file.string() + ": cannot be opened: " + std::strerror(errno));
   const std::vector<std::uint8_t> bytes{std::istreambuf_iterator<char>(stream), {}};
   try {
     return decode(bytes, own_files);
@@ -206,8 +201,6 @@ Dict read_message(const fs::path& file) {
   }
 }
 
-void write_message(const fs::path& file, const Dict& message) {
-  write_whole(file, encode(message));
-}
+void write_message(const fs::path& file, const Dict& message) { write_whole(file, encode(message)); }
 
 }  // namespace pi0::protocol

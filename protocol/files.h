@@ -11,10 +11,10 @@
 
 namespace pi0::protocol {
 
-// A file that is written in parts and seen by nobody until it is whole, not even after a power cut: a temporary file of a
-// random name beside it that takes its place. A symbolic link stays one, its target is replaced. What exists and cannot be
-// replaced, a pipe or a character device or an open file of /proc, gets what is written at once; a pipe is waited for.
-// All that throws is std::runtime_error that names the file.
+// A file that is written in parts and seen by nobody until it is whole, not even after a power cut: a temporary file of
+// a random name beside it that takes its place. A symbolic link stays one, its target is replaced. What exists and
+// cannot be replaced, a pipe or a character device or an open file of /proc, gets what is written at once; a pipe is
+// waited for. All that throws is std::runtime_error that names the file.
 class WholeFile {
  public:
   // Throws where it cannot be written, and for folders, sockets and disks. It has the permissions of the file that it
@@ -25,7 +25,7 @@ class WholeFile {
   WholeFile& operator=(const WholeFile&) = delete;
 
   void write(const void* data, std::size_t size);  // throws as on a full disk
-  void keep();  // the last call; throws where the disk does not take it
+  void keep();                                     // the last call; throws where the disk does not take it
 
  private:
   std::filesystem::path file_;

@@ -56,9 +56,8 @@ bool has_byte_order(const DType& dtype) { return dtype.kind != 'S' && dtype.item
 // NumPy's dtype.str ("<f8", "|u1", ">U12"; without a byte order it is native) or a plain name
 // ("float64").
 std::optional<WireDType> parse_dtype(std::string_view text) {
-  for (const DType named :
-       {DType{'b', 1}, DType{'u', 1}, DType{'u', 2}, DType{'u', 4}, DType{'u', 8}, DType{'i', 1},
-        DType{'i', 2}, DType{'i', 4}, DType{'i', 8}, DType{'f', 2}, DType{'f', 4}, DType{'f', 8}}) {
+  for (const DType named : {DType{'b', 1}, DType{'u', 1}, DType{'u', 2}, DType{'u', 4}, DType{'u', 8}, DType{'i', 1},
+                            DType{'i', 2}, DType{'i', 4}, DType{'i', 8}, DType{'f', 2}, DType{'f', 4}, DType{'f', 8}}) {
     if (text == dtype_name(named)) return WireDType{named};
   }
   char order = '=';
@@ -175,17 +174,13 @@ bool store_number(NdArray& scalar, const Value& value) {
   }
   switch (scalar.dtype.item_size) {
     case 1:
-      return is_signed ? store_integer<std::int8_t>(scalar, value)
-                       : store_integer<std::uint8_t>(scalar, value);
+      return is_signed ? store_integer<std::int8_t>(scalar, value) : store_integer<std::uint8_t>(scalar, value);
     case 2:
-      return is_signed ? store_integer<std::int16_t>(scalar, value)
-                       : store_integer<std::uint16_t>(scalar, value);
+      return is_signed ? store_integer<std::int16_t>(scalar, value) : store_integer<std::uint16_t>(scalar, value);
     case 4:
-      return is_signed ? store_integer<std::int32_t>(scalar, value)
-                       : store_integer<std::uint32_t>(scalar, value);
+      return is_signed ? store_integer<std::int32_t>(scalar, value) : store_integer<std::uint32_t>(scalar, value);
     default:
-      return is_signed ? store_integer<std::int64_t>(scalar, value)
-                       : store_integer<std::uint64_t>(scalar, value);
+      return is_signed ? store_integer<std::int64_t>(scalar, value) : store_integer<std::uint64_t>(scalar, value);
   }
 }
 
@@ -217,8 +212,7 @@ class Builder : public msgpack::null_visitor {
   bool visit_nil() { return add_scalar(Value{}); }
   bool visit_boolean(bool v) { return add_scalar(v); }
   bool visit_positive_integer(std::uint64_t v) {
-    return std::in_range<std::int64_t>(v) ? add_scalar(static_cast<std::int64_t>(v))
-                                          : add_scalar(v);
+    return std::in_range<std::int64_t>(v) ? add_scalar(static_cast<std::int64_t>(v)) : add_scalar(v);
   }
   bool visit_negative_integer(std::int64_t v) { return add_scalar(v); }
   bool visit_float32(float v) { return add_scalar(static_cast<double>(v)); }
@@ -227,8 +221,8 @@ class Builder : public msgpack::null_visitor {
   bool visit_str(const char* data, std::uint32_t size) {
     const std::string_view text(data, size);
     if (size > limits_.max_string_bytes) {
-      fail("a string of " + std::to_string(size) + " bytes, at most " +
-           std::to_string(limits_.max_string_bytes) + " are read");
+      fail("a string of " + std::to_string(size) + " bytes, at most " + std::to_string(limits_.max_string_bytes) +
+           " are read");
     }
     if (!is_utf8(text)) fail("a string that is not UTF-8");
     if (in_key_) return set_key(text, false);
@@ -238,8 +232,7 @@ class Builder : public msgpack::null_visitor {
   bool visit_bin(const char* data, std::uint32_t size) {
     if (in_key_) return set_key({data, size}, true);
     if (size > limits_.max_array_bytes) {
-      fail(std::to_string(size) + " bytes of data, at most " +
-           std::to_string(limits_.max_array_bytes) + " are read");
+      fail(std::to_string(size) + " bytes of data, at most " + std::to_string(limits_.max_array_bytes) + " are read");
     }
     return add_scalar(Bytes{{data, data + size}});
   }
@@ -251,8 +244,8 @@ class Builder : public msgpack::null_visitor {
 
   bool start_array(std::uint32_t size) {
     if (size > limits_.max_values) {
-      fail("a list that announces " + std::to_string(size) + " items, at most " +
-           std::to_string(limits_.max_values) + " are read");
+      fail("a list that announces " + std::to_string(size) + " items, at most " + std::to_string(limits_.max_values) +
+           " are read");
     }
     return push(Kind::list);
   }
@@ -264,8 +257,8 @@ class Builder : public msgpack::null_visitor {
 
   bool start_map(std::uint32_t size) {
     if (size > limits_.max_values) {
-      fail("a map that announces " + std::to_string(size) + " entries, at most " +
-           std::to_string(limits_.max_values) + " are read");
+      fail("a map that announces " + std::to_string(size) + " entries, at most " + std::to_string(limits_.max_values) +
+           " are read");
     }
     return push(Kind::map);
   }
@@ -360,14 +353,12 @@ class Builder : public msgpack::null_visitor {
   }
 
   template <typename T>
-  T& field(Marked& marked, std::string_view array, std::string_view name,
-           std::string_view expected) const {
+  T& field(Marked& marked, std::string_view array, std::string_view name, std::string_view expected) const {
     const auto entry = marked.find(name);
     T* value = entry == marked.end() ? nullptr : std::get_if<T>(&entry->second);
     if (!value) {
       fail("the " + std::string(array) + "'s " + std::string(name) + " is " +
-           (entry == marked.end() ? "missing" : type_name(entry->second)) + ", expected " +
-           std::string(expected));
+           (entry == marked.end() ? "missing" : type_name(entry->second)) + ", expected " + std::string(expected));
     }
     return *value;
   }
@@ -390,8 +381,8 @@ class Builder : public msgpack::null_visitor {
     NdArray array{wire.dtype, {}, std::move(field<Bytes>(marked, "array", "data", "bin").data)};
     const List& shape = field<List>(marked, "array", "shape", "a list of sizes");
     if (shape.items.size() > max_axes) {
-      fail("an array of " + std::to_string(shape.items.size()) + " axes, at most " +
-           std::to_string(max_axes) + " are read");
+      fail("an array of " + std::to_string(shape.items.size()) + " axes, at most " + std::to_string(max_axes) +
+           " are read");
     }
     for (const Value& size : shape.items) {
       const auto* axis = std::get_if<std::int64_t>(&size);
@@ -401,8 +392,8 @@ class Builder : public msgpack::null_visitor {
     const auto needed = byte_count(array.dtype, array.shape);
     if (!needed) fail("a shape that no array can have: " + type_name(array));
     if (static_cast<std::uint64_t>(*needed) != array.data.size()) {
-      fail(std::to_string(array.data.size()) + " bytes of data, expected " +
-           std::to_string(*needed) + " for a " + type_name(array));
+      fail(std::to_string(array.data.size()) + " bytes of data, expected " + std::to_string(*needed) + " for a " +
+           type_name(array));
     }
     if (wire.swapped) swap_bytes(array);
     return array;
@@ -505,7 +496,8 @@ class Reader {
     const std::size_t start = offset_;
     Skipper skipper(limits, key);
     visit(skipper);
-    return {{message_.begin() + static_cast<std::ptrdiff_t>(start), message_.begin() + static_cast<std::ptrdiff_t>(offset_)}};
+    return {{message_.begin() + static_cast<std::ptrdiff_t>(start),
+             message_.begin() + static_cast<std::ptrdiff_t>(offset_)}};
   }
 
   void finish() const {
@@ -596,10 +588,9 @@ class Writer {
 
   void operator()(const NdArray& array) {
     const auto needed = byte_count(array.dtype, array.shape);
-    if (!is_supported(array.dtype) || !needed ||
-        static_cast<std::uint64_t>(*needed) != array.data.size()) {
-      throw ProtocolError("message: " + std::to_string(array.data.size()) +
-                          " bytes of data do not make a " + type_name(array));
+    if (!is_supported(array.dtype) || !needed || static_cast<std::uint64_t>(*needed) != array.data.size()) {
+      throw ProtocolError("message: " + std::to_string(array.data.size()) + " bytes of data do not make a " +
+                          type_name(array));
     }
     packer_.pack_map(4);
     binary("__ndarray__");

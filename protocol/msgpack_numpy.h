@@ -22,8 +22,9 @@ class ProtocolError : public std::runtime_error {
 };
 
 struct DecodeLimits {
-  std::size_t max_depth = 1024;                   // maps and lists inside each other; msgpack-python's limit
-  std::size_t max_values = std::size_t{1} << 20;  // built, of the message or of one of `fields`: each takes some 70 bytes
+  std::size_t max_depth = 1024;  // maps and lists inside each other; msgpack-python's limit
+  std::size_t max_values = std::size_t{1}
+                           << 20;  // built, of the message or of one of `fields`: each takes some 70 bytes
   std::size_t max_string_bytes = std::size_t{1} << 30;
   std::size_t max_array_bytes = std::size_t{1} << 30;  // of one array, also of plain bytes
   // The fields of the outermost map that are built; the others become Packed. Empty: all are built.

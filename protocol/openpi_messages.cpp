@@ -14,9 +14,7 @@ Dict timing(double infer_ms) {
 
 }  // namespace
 
-void add_policy_timing(Dict& answer, double infer_ms) {
-  answer.set(std::string(policy_timing_key), timing(infer_ms));
-}
+void add_policy_timing(Dict& answer, double infer_ms) { answer.set(std::string(policy_timing_key), timing(infer_ms)); }
 
 void add_server_timing(Dict& answer, double infer_ms, std::optional<double> prev_total_ms) {
   Dict dict = timing(infer_ms);

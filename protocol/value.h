@@ -68,8 +68,8 @@ struct List {
 };
 
 // Integers above 2^63-1 are uint64; every other integer is int64. float32 is read as double.
-struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string,
-                            Bytes, List, Dict, NdArray, Extension, Packed> {
+struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Bytes, List, Dict,
+                            NdArray, Extension, Packed> {
   using variant::variant;
 };
 

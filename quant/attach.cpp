@@ -28,13 +28,16 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
     if (!formats) continue;
     std::size_t entry = 0;
     if (book != nullptr) {
-      entry = book->add_site({site.path, std::string(name_of(site.component)),
-                              std::string(name_of(site.kind)), site.in_features, site.out_features,
+      entry = book->add_site({site.path,
+                              std::string(name_of(site.component)),
+                              std::string(name_of(site.kind)),
+                              site.in_features,
+                              site.out_features,
                               {}});
     }
     if (site.gemm != nullptr && site.kind == model::SiteKind::linear) {
-      hooks_.push_back(std::make_unique<FastLinearHook>(
-          site, *formats, context_, entry, rounding_kernels(site.gemm->set), inputs_));
+      hooks_.push_back(
+          std::make_unique<FastLinearHook>(site, *formats, context_, entry, rounding_kernels(site.gemm->set), inputs_));
     } else if (device_errors_) {
       hooks_.push_back(std::make_unique<DeviceHook>(site, *formats, context_, entry, *device, *device_errors_));
     } else {
@@ -63,8 +66,8 @@ void Attachment::observe_samples_apart(bool apart) {
   context_.samples_apart = apart;
 }
 
-std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request,
-                                   StatsBook* book, std::function<void(const std::string&)> warn) {
+std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,
+                                   std::function<void(const std::string&)> warn) {
   return std::make_unique<Attachment>(sites, make_plan(sites, request), book, std::move(warn));
 }
 

@@ -24,8 +24,7 @@ class Attachment {
   // and `book` must outlive the attachment. Throws std::logic_error when a site has a hook already. A model that
   // is fast without a CPU's kernels gets hooks of `device`, where there are such.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-             std::function<void(const std::string&)> warn = {},
-             const DeviceKernels* device = cuda_kernels());
+             std::function<void(const std::string&)> warn = {}, const DeviceKernels* device = cuda_kernels());
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
@@ -52,8 +51,7 @@ class Attachment {
 };
 
 // Makes an attachment for `request` on `sites`; what callers outside the server use.
-std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request,
-                                   StatsBook* book,
+std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,
                                    std::function<void(const std::string&)> warn = {});
 
 }  // namespace pi0::quant

@@ -24,7 +24,8 @@ at::ScalarType operand_dtype(Format format) {
 // rows · weightᵀ in float32, [R, Out].
 Tensor product(const Tensor& rows, const Tensor& weight) {
   const at::ScalarType dtype = rows.scalar_type();
-  if (rows.is_cuda() && dtype != at::kFloat && dtype == weight.scalar_type()) return at::mm(rows, weight.t(), at::kFloat);
+  if (rows.is_cuda() && dtype != at::kFloat && dtype == weight.scalar_type())
+    return at::mm(rows, weight.t(), at::kFloat);
   return at::mm(rows.to(at::kFloat), weight.to(at::kFloat).t());
 }
 
@@ -84,10 +85,13 @@ std::vector<StatsBook::Gathered> DeviceErrors::collect() {
   return gathered;
 }
 
-DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
-                       std::size_t entry, const DeviceKernels& kernels, DeviceErrors& errors)
-    : QuantHook(site, formats, context, entry), kernels_(kernels), errors_(errors),
-      record_(errors.add_site(entry, overflow_)), terms_(float_terms(bias_codes_)),
+DeviceHook::DeviceHook(model::MatmulSite& site, FormatPair formats, const HookContext& context, std::size_t entry,
+                       const DeviceKernels& kernels, DeviceErrors& errors)
+    : QuantHook(site, formats, context, entry),
+      kernels_(kernels),
+      errors_(errors),
+      record_(errors.add_site(entry, overflow_)),
+      terms_(float_terms(bias_codes_)),
       exact_terms_(float_terms(site.bias)) {}
 
 Tensor DeviceHook::rounded(const Tensor& values, at::ScalarType stored, std::span<DeviceHook* const> hooks) {
@@ -111,8 +115,9 @@ const Tensor& DeviceHook::wide_weight() {
 
 bool DeviceHook::takes_few_rows(const Tensor& x) const {
   const bool samples_apart = context_.measured() && context_.samples_apart && x.size(0) > 1;
-  return x.scalar_type() == at::kBFloat16 && site_.weight.scalar_type() == at::kBFloat16 && site_.in_features % 8 == 0 &&
-         x.numel() <= HookedRowsCall::most_rows * site_.in_features && !samples_apart && site_.calls == 1;
+  return x.scalar_type() == at::kBFloat16 && site_.weight.scalar_type() == at::kBFloat16 &&
+         site_.in_features % 8 == 0 && x.numel() <= HookedRowsCall::most_rows * site_.in_features && !samples_apart &&
+         site_.calls == 1;
 }
 
 Tensor DeviceHook::result_of(const Tensor& x) const {
@@ -196,7 +201,8 @@ Tensor DeviceHook::settle_attention(const Tensor& attended, const Tensor& refere
   return settle(sums, reference.defined() ? reference.contiguous() : reference, at::empty_like(sums));
 }
 
-DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, std::int64_t records, std::int64_t parts) {
+DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, std::int64_t records,
+                                         std::int64_t parts) {
   const DeviceErrors::Slot slot = errors_.slot(record_, records);
   const std::int64_t calls = compared ? site_.calls : 1;
   Finish finish{};
@@ -219,8 +225,7 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.errors = &slot.first->errors;
   call.arrived = &slot.first->arrived;
   call.record_stride = slot.stride;
-  finish.partial = at::empty({records * calls * parts * part_bytes},
-                             result.options().dtype(at::kByte));
+  finish.partial = at::empty({records * calls * parts * part_bytes}, result.options().dtype(at::kByte));
   call.partial = finish.partial.mutable_data_ptr();
   return finish;
 }
@@ -230,8 +235,7 @@ Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor&
   const std::int64_t calls = compared ? site_.calls : 1;
   TORCH_INTERNAL_ASSERT(result.size(0) % calls == 0);
   const std::int64_t records = compared && context_.samples_apart ? result.size(0) / calls : 1;
-  const Finish finish =
-      finish_of(result, compared, records, partial_count(result.numel() / records / calls));
+  const Finish finish = finish_of(result, compared, records, partial_count(result.numel() / records / calls));
   kernels_.finish({.sums = sums.const_data_ptr(),
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
                    .in_storage = storage_of(sums.scalar_type()),

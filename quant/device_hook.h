@@ -50,7 +50,7 @@ class DeviceErrors {
     std::size_t entry;
     OverflowNote* overflow;
     bool keeps = false, has_kept = false;  // what is collected next; what was collected in this call
-    std::int64_t repeated_samples = 0;  // of the request under way
+    std::int64_t repeated_samples = 0;     // of the request under way
     ErrorStats kept = {};
   };
   const at::Device device_;

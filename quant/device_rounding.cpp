@@ -8,17 +8,22 @@ namespace pi0::quant {
 
 Storage storage_of(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kFloat: return Storage::float32;
-    case at::kBFloat16: return Storage::bfloat16;
-    case at::kHalf: return Storage::float16;
+    case at::kFloat:
+      return Storage::float32;
+    case at::kBFloat16:
+      return Storage::bfloat16;
+    case at::kHalf:
+      return Storage::float16;
     case at::kFloat8_e4m3fn:
-    case at::kFloat8_e5m2: return Storage::code8;
-    default: TORCH_CHECK(false, "device kernels: found ", dtype, ", expected a format's dtype");
+    case at::kFloat8_e5m2:
+      return Storage::code8;
+    default:
+      TORCH_CHECK(false, "device kernels: found ", dtype, ", expected a format's dtype");
   }
 }
 
-at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored,
-                           Format format, std::span<std::uint32_t* const> overflowed) {
+at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored, Format format,
+                           std::span<std::uint32_t* const> overflowed) {
   const c10::DeviceGuard guard(values.device());
   const at::Tensor in = values.is_non_overlapping_and_dense() ? values : values.contiguous();
   const at::Tensor out = at::empty_like(in, in.options().dtype(stored));

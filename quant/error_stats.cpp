@@ -5,9 +5,7 @@
 namespace pi0::quant {
 namespace {
 
-std::optional<double> finite(double value) {
-  return std::isfinite(value) ? std::optional(value) : std::nullopt;
-}
+std::optional<double> finite(double value) { return std::isfinite(value) ? std::optional(value) : std::nullopt; }
 
 }  // namespace
 
@@ -27,13 +25,9 @@ void ErrorStats::merge(const ErrorStats& other) {
   nonfinite_ += other.nonfinite_;
 }
 
-std::optional<double> ErrorStats::mse() const {
-  return count_ == 0 ? std::nullopt : finite(mean_mse_);
-}
+std::optional<double> ErrorStats::mse() const { return count_ == 0 ? std::nullopt : finite(mean_mse_); }
 
-std::optional<double> ErrorStats::rmse() const {
-  return count_ == 0 ? std::nullopt : finite(std::sqrt(mean_mse_));
-}
+std::optional<double> ErrorStats::rmse() const { return count_ == 0 ? std::nullopt : finite(std::sqrt(mean_mse_)); }
 
 std::optional<double> ErrorStats::mse_std() const {
   return count_ < 2 ? std::nullopt : finite(std::sqrt(squares_ / static_cast<double>(count_ - 1)));

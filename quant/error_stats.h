@@ -10,9 +10,9 @@ namespace pi0::quant {
 
 // What one call of a hooked matmul did to its result.
 struct CallError {
-  double mse = 0;                 // mean over all elements of (reference - result)²
-  double reference_power = 0;     // mean over all elements of reference²
-  std::int64_t nonfinite = 0;     // elements that are not finite where the reference is
+  double mse = 0;              // mean over all elements of (reference - result)²
+  double reference_power = 0;  // mean over all elements of reference²
+  std::int64_t nonfinite = 0;  // elements that are not finite where the reference is
 };
 
 class ErrorStats {
@@ -34,7 +34,7 @@ class ErrorStats {
   // None where there is no value: no call, for mse_std fewer than two, or not finite.
   std::optional<double> mse() const;
   std::optional<double> rmse() const;
-  std::optional<double> mse_std() const;  // sample deviation over calls
+  std::optional<double> mse_std() const;        // sample deviation over calls
   std::optional<double> reference_rms() const;  // over all calls: what rmse is to be compared with
   std::optional<double> rel_rmse() const;       // rmse / reference_rms; none when 0/0
 

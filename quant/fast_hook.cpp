@@ -23,8 +23,7 @@ class SampleErrors {
     float largest = 0;
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
       const std::int64_t first = static_cast<std::int64_t>(sample) * values_per_sample_;
-      const ErrorSums sums =
-          kernels.round_and_compare(values + first, reference + first, values_per_sample_, format);
+      const ErrorSums sums = kernels.round_and_compare(values + first, reference + first, values_per_sample_, format);
       largest = std::max(largest, sums.largest);
       const std::lock_guard lock(mutex_);
       sums_[sample].squares += sums.squares;
@@ -57,9 +56,8 @@ void clear_padding(const model::Strip& strip, float* values) {
 
 }  // namespace
 
-const PackedInputs::Entry& PackedInputs::get(const model::GemmKernels& gemm,
-                                             const RoundingKernels& rounding, const Tensor& x,
-                                             Format format, Lane lane, HookClock& clock) {
+const PackedInputs::Entry& PackedInputs::get(const model::GemmKernels& gemm, const RoundingKernels& rounding,
+                                             const Tensor& x, Format format, Lane lane, HookClock& clock) {
   if (!kept_.empty() && !kept_.front().x.is_same(x)) kept_.clear();
   for (const Kept& kept : kept_) {
     if (kept.format == format && kept.lane == lane) return kept.entry;
@@ -77,13 +75,19 @@ const PackedInputs::Entry& PackedInputs::get(const model::GemmKernels& gemm,
   return kept_.back().entry;
 }
 
-FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats,
-                               const HookContext& context, std::size_t entry,
-                               const RoundingKernels& rounding, PackedInputs& inputs)
-    : site_(site), formats_(formats), context_(context), entry_(entry), rounding_(rounding),
-      inputs_(inputs), overflow_(site, context), weight_(site.packed),
+FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
+                               std::size_t entry, const RoundingKernels& rounding, PackedInputs& inputs)
+    : site_(site),
+      formats_(formats),
+      context_(context),
+      entry_(entry),
+      rounding_(rounding),
+      inputs_(inputs),
+      overflow_(site, context),
+      weight_(site.packed),
       weight_is_exact_(keeps(formats.input, site.packed.panels.scalar_type())),
-      terms_(model::padded_terms(site.bias, site.packed)), exact_terms_(terms_) {
+      terms_(model::padded_terms(site.bias, site.packed)),
+      exact_terms_(terms_) {
   if (!weight_is_exact_) {
     RoundedWeight rounded = round_to_codes(rounding, site.packed, formats.input);
     overflow_.note(rounded.overflowed, "its weight");
@@ -91,28 +95,25 @@ FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats,
   }
   if (!site.bias.defined() || keeps(formats.input, site.bias.scalar_type())) return;
   terms_ = at::empty_like(exact_terms_);
-  const float largest =
-      rounding.round(exact_terms_.const_data_ptr<float>(), terms_.mutable_data_ptr<float>(),
-                     terms_.numel(), formats.input);
+  const float largest = rounding.round(exact_terms_.const_data_ptr<float>(), terms_.mutable_data_ptr<float>(),
+                                       terms_.numel(), formats.input);
   overflow_.note(overflows(largest, formats.input), "its bias");
 }
 
 // One form for both products: where rounding changes nothing, their sums must not differ either.
 Lane FastLinearHook::lane_of(at::ScalarType x) const {
-  const bool fits = x == at::kBFloat16 && formats_.input != Format::float16 &&
-                    model::fits_bfloat16(weight_.code()) && model::fits_bfloat16(site_.packed.code());
+  const bool fits = x == at::kBFloat16 && formats_.input != Format::float16 && model::fits_bfloat16(weight_.code()) &&
+                    model::fits_bfloat16(site_.packed.code());
   return site_.gemm->has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 
 Tensor FastLinearHook::linear(const Tensor& x) {
   const at::ScalarType dtype = x.scalar_type();
   const bool measured = context_.measured();
-  const bool same_operands = weight_is_exact_ && terms_.is_same(exact_terms_) &&
-                             keeps(formats_.input, dtype);
+  const bool same_operands = weight_is_exact_ && terms_.is_same(exact_terms_) && keeps(formats_.input, dtype);
   const bool two_products = measured && !same_operands;
   const Lane lane = lane_of(dtype);
-  const PackedInputs::Entry rounded =
-      inputs_.get(*site_.gemm, rounding_, x, formats_.input, lane, *context_.clock);
+  const PackedInputs::Entry rounded = inputs_.get(*site_.gemm, rounding_, x, formats_.input, lane, *context_.clock);
   overflow_.note(rounded.overflowed, "its input");
   std::vector<model::Product> products = {{rounded.input, weight_}};
   PackedInputs::Entry exact;
@@ -129,21 +130,23 @@ Tensor FastLinearHook::linear(const Tensor& x) {
   const std::int64_t samples = context_.samples_apart ? x.size(0) : 1;
   SampleErrors errors(samples, rows / samples);
   std::atomic<bool> overflowed = false;
-  model::multiply(*site_.gemm, products, [&](const model::Strip& strip) {
-    float* const y = strip.sums[0];
-    site_.gemm->add_terms(y, strip.row_count, terms_.const_data_ptr<float>() + strip.first_column);
-    clear_padding(strip, y);
-    if (two_products) {
-      site_.gemm->add_terms(strip.sums[1], strip.row_count,
-                            exact_terms_.const_data_ptr<float>() + strip.first_column);
-      clear_padding(strip, strip.sums[1]);
-    }
-    const ClockScope scope(measured ? context_.clock->statistics : context_.clock->rounding);
-    const float largest =
-        measured ? errors.round(rounding_, y, strip.sums.back(), formats_.output)
-                 : rounding_.round(y, y, strip.row_count * panel_width, formats_.output);
-    if (overflows(largest, formats_.output)) overflowed = true;
-  }, result);
+  model::multiply(
+      *site_.gemm, products,
+      [&](const model::Strip& strip) {
+        float* const y = strip.sums[0];
+        site_.gemm->add_terms(y, strip.row_count, terms_.const_data_ptr<float>() + strip.first_column);
+        clear_padding(strip, y);
+        if (two_products) {
+          site_.gemm->add_terms(strip.sums[1], strip.row_count,
+                                exact_terms_.const_data_ptr<float>() + strip.first_column);
+          clear_padding(strip, strip.sums[1]);
+        }
+        const ClockScope scope(measured ? context_.clock->statistics : context_.clock->rounding);
+        const float largest = measured ? errors.round(rounding_, y, strip.sums.back(), formats_.output)
+                                       : rounding_.round(y, y, strip.row_count * panel_width, formats_.output);
+        if (overflows(largest, formats_.output)) overflowed = true;
+      },
+      result);
   overflow_.note(overflowed, "its output");
   if (measured) errors.observe(*context_.book, entry_, site_.out_features);
   return result;

@@ -18,8 +18,8 @@ class PackedInputs {
     bool overflowed = false;
   };
   // `x` rounded to `format`, in `lane`; the time goes to `clock`.
-  const Entry& get(const model::GemmKernels& gemm, const RoundingKernels& rounding,
-                   const model::Tensor& x, Format format, model::Lane lane, HookClock& clock);
+  const Entry& get(const model::GemmKernels& gemm, const RoundingKernels& rounding, const model::Tensor& x,
+                   Format format, model::Lane lane, HookClock& clock);
   void clear() { kept_.clear(); }
 
  private:
@@ -35,8 +35,8 @@ class PackedInputs {
 class FastLinearHook : public model::MatmulHook {
  public:
   // As QuantHook. `inputs` is shared by the hooks of one attachment.
-  FastLinearHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
-                 std::size_t entry, const RoundingKernels& rounding, PackedInputs& inputs);
+  FastLinearHook(model::MatmulSite& site, FormatPair formats, const HookContext& context, std::size_t entry,
+                 const RoundingKernels& rounding, PackedInputs& inputs);
 
   model::Tensor linear(const model::Tensor& x) override;
   model::Tensor attention(const model::AttentionOperands& operands) override;
@@ -52,9 +52,9 @@ class FastLinearHook : public model::MatmulHook {
   const RoundingKernels& rounding_;
   PackedInputs& inputs_;
   OverflowNote overflow_;
-  model::PackedWeight weight_;    // rounded; the site's own where that changes nothing
+  model::PackedWeight weight_;  // rounded; the site's own where that changes nothing
   bool weight_is_exact_ = false;
-  model::Tensor terms_;           // rounded bias, padded
+  model::Tensor terms_;  // rounded bias, padded
   model::Tensor exact_terms_;
 };
 

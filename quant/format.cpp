@@ -10,11 +10,16 @@ namespace pi0::quant {
 
 std::string_view name_of(Format format) {
   switch (format) {
-    case Format::float16: return "float16";
-    case Format::bfloat16: return "bfloat16";
-    case Format::float8_e4m3: return "float8_e4m3";
-    case Format::float8_e5m2: return "float8_e5m2";
-    case Format::float32: break;
+    case Format::float16:
+      return "float16";
+    case Format::bfloat16:
+      return "bfloat16";
+    case Format::float8_e4m3:
+      return "float8_e4m3";
+    case Format::float8_e5m2:
+      return "float8_e5m2";
+    case Format::float32:
+      break;
   }
   return "float32";
 }

@@ -26,18 +26,23 @@ struct Grid {
 
 enum class Format { float32, float16, bfloat16, float8_e4m3, float8_e5m2 };
 
-inline constexpr std::array all_formats = {Format::float32, Format::float16, Format::bfloat16,
-                                           Format::float8_e4m3, Format::float8_e5m2};
+inline constexpr std::array all_formats = {Format::float32, Format::float16, Format::bfloat16, Format::float8_e4m3,
+                                           Format::float8_e5m2};
 
 // As libtorch 2.13 casts on a CPU: e4m3 (e4m3fn) saturates, the others overflow to infinity. Older
 // versions and CUDA differ, so the rule is ours.
 constexpr Grid grid_of(Format format) {
   switch (format) {
-    case Format::float16: return {10, -14, 65504.0F, Overflow::infinity};
-    case Format::bfloat16: return {7, -126, 3.3895313892515355e38F, Overflow::infinity};
-    case Format::float8_e4m3: return {3, -6, 448.0F, Overflow::saturate};
-    case Format::float8_e5m2: return {2, -14, 57344.0F, Overflow::infinity};
-    case Format::float32: break;
+    case Format::float16:
+      return {10, -14, 65504.0F, Overflow::infinity};
+    case Format::bfloat16:
+      return {7, -126, 3.3895313892515355e38F, Overflow::infinity};
+    case Format::float8_e4m3:
+      return {3, -6, 448.0F, Overflow::saturate};
+    case Format::float8_e5m2:
+      return {2, -14, 57344.0F, Overflow::infinity};
+    case Format::float32:
+      break;
   }
   return {23, -126, 3.4028234663852886e38F, Overflow::infinity};
 }

@@ -26,8 +26,7 @@ Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tens
 
 }  // namespace
 
-QuantHook::QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
-                     std::size_t entry)
+QuantHook::QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context, std::size_t entry)
     : site_(site), formats_(formats), context_(context), overflow_(site, context), entry_(entry) {
   const auto encode = [&](const Tensor& parameter, const char* what) {
     if (!parameter.defined() || keeps(formats_.input, parameter.scalar_type())) {
@@ -45,13 +44,11 @@ Tensor QuantHook::linear(const Tensor& operand) {
   const model::LinearOperands exact{operand.to(at::kFloat), site_.weight, site_.bias};
   const Rounded x = round_to(exact.x, formats_.input);
   overflow_.note(x.overflowed, "its input");
-  const Tensor sum =
-      model::plain_linear({x.values, widened(weight_codes_), widened(bias_codes_)});  // float32
+  const Tensor sum = model::plain_linear({x.values, widened(weight_codes_), widened(bias_codes_)});  // float32
   const Rounded y = round_to(sum, formats_.output);
   overflow_.note(y.overflowed, "its output");
   if (context_.measured()) {
-    const bool same_operands = keeps(formats_.input, operand.scalar_type()) &&
-                               weight_codes_.is_same(site_.weight) &&
+    const bool same_operands = keeps(formats_.input, operand.scalar_type()) && weight_codes_.is_same(site_.weight) &&
                                bias_codes_.is_same(site_.bias);
     Tensor reference = sum;
     if (!same_operands) {

@@ -26,9 +26,7 @@ struct HookClock {
 class ClockScope {
  public:
   explicit ClockScope(std::atomic<std::int64_t>& sum) : sum_(sum) {}
-  ~ClockScope() {
-    sum_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - start_).count();
-  }
+  ~ClockScope() { sum_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - start_).count(); }
   ClockScope(const ClockScope&) = delete;
   ClockScope& operator=(const ClockScope&) = delete;
 
@@ -39,9 +37,9 @@ class ClockScope {
 
 // What the hooks of one attachment share; changed between requests only.
 struct HookContext {
-  StatsBook* book = nullptr;  // null: nothing is observed
-  bool measure = true;        // whether the request under way is observed
-  bool samples_apart = false;  // whether each sample of a batch is an observation, or the whole batch
+  StatsBook* book = nullptr;                     // null: nothing is observed
+  bool measure = true;                           // whether the request under way is observed
+  bool samples_apart = false;                    // whether each sample of a batch is an observation, or the whole batch
   std::function<void(const std::string&)> warn;  // a format overflowed; once per layer
 
   HookClock* clock = nullptr;
@@ -52,8 +50,7 @@ struct HookContext {
 // Warns once that a format overflowed in a layer.
 class OverflowNote {
  public:
-  OverflowNote(const model::MatmulSite& site, const HookContext& context)
-      : site_(site), context_(context) {}
+  OverflowNote(const model::MatmulSite& site, const HookContext& context) : site_(site), context_(context) {}
   void note(bool overflowed, const char* what);
 
  private:
@@ -66,8 +63,7 @@ class QuantHook : public model::MatmulHook {
  public:
   // Rounds the site's weight and bias to the input format once and keeps them as codes; a weight that
   // is stored in that format already is shared. All references must outlive the hook.
-  QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context,
-            std::size_t entry);
+  QuantHook(model::MatmulSite& site, FormatPair formats, const HookContext& context, std::size_t entry);
 
   model::Tensor linear(const model::Tensor& x) override;
   model::Tensor attention(const model::AttentionOperands& operands) override;

@@ -32,8 +32,7 @@ bool in_scope(const MatmulSite& site, const PlanRequest& request) {
 }
 
 std::string describe(const Rule& rule) {
-  return rule.component ? "component '" + std::string(name_of(*rule.component)) + "'"
-                        : "match '" + rule.match + "'";
+  return rule.component ? "component '" + std::string(name_of(*rule.component)) + "'" : "match '" + rule.match + "'";
 }
 
 Rule read_rule(JsonFields fields) {
@@ -55,8 +54,7 @@ Rule read_rule(JsonFields fields) {
     return rule;
   }
   if (!has_input || !has_output) fields.refuse("needs 'input_fmt' and 'output_fmt', or 'off'");
-  rule.formats =
-      FormatPair{parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
+  rule.formats = FormatPair{parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
   return rule;
 }
 
@@ -70,7 +68,8 @@ Component parse_component(const std::string& name) {
     names.emplace_back(name_of(component));
     known += (known.empty() ? "" : ", ") + names.back();
   }
-  throw std::invalid_argument("component '" + name + "' is unknown; known: " + known + model::did_you_mean(name, names));
+  throw std::invalid_argument("component '" + name + "' is unknown; known: " + known +
+                              model::did_you_mean(name, names));
 }
 
 std::vector<Rule> one_pair(FormatPair formats) { return {{"*", std::nullopt, formats}}; }
@@ -106,8 +105,8 @@ QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request) {
   for (const MatmulSite& site : sites.all()) {
     plan.emplace_back();
     if (!in_scope(site, request)) continue;
-    const auto rule = std::ranges::find_if(
-        request.rules, [&](const Rule& candidate) { return matches(candidate, site); });
+    const auto rule =
+        std::ranges::find_if(request.rules, [&](const Rule& candidate) { return matches(candidate, site); });
     if (rule == request.rules.end()) continue;
     used[static_cast<std::size_t>(rule - request.rules.begin())] = true;
     plan.back() = rule->formats;

@@ -41,7 +41,7 @@ struct PlanRequest {
 // One entry per site, in the sites' order; none: no hook.
 using QuantPlan = std::vector<std::optional<FormatPair>>;
 
-std::vector<Rule> one_pair(FormatPair formats);  // the rule that matches every site
+std::vector<Rule> one_pair(FormatPair formats);                   // the rule that matches every site
 std::vector<Rule> read_rules(const std::filesystem::path& file);  // throws RulesError
 
 // Throws RulesError when a rule is the first match of no site that could be hooked.

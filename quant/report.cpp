@@ -12,8 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array component_order = {"vision", "language", "action_expert", "action_head",
-                                        "unknown"};
+constexpr std::array component_order = {"vision", "language", "action_expert", "action_head", "unknown"};
 
 Json or_null(std::optional<double> value) { return value ? Json(*value) : Json(nullptr); }
 
@@ -114,14 +113,13 @@ std::string report_table(const StatsSnapshot& snapshot) {
     const std::vector<ComponentRow> rows = component_rows(snapshot, kind);
     if (rows.empty()) continue;
     char line[160];
-    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %9s\n", kind, "layers",
-                  "mean_rmse", "std_rmse", "max_rmse", "min_rmse", "calls");
+    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %9s\n", kind, "layers", "mean_rmse", "std_rmse",
+                  "max_rmse", "min_rmse", "calls");
     text += line;
     for (const ComponentRow& row : rows) {
       std::snprintf(line, sizeof line, "%-14s %7lld %s %s %s %s %9lld\n", row.component.c_str(),
-                    static_cast<long long>(row.n_layers), cell(row.mean_rmse).c_str(),
-                    cell(row.std_rmse).c_str(), cell(row.max_rmse).c_str(),
-                    cell(row.min_rmse).c_str(), static_cast<long long>(row.total_calls));
+                    static_cast<long long>(row.n_layers), cell(row.mean_rmse).c_str(), cell(row.std_rmse).c_str(),
+                    cell(row.max_rmse).c_str(), cell(row.min_rmse).c_str(), static_cast<long long>(row.total_calls));
       text += line;
     }
   }

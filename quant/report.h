@@ -26,8 +26,8 @@ struct ComponentRow {
 // In the order vision, language, action_expert, action_head, unknown.
 std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const std::string& kind);
 
-// layers (sorted by component, then layer), components (of linears), components_attention, and `meta` with requests, measured, start
-// and end added to it. Numbers that are not finite are null.
+// layers (sorted by component, then layer), components (of linears), components_attention, and `meta` with requests,
+// measured, start and end added to it. Numbers that are not finite are null.
 std::string report_json(const StatsSnapshot& snapshot, const nlohmann::ordered_json& meta);
 
 // The component tables for people.

@@ -43,12 +43,15 @@ Rounded round_device_tensor(const at::Tensor& values, Format format, at::ScalarT
 const RoundingKernels& rounding_kernels(model::InstructionSet set) {
   switch (set) {
 #ifdef __x86_64__
-    case model::InstructionSet::avx2: return avx2_rounding();
+    case model::InstructionSet::avx2:
+      return avx2_rounding();
     case model::InstructionSet::avx512:
     case model::InstructionSet::avx512_bf16:
-    case model::InstructionSet::amx_bf16: return avx512_rounding();
+    case model::InstructionSet::amx_bf16:
+      return avx512_rounding();
 #endif
-    default: return portable_rounding();
+    default:
+      return portable_rounding();
   }
 }
 
@@ -57,24 +60,26 @@ const RoundingKernels& best_rounding_kernels() {
   return rounding_kernels(best);
 }
 
-bool overflows(float magnitude, Format format) {
-  return std::isfinite(magnitude) && magnitude >= first_beyond(format);
-}
+bool overflows(float magnitude, Format format) { return std::isfinite(magnitude) && magnitude >= first_beyond(format); }
 
 Rounded round_to(const at::Tensor& values, Format format) {
-  TORCH_CHECK(values.scalar_type() == at::kFloat, "round_to: found ", values.scalar_type(),
-              ", expected float32");
+  TORCH_CHECK(values.scalar_type() == at::kFloat, "round_to: found ", values.scalar_type(), ", expected float32");
   if (format == Format::float32) return {values};
   return values.is_cpu() ? round_cpu_tensor(values, format) : round_device_tensor(values, format, at::kFloat);
 }
 
 at::ScalarType code_dtype(Format format) {
   switch (format) {
-    case Format::float16: return at::kHalf;
-    case Format::bfloat16: return at::kBFloat16;
-    case Format::float8_e4m3: return at::kFloat8_e4m3fn;
-    case Format::float8_e5m2: return at::kFloat8_e5m2;
-    case Format::float32: break;
+    case Format::float16:
+      return at::kHalf;
+    case Format::bfloat16:
+      return at::kBFloat16;
+    case Format::float8_e4m3:
+      return at::kFloat8_e4m3fn;
+    case Format::float8_e5m2:
+      return at::kFloat8_e5m2;
+    case Format::float32:
+      break;
   }
   return at::kFloat;
 }
@@ -96,14 +101,13 @@ Rounded round_to_codes(const at::Tensor& parameter, Format format) {
   return result;
 }
 
-RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight,
-                             Format format) {
+RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight, Format format) {
   const at::Tensor& from = weight.panels;
-  RoundedWeight result{{model::empty_panels(from.sizes(), from.options().dtype(code_dtype(format))),
-                        weight.out, weight.in}};
+  RoundedWeight result{
+      {model::empty_panels(from.sizes(), from.options().dtype(code_dtype(format))), weight.out, weight.in}};
   const bool is_bfloat16 = from.scalar_type() == at::kBFloat16;
-  TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ",
-              from.scalar_type(), ", expected float32 or bfloat16");
+  TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ", from.scalar_type(),
+              ", expected float32 or bfloat16");
   const auto* in = static_cast<const std::uint8_t*>(from.const_data_ptr());
   auto* out = static_cast<std::uint8_t*>(result.weight.panels.mutable_data_ptr());
   const std::int64_t in_bytes = from.element_size(), out_bytes = result.weight.panels.element_size();

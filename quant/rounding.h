@@ -15,8 +15,8 @@ inline bool keeps(Format format, at::ScalarType dtype) {
 }
 
 struct Rounded {
-  at::Tensor values;         // on the format's grid
-  bool overflowed = false;   // a finite value was beyond the format's largest
+  at::Tensor values;        // on the format's grid
+  bool overflowed = false;  // a finite value was beyond the format's largest
 };
 
 // The loops that go with an instruction set, and those of the best one that this CPU has.
@@ -46,7 +46,6 @@ struct RoundedWeight {
   model::PackedWeight weight;
   bool overflowed = false;
 };
-RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight,
-                             Format format);
+RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight, Format format);
 
 }  // namespace pi0::quant

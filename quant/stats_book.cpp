@@ -20,8 +20,7 @@ StatsBook::StatsBook() : start_(utc_now()) {}
 
 std::size_t StatsBook::add_site(const SiteEntry& site) {
   const std::lock_guard lock(mutex_);
-  const auto found =
-      std::ranges::find_if(sites_, [&](const SiteEntry& known) { return known.layer == site.layer; });
+  const auto found = std::ranges::find_if(sites_, [&](const SiteEntry& known) { return known.layer == site.layer; });
   if (found != sites_.end()) return static_cast<std::size_t>(found - sites_.begin());
   sites_.push_back(site);
   return sites_.size() - 1;

@@ -16,9 +16,9 @@
 namespace pi0::quant {
 
 struct SiteEntry {
-  std::string layer;      // the site's path
+  std::string layer;  // the site's path
   std::string component;
-  std::string kind;       // linear or attention
+  std::string kind;  // linear or attention
   std::int64_t in_features = 0;
   std::int64_t out_features = 0;
   ErrorStats errors;

@@ -1,5 +1,5 @@
-// The bytes of requests that clients have sent and that are not answered yet, of all clients together, and who gives way
-// when they become too many: whoever holds most. For one thread.
+// The bytes of requests that clients have sent and that are not answered yet, of all clients together, and who gives
+// way when they become too many: whoever holds most. For one thread.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ class Backlog {
   // One client's part, for as long as it lives.
   class Account {
    public:
-    // `give_way` drops what the client has sent, and with it shares of this account. It says whether the others go soon as
-    // well; they do not when their request is at work.
+    // `give_way` drops what the client has sent, and with it shares of this account. It says whether the others go soon
+    // as well; they do not when their request is at work.
     Account(Backlog& backlog, std::function<bool()> give_way) : backlog_(backlog), give_way_(std::move(give_way)) {
       place_ = backlog_.accounts_.insert(backlog_.accounts_.end(), this);
     }
@@ -49,7 +49,9 @@ class Backlog {
       account_->backlog_.leaving_ -= left;
     }
     Share(Share&& other) noexcept
-        : account_(other.account_), bytes_(std::exchange(other.bytes_, 0)), finished_(std::exchange(other.finished_, true)) {}
+        : account_(other.account_),
+          bytes_(std::exchange(other.bytes_, 0)),
+          finished_(std::exchange(other.finished_, true)) {}
     Share& operator=(Share&& other) noexcept {
       std::swap(account_, other.account_);
       std::swap(bytes_, other.bytes_);
@@ -73,14 +75,15 @@ class Backlog {
     bool finished_ = false;
   };
 
-  // Until the bytes are within the limit: whoever has the largest unfinished message gives way, if it is more than half of
-  // what a client holds on average, else whoever holds most. That may be the caller.
+  // Until the bytes are within the limit: whoever has the largest unfinished message gives way, if it is more than half
+  // of what a client holds on average, else whoever holds most. That may be the caller.
   void make_room() {
     std::list<Account*> able = accounts_;  // to give something: not what is at work already
     while (bytes_ - leaving_ > max_bytes_ && !able.empty()) {
       const auto unfinished = std::ranges::max_element(able, {}, &Account::unfinished_);
       const auto largest = std::ranges::max_element(able, {}, [](const Account* a) { return a->bytes_ - a->leaving_; });
-      const auto holders = static_cast<std::size_t>(std::ranges::count_if(able, [](const Account* a) { return a->bytes_ > 0; }));
+      const auto holders =
+          static_cast<std::size_t>(std::ranges::count_if(able, [](const Account* a) { return a->bytes_ > 0; }));
       const bool by_unfinished = 2 * (*unfinished)->unfinished_ * std::max<std::size_t>(holders, 1) > bytes_;
       const auto loser = by_unfinished ? unfinished : largest;
       Account* const account = *loser;

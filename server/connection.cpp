@@ -47,9 +47,7 @@ constexpr std::size_t chunk_bytes = 64 << 10;  // read from a socket at once
 
 constexpr std::size_t least_bytes_per_second = 4 << 10;  // of a message that is on its way
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // What a client reads about a failure: never empty, valid UTF-8, one line.
 std::string error_text(const std::exception& error) {
@@ -96,8 +94,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   }
 
   void start() {
-    asio::co_spawn(
-        ws_.get_executor(), [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(ws_.get_executor(), [self = shared_from_this()] { return self->run(); }, asio::detached);
   }
 
   void go_away() override {
@@ -158,8 +155,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     http::request_parser<http::empty_body> parser;
     parser.header_limit(1 << 20);  // as much as openpi's server reads: 128 lines of 8 KiB
     beast::flat_buffer received;
-    co_await http::async_read_header(stream(), received, parser,
-                                     asio::redirect_error(use_awaitable, error));
+    co_await http::async_read_header(stream(), received, parser, asio::redirect_error(use_awaitable, error));
     if (error) {
       say(spdlog::level::info, "connections without an HTTP request", "no HTTP request: " + error.message());
       if (const auto response = refuse_bad_http(error)) co_await write(Request(), *response);
@@ -216,8 +212,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   asio::awaitable<void> write(const Request& request, const HttpResponse& response) {
     spdlog::debug("{}: {} {} answered with {}", peer_, log_text(std::string(request.method_string())),
                   log_text(std::string(request.target())), response.status);
-    http::response<http::string_body> message(static_cast<http::status>(response.status), 11,
-                                              response.body);
+    http::response<http::string_body> message(static_cast<http::status>(response.status), 11, response.body);
     message.set(http::field::server, "pi0");
     message.set(http::field::content_type, response.content_type);
     if (!response.allow.empty()) message.set(http::field::allow, response.allow);
@@ -245,9 +240,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     ws_.control_callback([this](websocket::frame_type, beast::string_view) { heard_ = true; });
     watch();
     is_websocket_ = reading_ = true;
-    asio::co_spawn(
-        ws_.get_executor(), [self = shared_from_this()] { return self->read_requests(); },
-        asio::detached);
+    asio::co_spawn(ws_.get_executor(), [self = shared_from_this()] { return self->read_requests(); }, asio::detached);
     try {
       co_await send(service_.metadata);
       co_await answer_requests();
@@ -305,7 +298,8 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         say(spdlog::level::warn, "breaches of the WebSocket protocol", error.code().message());
       }
     } catch (const std::exception& error) {
-      say(spdlog::level::err, "messages for which there was no memory", std::string("no memory for its message: ") + error.what());
+      say(spdlog::level::err, "messages for which there was no memory",
+          std::string("no memory for its message: ") + error.what());
       service_.worker.count_fault();
       service_.inference_ended();
       close(close_code::internal_error, "no memory for the message");
@@ -323,15 +317,17 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     receiving_.async_wait([self = shared_from_this(), bytes_before](error_code cancelled) {
       if (cancelled || !self->unfinished_) return;
       const std::size_t bytes = self->unfinished_->bytes.size();
-      const auto least = static_cast<std::size_t>(std::chrono::duration<double>(self->service_.options.message_timeout).count() *
-                                                  static_cast<double>(least_bytes_per_second));
+      const auto least =
+          static_cast<std::size_t>(std::chrono::duration<double>(self->service_.options.message_timeout).count() *
+                                   static_cast<double>(least_bytes_per_second));
       if (bytes - bytes_before >= least) return self->limit_slowness(bytes);
       self->say(spdlog::level::warn, "messages that did not end", "its message does not go on, closing");
       self->close(close_code::policy_error, "the message did not go on");
     });
   }
 
-  // Lets go of all that waits. False when a request is at work. Called by the backlog, perhaps in the middle of reading.
+  // Lets go of all that waits. False when a request is at work. Called by the backlog, perhaps in the middle of
+  // reading.
   bool give_way() {
     say(spdlog::level::warn, "clients that held most of --max-waiting-bytes",
         "refused: it holds most of the requests that wait, which are more than --max-waiting-bytes");
@@ -343,8 +339,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // A client that sends requests without waiting for answers is read ahead this far; reading (of its
   // pings too) then pauses until the next inference.
   bool is_too_far_ahead() const {
-    return requests_.size() >= service_.options.max_requests_ahead ||
-           bytes_ahead_ > service_.options.max_message_bytes;
+    return requests_.size() >= service_.options.max_requests_ahead || bytes_ahead_ > service_.options.max_message_bytes;
   }
 
   asio::awaitable<void> answer_requests() {
@@ -410,12 +405,11 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
         },
         [self = shared_from_this(), &outcome](Outcome result) mutable {
           const auto executor = self->ws_.get_executor();
-          asio::post(executor,
-                     [self = std::move(self), &outcome, result = std::move(result)]() mutable {
-                       outcome = std::move(result);
-                       self->ticket_.reset();
-                       self->changed_.cancel();
-                     });
+          asio::post(executor, [self = std::move(self), &outcome, result = std::move(result)]() mutable {
+            outcome = std::move(result);
+            self->ticket_.reset();
+            self->changed_.cancel();
+          });
         },
         size);
     co_await until([this] { return !ticket_; });
@@ -469,11 +463,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
     dropped_ += requests_.size();
     requests_.clear();
     bytes_ahead_ = 0;
-    ws_.async_close({code, beast::string_view(reason.data(), reason.size())},
-                    [self = shared_from_this()](error_code) {
-                      self->closing_ = false;
-                      self->changed_.cancel();
-                    });
+    ws_.async_close({code, beast::string_view(reason.data(), reason.size())}, [self = shared_from_this()](error_code) {
+      self->closing_ = false;
+      self->changed_.cancel();
+    });
     watch();
     changed_.cancel();
   }
@@ -482,8 +475,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   // and the end of the TCP connection when the closing handshake takes too long.
   void watch() {
     const auto& options = service_.options;
-    watchdog_.expires_after(close_sent_ || going_away_ ? options.handshake_timeout
-                                                       : options.keepalive_interval);
+    watchdog_.expires_after(close_sent_ || going_away_ ? options.handshake_timeout : options.keepalive_interval);
     watchdog_.async_wait([self = shared_from_this()](error_code cancelled) {
       if (!cancelled) self->look_after_client();
     });
@@ -516,7 +508,7 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   asio::ip::address address_;
   std::string peer_;
   websocket::stream<Transport, false> ws_;  // false: no permessage-deflate
-  asio::steady_timer changed_;  // never expires: its cancel() wakes the coroutines in until()
+  asio::steady_timer changed_;              // never expires: its cancel() wakes the coroutines in until()
   asio::steady_timer watchdog_;
   asio::steady_timer idle_;
   asio::steady_timer writing_;
@@ -533,10 +525,10 @@ class OpenpiConnection : public Connection, public std::enable_shared_from_this<
   bool is_asking_ = false;                         // its HTTP request has come
   bool has_answer_ = false;                        // and that was answered
   bool is_client_ = false;                         // has one of the places for clients
-  bool is_websocket_ = false;  // from after the handshake until serve() ends
-  bool reading_ = false;     // read_requests() runs
-  bool close_sent_ = false;  // we began the closing handshake
-  bool closing_ = false;     // and it is not over
+  bool is_websocket_ = false;                      // from after the handshake until serve() ends
+  bool reading_ = false;                           // read_requests() runs
+  bool close_sent_ = false;                        // we began the closing handshake
+  bool closing_ = false;                           // and it is not over
   bool going_away_ = false;
 };
 

@@ -28,11 +28,11 @@ struct Service {
   Metrics& metrics;
   Backlog& backlog;
   EventLog& log;
-  boost::asio::ssl::context* tls;          // null: plain TCP
-  std::function<void()> inference_ended;   // after each that has an outcome
-  std::size_t clients = 0;                 // connections that are WebSockets, or are to be
-  bool is_on_loopback = false;             // the listening socket
-  std::size_t most_clients = 0;            // --max-connections, or what the system's limits leave of it
+  boost::asio::ssl::context* tls;         // null: plain TCP
+  std::function<void()> inference_ended;  // after each that has an outcome
+  std::size_t clients = 0;                // connections that are WebSockets, or are to be
+  bool is_on_loopback = false;            // the listening socket
+  std::size_t most_clients = 0;           // --max-connections, or what the system's limits leave of it
 };
 
 class Connection {

@@ -1,5 +1,5 @@
-// Lines of the log about clients: what they sent is short and cannot do anything to a terminal, and what happens again and
-// again is counted instead of repeated. For one thread.
+// Lines of the log about clients: what they sent is short and cannot do anything to a terminal, and what happens again
+// and again is counted instead of repeated. For one thread.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -11,13 +11,14 @@
 
 namespace pi0::server {
 
-// At most 200 characters of `text`: control and formatting characters (Unicode Cc and Cf, line and paragraph separators) as
-// \u{...}, bytes that are not UTF-8 as ?.
+// At most 200 characters of `text`: control and formatting characters (Unicode Cc and Cf, line and paragraph
+// separators) as \u{...}, bytes that are not UTF-8 as ?.
 std::string log_text(std::string_view text);
 
 class EventLog {
  public:
-  // Logs a line, or counts it when many of its kind came since the last flush(). `kind` is a plural: "refused requests".
+  // Logs a line, or counts it when many of its kind came since the last flush(). `kind` is a plural: "refused
+  // requests".
   void add(spdlog::level::level_enum level, const std::string& kind, const std::string& line);
 
   void flush();  // logs what was counted; every few seconds and at the end

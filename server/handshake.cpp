@@ -25,9 +25,9 @@ HttpResponse refusal(http::status status, const std::string& reason) {
 }
 
 bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
-  return key.size() == 24 && key.ends_with("==") &&
-         std::all_of(key.begin(), key.end() - 2,
-                     [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/'; });
+  return key.size() == 24 && key.ends_with("==") && std::all_of(key.begin(), key.end() - 2, [](unsigned char c) {
+           return std::isalnum(c) || c == '+' || c == '/';
+         });
 }
 
 // Of host:port or [address]:port.
@@ -66,18 +66,18 @@ std::optional<HttpResponse> refuse_bad_http(const boost::system::error_code& err
   if (error.category() != ended.category() || error == ended || error == cut_short) return std::nullopt;
   const bool is_too_long = error == http::error::header_limit;
   const auto status = is_too_long ? http::status::request_header_fields_too_large : http::status::bad_request;
-  return HttpResponse{static_cast<unsigned>(status),
-                      is_too_long ? "The request's header is longer than 1 MiB.\n" : "Not an HTTP request: " + error.message() + ".\n"};
+  return HttpResponse{static_cast<unsigned>(status), is_too_long ? "The request's header is longer than 1 MiB.\n"
+                                                                 : "Not an HTTP request: " + error.message() + ".\n"};
 }
 
 std::optional<HttpResponse> refuse_upgrade(const Request& request) {
   const auto header = [&](http::field field) { return request[field]; };
   const auto name = [&](http::field field) {
-    return (header(field).empty() ? "missing " : "invalid ") + std::string(http::to_string(field)) +
-           " header";
+    return (header(field).empty() ? "missing " : "invalid ") + std::string(http::to_string(field)) + " header";
   };
   if (request.method() != http::verb::get) {
-    return refusal(http::status::method_not_allowed, "found method " + std::string(request.method_string()) + ", expected GET");
+    return refusal(http::status::method_not_allowed,
+                   "found method " + std::string(request.method_string()) + ", expected GET");
   }
   if (!http::token_list{header(http::field::connection)}.exists("upgrade")) {
     return refusal(http::status::upgrade_required, name(http::field::connection));
@@ -111,9 +111,11 @@ std::optional<HttpResponse> refuse_browser(const Request& request, const ServerO
   const bool is_own = (origin == "http://" + std::string(host) || origin == "https://" + std::string(host)) &&
                       (name == "localhost" || address_of(name));
   if (!origin.empty() && !is_own && !has(options.allowed_origins, origin) && !has(options.allowed_origins, "*")) {
-    return forbidden("Origin '" + std::string(origin) + "' may not connect; the server's --allow-origin names who may.");
+    return forbidden("Origin '" + std::string(origin) +
+                     "' may not connect; the server's --allow-origin names who may.");
   }
-  const bool is_ours = name.empty() || is_loopback(name) || name == plain_name(options.host) || has(options.allowed_hosts, name);
+  const bool is_ours =
+      name.empty() || is_loopback(name) || name == plain_name(options.host) || has(options.allowed_hosts, name);
   if (is_on_loopback && !is_ours) {
     return forbidden("Host '" + name + "' is not a name of this server, which is bound to " + options.host +
                      "; its --allow-host adds names.");

@@ -21,8 +21,8 @@ std::optional<HttpResponse> refuse_bad_http(const boost::system::error_code& err
 std::optional<HttpResponse> refuse_upgrade(const Request& request);
 
 // 403 for what a browser sends for a page of another site, which may not command a robot: an Origin that is neither
-// this server nor allowed, or, on a server bound to the loopback, a Host that is not one of its names (a page whose name
-// was made to lead here). Clients that are no browsers send no Origin.
+// this server nor allowed, or, on a server bound to the loopback, a Host that is not one of its names (a page whose
+// name was made to lead here). Clients that are no browsers send no Origin.
 std::optional<HttpResponse> refuse_browser(const Request& request, const ServerOptions& options, bool is_on_loopback);
 
 // 401 unless the request has the header that openpi's clients send, `Authorization: Api-Key KEY`. How

@@ -32,20 +32,20 @@ struct Outcome {
 
 // The same for requests that waited together: an outcome for each, in their order. What it throws
 // becomes the error of all, and is the model's fault.
-using BatchInferFunction =
-    std::function<std::vector<Outcome>(std::vector<protocol::Dict> requests)>;
+using BatchInferFunction = std::function<std::vector<Outcome>(std::vector<protocol::Dict> requests)>;
 
 BatchInferFunction one_by_one(InferFunction infer);
 
 class InferenceWorker {
  public:
-  using Done = std::function<void(Outcome)>;  // called once, on the worker's thread
+  using Done = std::function<void(Outcome)>;            // called once, on the worker's thread
   using ReadRequest = std::function<protocol::Dict()>;  // likewise, when its turn has come; may throw
   using Ticket = std::uint64_t;
 
   // Gives `infer` up to `max_batch` of the requests that wait; never waits for more to come. Before all others
   // `warm_up` runs on its thread, if there is one, and what it throws is thrown here.
-  explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1, const std::function<void()>& warm_up = {});
+  explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1,
+                           const std::function<void()>& warm_up = {});
   ~InferenceWorker();  // finishes the inference that runs, drops the requests that wait
 
   // `bytes` are the request's, as it came. After large ones, what was freed goes back to the system.

@@ -22,8 +22,8 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t newcomers = 64;    // connections that have not become clients yet
-constexpr rlim_t reserved_files = 128;   // for statistics, recordings, libraries and a GPU's driver
+constexpr std::size_t newcomers = 64;   // connections that have not become clients yet
+constexpr rlim_t reserved_files = 128;  // for statistics, recordings, libraries and a GPU's driver
 
 // So many sockets, or fewer where the system does not allow as many open files.
 std::size_t sockets_within_limit(std::size_t wanted) {
@@ -50,8 +50,7 @@ Listener::Listener(asio::io_context& io, Service& service) : service_(service), 
   }
   const auto& [host, port] = std::tie(service.options.host, service.options.port);
   try {
-    const auto found =
-        tcp::resolver(io).resolve(host, std::to_string(port), tcp::resolver::passive);
+    const auto found = tcp::resolver(io).resolve(host, std::to_string(port), tcp::resolver::passive);
     const tcp::endpoint endpoint = *found.begin();
     acceptor_.open(endpoint.protocol());
     acceptor_.set_option(tcp::acceptor::reuse_address(true));
@@ -61,8 +60,7 @@ Listener::Listener(asio::io_context& io, Service& service) : service_(service), 
     service_.is_on_loopback = unmapped(acceptor_.local_endpoint().address()).is_loopback();
   } catch (const boost::system::system_error& error) {
     if (error.code() == asio::error::address_in_use) {
-      throw std::runtime_error("port " + std::to_string(port) + " on " + host +
-                               " is taken: " + error.code().message());
+      throw std::runtime_error("port " + std::to_string(port) + " on " + host + " is taken: " + error.code().message());
     }
     throw std::runtime_error("cannot listen on " + host + " port " + std::to_string(port) + ": " +
                              error.code().message());
@@ -92,7 +90,8 @@ void Listener::accept_next() {
   acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
     if (!acceptor_.is_open()) return;
     if (error) {  // the client is gone already
-      service_.log.add(spdlog::level::warn, "connections not accepted", "cannot accept a connection: " + error.message());
+      service_.log.add(spdlog::level::warn, "connections not accepted",
+                       "cannot accept a connection: " + error.message());
       return pause();
     }
     connections_.remove_if([](const auto& connection) { return connection.expired(); });
@@ -158,10 +157,12 @@ bool Listener::cut_off_newcomer() {
   const auto busiest = std::ranges::max_element(counts, {}, [](const auto& count) { return count.second; })->first;
   std::erase_if(here, [&](const auto& connection) { return connection->address() != busiest; });
   auto loser = std::ranges::find_if(here, [](const auto& connection) { return connection->has_answer(); });
-  if (loser == here.end()) loser = std::ranges::find_if(here, [](const auto& connection) { return connection->is_silent(); });
+  if (loser == here.end())
+    loser = std::ranges::find_if(here, [](const auto& connection) { return connection->is_silent(); });
   if (loser == here.end()) loser = here.begin();
-  service_.log.add(spdlog::level::warn, "connections cut off that were no clients",
-                   "connection from " + (*loser)->address().to_string() + " cut off: it is no client yet, and others come");
+  service_.log.add(
+      spdlog::level::warn, "connections cut off that were no clients",
+      "connection from " + (*loser)->address().to_string() + " cut off: it is no client yet, and others come");
   (*loser)->cut_off();
   return true;
 }

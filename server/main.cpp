@@ -85,8 +85,7 @@ void start_logging(const ProgramOptions& options) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-void log_configuration(const ProgramOptions& options, const std::string& policy,
-                       const nlohmann::ordered_json& meta) {
+void log_configuration(const ProgramOptions& options, const std::string& policy, const nlohmann::ordered_json& meta) {
   const pi0::tools::ModelOptions& model = options.model;
   spdlog::info("policy {} from {}{}", policy,
                model.checkpoint_dir.empty() ? "no checkpoint" : model.checkpoint_dir.string(),
@@ -134,24 +133,23 @@ void refuse_statistics(pi0::server::Server& server) {
   server.on_signal(SIGUSR1, [] { spdlog::warn("SIGUSR1: there are no statistics to write"); });
   for (const auto& [method, path] : {std::pair("GET", "/stats"), std::pair("POST", "/stats/reset")}) {
     server.add_route({method, path, [] {
-                        return HttpResponse{404, "no statistics: the server was started without --input-fmt, --output-fmt, "
-                                                 "--rules and --stats-output\n"};
+                        return HttpResponse{404,
+                                            "no statistics: the server was started without --input-fmt, --output-fmt, "
+                                            "--rules and --stats-output\n"};
                       }});
   }
 }
 
 void add_statistics(pi0::server::Server& server, QuantSession& session, double interval_seconds) {
-  server.add_route({"GET", "/stats", [&] {
-                      return HttpResponse{200, session.report(), "application/json"};
-                    }});
+  server.add_route({"GET", "/stats", [&] { return HttpResponse{200, session.report(), "application/json"}; }});
   server.add_route({"POST", "/stats/reset", [&] {
                       session.reset();
                       return HttpResponse{200, "OK\n"};
                     }});
   session.count_answers([&] { return server.answered(); });
-  server.add_gauge({"pi0_measured_requests", "Requests whose errors were measured, whether their client took the answer or not.", [&] {
-                      return std::vector{GaugeValue{static_cast<double>(session.snapshot().measured)}};
-                    }});
+  server.add_gauge({"pi0_measured_requests",
+                    "Requests whose errors were measured, whether their client took the answer or not.",
+                    [&] { return std::vector{GaugeValue{static_cast<double>(session.snapshot().measured)}}; }});
   server.add_gauge({"pi0_component_rmse",
                     "Mean RMSE of a component's layers against full precision; NaN when one is not finite.",
                     [&] { return component_rmse(session.snapshot()); }});
@@ -163,8 +161,8 @@ void add_statistics(pi0::server::Server& server, QuantSession& session, double i
   }
 }
 
-// Errors of ours speak for themselves and are the request's; those of libraries, as when memory ends, get a name, and are
-// the model's.
+// Errors of ours speak for themselves and are the request's; those of libraries, as when memory ends, get a name, and
+// are the model's.
 Outcome outcome_of(Reply reply) {
   Outcome outcome{.answer = std::move(reply.answer), .error = reply.error};
   const auto fault_of_model = [&](const std::string& what) {
@@ -197,7 +195,8 @@ void warm_up(const pi0::tools::LoadedPolicy& loaded, const pi0::tools::ModelOpti
   const std::int64_t steps = on_cpu ? 1 : pi0::tools::step_count(options, sizes);
   const auto call = [&] { loaded.policy->finish(loaded.sample_actions(inputs, noise, steps), inputs.state); };
   for (int run = 0; run < (on_cpu ? 1 : 3); ++run) session != nullptr ? session->warm_up(call) : call();
-  spdlog::info("warmed up in {:.1f} s", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  spdlog::info("warmed up in {:.1f} s",
+               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 void serve_until_signal(pi0::server::Server& server, const QuantSession* session) {
@@ -233,13 +232,12 @@ void serve(ProgramOptions& options, StartingSignals& starting) {
   pi0::tools::PolicyParts parts = pi0::tools::load_parts(options.model);
   // What is wrong with the formats should show before the loading.
   const pi0::quant::PlanRequest plan = pi0::tools::plan_request(options.quant);
-  const auto meta = pi0::tools::report_meta(
-      parts.config.name, pi0::tools::chosen_device(options.model.device), options.model.precision,
-      pi0::tools::step_count(options.model, parts.sizes));
+  const auto meta =
+      pi0::tools::report_meta(parts.config.name, pi0::tools::chosen_device(options.model.device),
+                              options.model.precision, pi0::tools::step_count(options.model, parts.sizes));
   log_configuration(options, parts.config.name, meta);
   const std::unique_ptr<Recorder> recorder = start_recording(options);
-  const pi0::tools::LoadedPolicy loaded =
-      pi0::tools::load_policy(std::move(parts), options.model, warn);
+  const pi0::tools::LoadedPolicy loaded = pi0::tools::load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", *options.model.seed);
   std::unique_ptr<QuantSession> session;
   if (options.quant.asked()) {

@@ -22,7 +22,8 @@ prometheus::Counter& request_counter(prometheus::Registry& registry, const std::
 // A model answers in milliseconds on a GPU and in minutes at full size with statistics on a CPU.
 prometheus::Histogram& latency(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(
-      {}, prometheus::Histogram::BucketBoundaries{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120});
+      {},
+      prometheus::Histogram::BucketBoundaries{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120});
 }
 
 prometheus::MetricFamily family_of(const Gauge& gauge) {

@@ -128,9 +128,7 @@ class Recorder::Folder {
   }
 
  private:
-  fs::path file(std::string_view ending) const {
-    return path_ / fmt::format("{:06}{}", next_, ending);
-  }
+  fs::path file(std::string_view ending) const { return path_ / fmt::format("{:06}{}", next_, ending); }
 
   fs::path path_;
   FolderLock lock_;
@@ -153,8 +151,7 @@ Recorder::Recorder(RecorderOptions options) : options_(std::move(options)) {
   folder_ = std::make_unique<Folder>(options_.folder);
   protocol::check_writable(folder_->next_request());
   spdlog::info("requests and answers are recorded from {} on; {:.3g} of {:.3g} GiB are used",
-               fs::absolute(folder_->next_request()).string(), gib(folder_->bytes()),
-               gib(options_.max_folder_bytes));
+               fs::absolute(folder_->next_request()).string(), gib(folder_->bytes()), gib(options_.max_folder_bytes));
   thread_ = std::thread([this] { work(); });
 }
 
@@ -170,8 +167,7 @@ Recorder::~Recorder() {
   }
 }
 
-void Recorder::record(protocol::Dict request, protocol::NdArray noise,
-                      const protocol::Dict& answer) {
+void Recorder::record(protocol::Dict request, protocol::NdArray noise, const protocol::Dict& answer) {
   if (is_full_) return;
   if (request.find(protocol::noise_key) == nullptr) {
     request.set(std::string(protocol::noise_key), std::move(noise));
@@ -222,8 +218,8 @@ void Recorder::write(Recording recording) {
     return;
   }
   if (is_full_) {
-    spdlog::warn("{}: recording is over, the limit of {:.3g} GiB is reached",
-                 options_.folder.string(), gib(options_.max_folder_bytes));
+    spdlog::warn("{}: recording is over, the limit of {:.3g} GiB is reached", options_.folder.string(),
+                 gib(options_.max_folder_bytes));
   } else if (failures_ > 0) {
     spdlog::warn("requests are recorded again, {} were not", std::exchange(failures_, 0));
   }

@@ -48,8 +48,8 @@ class Recorder {
   void write(Recording recording);
 
   const RecorderOptions options_;
-  std::unique_ptr<Folder> folder_;  // the thread's, as the next; null after a failure: open it anew
-  std::uint64_t failures_ = 0;      // since the last success
+  std::unique_ptr<Folder> folder_;     // the thread's, as the next; null after a failure: open it anew
+  std::uint64_t failures_ = 0;         // since the last success
   std::atomic<bool> is_full_ = false;  // recording is over
 
   std::mutex mutex_;

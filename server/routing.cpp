@@ -74,8 +74,9 @@ std::optional<HttpResponse> refuse_plain_request(const Routes& routes, const Req
   }
   std::string known;
   for (const Route& route : routes) known += (known.empty() ? "" : ", ") + route.method + " " + route.path;
-  return HttpResponse{static_cast<unsigned>(http::status::upgrade_required),
-                      std::string(path) + ": openpi's clients connect here, with WebSocket. Plain HTTP has " + known + ".\n"};
+  return HttpResponse{
+      static_cast<unsigned>(http::status::upgrade_required),
+      std::string(path) + ": openpi's clients connect here, with WebSocket. Plain HTTP has " + known + ".\n"};
 }
 
 }  // namespace pi0::server

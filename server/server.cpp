@@ -28,13 +28,13 @@ namespace asio = boost::asio;
 
 class Server::Impl {
  public:
-  Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
-       std::size_t max_batch, const std::function<void()>& warm_up)
+  Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer, std::size_t max_batch,
+       const std::function<void()>& warm_up)
       : options_(std::move(options)),
         backlog_(options_.max_waiting_bytes),
         worker_(std::move(infer), max_batch, warm_up),
-        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, log_, nullptr,
-                 [this] { look_after_model(); }},
+        service_{options_, protocol::encode(metadata),    {}, worker_, metrics_, backlog_, log_,
+                 nullptr,  [this] { look_after_model(); }},
         listener_(io_, service_) {
     for (const int signal : end_signals()) signals_.add(signal);
     if (!options_.tls_certificates.empty()) {
@@ -43,12 +43,10 @@ class Server::Impl {
     add_route({"GET", "/healthz", [this] { return health(); }, Access::open});
     add_route({"GET", "/readyz", [this] { return health(); }, Access::open});
     add_route({"GET", "/livez", [] { return HttpResponse{200, "OK\n"}; }, Access::open});
-    add_route({"GET", "/metrics", [this] {
-                 return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"};
-               }});
-    add_gauge({"pi0_queue_length", "Requests that wait for the model.", [this] {
-                 return std::vector{GaugeValue{static_cast<double>(worker_.waiting_count())}};
-               }});
+    add_route({"GET", "/metrics",
+               [this] { return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"}; }});
+    add_gauge({"pi0_queue_length", "Requests that wait for the model.",
+               [this] { return std::vector{GaugeValue{static_cast<double>(worker_.waiting_count())}}; }});
   }
 
   std::uint16_t port() const { return listener_.port(); }
@@ -120,37 +118,38 @@ class Server::Impl {
 
   // A handler may be on its way when its wait is cancelled, and must not wait again then.
   void watch_signal(asio::signal_set& signals, std::function<void()> work) {
-    signals.async_wait([this, &signals, work = std::move(work)](
-                           const boost::system::error_code& cancelled, int) mutable {
-      if (cancelled) return;
-      run_safely(work);
-      if (!stopping_) watch_signal(signals, std::move(work));
-    });
+    signals.async_wait(
+        [this, &signals, work = std::move(work)](const boost::system::error_code& cancelled, int) mutable {
+          if (cancelled) return;
+          run_safely(work);
+          if (!stopping_) watch_signal(signals, std::move(work));
+        });
   }
 
-  void repeat(asio::steady_timer& timer, std::chrono::milliseconds interval,
-              std::function<void()> work) {
+  void repeat(asio::steady_timer& timer, std::chrono::milliseconds interval, std::function<void()> work) {
     timer.expires_after(interval);
-    timer.async_wait([this, &timer, interval, work = std::move(work)](
-                         const boost::system::error_code& cancelled) mutable {
-      if (cancelled) return;
-      run_safely(work);
-      if (!stopping_) repeat(timer, interval, std::move(work));
-    });
+    timer.async_wait(
+        [this, &timer, interval, work = std::move(work)](const boost::system::error_code& cancelled) mutable {
+          if (cancelled) return;
+          run_safely(work);
+          if (!stopping_) repeat(timer, interval, std::move(work));
+        });
   }
 
   bool is_failing() const { return worker_.faults_in_a_row() >= 2; }
 
   HttpResponse health() const {
     if (stopping_) return {503, "the server ends\n"};
-    if (is_failing()) return {503, "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row\n"};
+    if (is_failing())
+      return {503, "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row\n"};
     return {200, "OK\n"};
   }
 
   void look_after_model() {
     if (!is_failing()) return;
-    log_.add(spdlog::level::err, "failures of the model",
-             "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row, by no request's fault");
+    log_.add(
+        spdlog::level::err, "failures of the model",
+        "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row, by no request's fault");
     if (!options_.exit_on_failure || stopping_) return;
     has_failed_ = true;
     shut_down();
@@ -200,20 +199,16 @@ class Server::Impl {
 
 Server::Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer)
     : Server(std::move(options), metadata, one_by_one(std::move(infer)), /*max_batch=*/1) {}
-Server::Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
-               std::size_t max_batch, const std::function<void()>& warm_up)
+Server::Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer, std::size_t max_batch,
+               const std::function<void()>& warm_up)
     : impl_(std::make_unique<Impl>(std::move(options), metadata, std::move(infer), max_batch, warm_up)) {}
 Server::~Server() = default;
 std::uint16_t Server::port() const { return impl_->port(); }
 std::uint64_t Server::answered() const { return impl_->answered(); }
 void Server::add_route(Route route) { impl_->add_route(std::move(route)); }
 void Server::add_gauge(Gauge gauge) { impl_->add_gauge(std::move(gauge)); }
-void Server::on_signal(int signal, std::function<void()> work) {
-  impl_->on_signal(signal, std::move(work));
-}
-void Server::on_second_signal(std::function<void()> work) {
-  impl_->on_second_signal(std::move(work));
-}
+void Server::on_signal(int signal, std::function<void()> work) { impl_->on_signal(signal, std::move(work)); }
+void Server::on_second_signal(std::function<void()> work) { impl_->on_second_signal(std::move(work)); }
 void Server::every(std::chrono::milliseconds interval, std::function<void()> work) {
   impl_->every(interval, std::move(work));
 }

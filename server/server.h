@@ -29,15 +29,17 @@ struct ServerOptions {
   std::chrono::milliseconds end_timeout{5'000};          // for clients to close when the server ends
   std::chrono::milliseconds keepalive_interval{20'000};  // between pings, and for their pongs
   std::chrono::milliseconds write_timeout{60'000};       // for a client to take an answer
-  std::chrono::milliseconds message_timeout{30'000};     // for a message to go on: 4 KiB for each second of it, or its end
-  std::chrono::milliseconds idle_timeout{0};             // between a client's requests; 0: any
-  std::size_t max_requests_ahead = 8;                    // of one client that does not wait for answers
+  std::chrono::milliseconds message_timeout{30'000};  // for a message to go on: 4 KiB for each second of it, or its end
+  std::chrono::milliseconds idle_timeout{0};          // between a client's requests; 0: any
+  std::size_t max_requests_ahead = 8;                 // of one client that does not wait for answers
   std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all unanswered requests together
   protocol::DecodeLimits decode_limits = {};
   std::string api_key = {};  // empty: everybody may connect
-  std::vector<std::string> allowed_origins = {};  // of pages that may connect ("https://site"), or "*"; robots send none
-  std::vector<std::string> allowed_hosts = {};    // names of this server besides those of the loopback, if it is bound to that
-  bool exit_on_failure = false;                   // ends, with an error, once the model has failed twice in a row
+  std::vector<std::string> allowed_origins =
+      {};  // of pages that may connect ("https://site"), or "*"; robots send none
+  std::vector<std::string> allowed_hosts =
+      {};                        // names of this server besides those of the loopback, if it is bound to that
+  bool exit_on_failure = false;  // ends, with an error, once the model has failed twice in a row
   std::filesystem::path tls_certificates = {}, tls_key = {};  // PEM; empty: no TLS
 };
 
@@ -49,8 +51,8 @@ class Server {
 
   // The same with a function that answers up to `max_batch` requests that wait together. `warm_up` runs
   // before the port opens, on the thread that will run `infer`; what it throws is thrown here.
-  Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer,
-         std::size_t max_batch, const std::function<void()>& warm_up = {});
+  Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer, std::size_t max_batch,
+         const std::function<void()>& warm_up = {});
   ~Server();
 
   std::uint16_t port() const;

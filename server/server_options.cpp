@@ -35,32 +35,24 @@ const std::vector<std::string> policy_words = {"policy:checkpoint", "policy:defa
 void use_default_checkpoint(ProgramOptions& options) {
   const DefaultCheckpoint& standard = default_checkpoints.at(options.env);
   options.model.config = standard.config;
-  options.model.checkpoint_dir =
-      policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
+  options.model.checkpoint_dir = policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
   throw std::runtime_error(
-      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env +
-      " is not there; " +
-      tools::how_to_get(std::string("gs://openpi-assets/checkpoints/") + standard.folder,
-                        standard.config) +
+      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env + " is not there; " +
+      tools::how_to_get(std::string("gs://openpi-assets/checkpoints/") + standard.folder, standard.config) +
       " and --config " + standard.config + ", or make that folder a link to it");
 }
 
 template <class Number>
 void add_limit(CLI::App& app, const std::string& name, Number& value, const std::string& help) {
-  app.add_option(name, value, help)
-      ->check(tools::positive())
-      ->capture_default_str()
-      ->group("Limits");
+  app.add_option(name, value, help)->check(tools::positive())->capture_default_str()->group("Limits");
 }
 
-void add_seconds(CLI::App& app, const std::string& name, std::chrono::milliseconds& value,
-                 const std::string& help, double least = 0.001) {
+void add_seconds(CLI::App& app, const std::string& name, std::chrono::milliseconds& value, const std::string& help,
+                 double least = 0.001) {
   app.add_option_function<double>(
          name,
-         [&value](double seconds) {
-           value = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-         },
+         [&value](double seconds) { value = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000)); },
          help)
       ->check(tools::between(least, 86400.0))
       ->default_str(std::to_string(value.count() / 1000))
@@ -69,10 +61,9 @@ void add_seconds(CLI::App& app, const std::string& name, std::chrono::millisecon
 
 void add_record_options(CLI::App& app, RecorderOptions& record) {
   CLI::Option* folder =
-      app.add_option(
-             "--record", record.folder,
-             "Write every answered request, with its noise, and its answer into this folder (" +
-                 default_record_folder + " if none is named), for pi0 infer --request")
+      app.add_option("--record", record.folder,
+                     "Write every answered request, with its noise, and its answer into this folder (" +
+                         default_record_folder + " if none is named), for pi0 infer --request")
           ->expected(0, 1)
           ->default_str(default_record_folder)
           ->option_text("[DIR]")
@@ -83,9 +74,7 @@ void add_record_options(CLI::App& app, RecorderOptions& record) {
       ->group(folder->get_group());
   app.add_option_function<double>(
          "--record-limit-gib",
-         [&record](double limit) {
-           record.max_folder_bytes = static_cast<std::uint64_t>(limit * (1 << 30));
-         },
+         [&record](double limit) { record.max_folder_bytes = static_cast<std::uint64_t>(limit * (1 << 30)); },
          "Recording ends before the folder's recordings, older ones too, take more than this")
       ->check(tools::between(1e-6, 1e6))
       ->default_str(std::to_string(record.max_folder_bytes >> 30))
@@ -109,11 +98,10 @@ void add_security_options(CLI::App& app, ProgramOptions& options) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->group(group);
-  CLI::Option* certificates =
-      app.add_option("--tls-cert", options.server.tls_certificates,
-                     "Chain of certificates, PEM: serve wss:// and https:// only")
-          ->check(CLI::ExistingFile)
-          ->group(group);
+  CLI::Option* certificates = app.add_option("--tls-cert", options.server.tls_certificates,
+                                             "Chain of certificates, PEM: serve wss:// and https:// only")
+                                  ->check(CLI::ExistingFile)
+                                  ->group(group);
   CLI::Option* key = app.add_option("--tls-key", options.server.tls_key, "Its private key, PEM")
                          ->check(CLI::ExistingFile)
                          ->needs(certificates)
@@ -174,8 +162,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->check(tools::positive())
       ->capture_default_str();
   app.add_flag("--list-layers", options.list_layers, "List linears and attentions, then exit");
-  app.add_flag("--dry-run", options.dry_run,
-               "Check checkpoint, statistics, tokenizer and options, then exit");
+  app.add_flag("--dry-run", options.dry_run, "Check checkpoint, statistics, tokenizer and options, then exit");
   tools::choose(app.add_option("--log-level", options.log_level, "The least that is logged"),
                 {"debug", "info", "warning", "error"})
       ->capture_default_str();
@@ -186,9 +173,10 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->check(tools::between(1, 1 << 20))
       ->needs(log_file)
       ->capture_default_str();
-  app.add_flag("--exit-on-failure", options.server.exit_on_failure,
-               "End, with exit code 1, when the model has failed twice in a row by no request's fault; without it /healthz "
-               "and /readyz say so");
+  app.add_flag(
+      "--exit-on-failure", options.server.exit_on_failure,
+      "End, with exit code 1, when the model has failed twice in a row by no request's fault; without it /healthz "
+      "and /readyz say so");
   add_record_options(app, options.record);
   app.add_option("--openpi-dir", options.openpi_dir, "Accepted and not needed");
 
@@ -197,12 +185,10 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_limit(app, "--max-connections", options.server.max_connections, "Of clients, at once");
   add_limit(app, "--max-connections-per-address", options.server.max_connections_per_address,
             "Of one address that is not this machine's own");
-  add_seconds(app, "--handshake-timeout", options.server.handshake_timeout,
-              "Seconds a client may take to connect");
+  add_seconds(app, "--handshake-timeout", options.server.handshake_timeout, "Seconds a client may take to connect");
   add_seconds(app, "--end-timeout", options.server.end_timeout,
               "Seconds clients may take to close when the server ends, after the request in hand");
-  add_seconds(app, "--write-timeout", options.server.write_timeout,
-              "Seconds a client may take to read an answer");
+  add_seconds(app, "--write-timeout", options.server.write_timeout, "Seconds a client may take to read an answer");
   add_seconds(app, "--idle-timeout", options.server.idle_timeout,
               "Seconds a client may wait between its requests; 0: as long as it likes", 0.0);
   add_seconds(app, "--message-timeout", options.server.message_timeout,
@@ -214,8 +200,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_seconds(app, "--keepalive", options.server.keepalive_interval,
               "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
-  add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes,
-            "Of one text");
+  add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes, "Of one text");
   add_limit(app, "--max-prompt-bytes", options.model.max_prompt_bytes, "Of a prompt");
   add_limit(app, "--max-nesting", options.server.decode_limits.max_depth, "Maps inside each other");
 }
@@ -235,13 +220,13 @@ void settle(ProgramOptions& options, const CLI::App& app) {
     throw CLI::ValidationError("--record", "found '" + options.record.folder.string() +
                                                "', expected a folder, or nothing; --no-record turns it off");
   }
-  if (std::ranges::find(policy_words, options.record.folder.string()) != policy_words.end()) {  // --record is a flag in openpi
+  if (std::ranges::find(policy_words, options.record.folder.string()) !=
+      policy_words.end()) {  // --record is a flag in openpi
     options.policy = std::exchange(options.record.folder, default_record_folder).string();
   }
   const bool named = !options.model.config.empty() || !options.model.config_file.empty() ||
                      !options.model.checkpoint_dir.empty() || options.model.random_weights;
-  if (options.policy == "policy:checkpoint" &&
-      (options.model.config.empty() || options.model.checkpoint_dir.empty())) {
+  if (options.policy == "policy:checkpoint" && (options.model.config.empty() || options.model.checkpoint_dir.empty())) {
     throw CLI::ValidationError("policy:checkpoint", "needs --policy.config and --policy.dir");
   }
   if (options.policy == "policy:default" && named) {

@@ -31,7 +31,7 @@ struct ProgramOptions {
   std::string log_level = "info";
   std::filesystem::path log_file;
   std::size_t log_file_mib = 64;  // of one file; four are kept
-  std::string openpi_dir;  // accepted for pi0-quant's command lines; nothing needs it
+  std::string openpi_dir;         // accepted for pi0-quant's command lines; nothing needs it
 };
 
 // `options` must outlive `app`.

@@ -13,13 +13,13 @@ ssl::context tls_context(const std::filesystem::path& certificates, const std::f
   boost::system::error_code error;
   context.use_certificate_chain_file(certificates.string(), error);
   if (error) {
-    throw std::runtime_error(certificates.string() + ": cannot be used as a PEM chain of certificates: " +
-                             error.message());
+    throw std::runtime_error(certificates.string() +
+                             ": cannot be used as a PEM chain of certificates: " + error.message());
   }
   context.use_private_key_file(key.string(), ssl::context::pem, error);
   if (error) {
-    throw std::runtime_error(key.string() + ": cannot be used as the PEM private key of " +
-                             certificates.string() + ": " + error.message());
+    throw std::runtime_error(key.string() + ": cannot be used as the PEM private key of " + certificates.string() +
+                             ": " + error.message());
   }
   return context;
 }

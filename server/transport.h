@@ -82,11 +82,10 @@ class Transport : public boost::beast::buffered_read_stream<MaybeTlsStream, boos
   // How Beast ends the connection after the closing handshake or a violation of the protocol.
   template <class Handler>
   friend void async_teardown(boost::beast::role_type, Transport& transport, Handler&& handler) {
-    boost::asio::co_spawn(
-        transport.get_executor(), transport.next_layer().end(transport.end_timeout_),
-        [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
-          handler(boost::system::error_code{});
-        });
+    boost::asio::co_spawn(transport.get_executor(), transport.next_layer().end(transport.end_timeout_),
+                          [handler = std::forward<Handler>(handler)](const std::exception_ptr&) mutable {
+                            handler(boost::system::error_code{});
+                          });
   }
 
  private:

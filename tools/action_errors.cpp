@@ -39,9 +39,8 @@ void ActionErrors::add_answer(const at::Tensor& reference, const at::Tensor& fou
 
 void ActionErrors::write(Json& entry, bool in_robot_units) const {
   entry["action_rmse"] = number(std::sqrt(raw_ / static_cast<double>(raw_count_)));
-  const at::Tensor mean = answers_.defined()
-                              ? answers_ / answer_count_
-                              : at::full({1, 1}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
+  const at::Tensor mean = answers_.defined() ? answers_ / answer_count_
+                                             : at::full({1, 1}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
   entry["action_rmse_robot"] = in_robot_units ? number(mean.mean().sqrt().item<double>()) : Json();
   entry["action_rmse_by_dimension"] = numbers(mean.mean(0).sqrt());
   entry["action_rmse_by_step"] = numbers(mean.mean(1).sqrt());

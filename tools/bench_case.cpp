@@ -7,14 +7,12 @@
 #include "tools/observations.h"
 
 namespace pi0::tools {
-BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size,
-                     const ModelOptions& options)
+BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size, const ModelOptions& options)
     : model_(model),
       size_(size),
       masked_(options.masked),
       num_steps_(step_count(options, parts.sizes)),
-      policy_(std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), {},
-              {}) {
+      policy_(std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), {}, {}) {
   const policy::PolicyConfig& policy = policy_.config();
   const std::uint64_t seed = options.seed.value_or(0);
   request_ = protocol::encode(synthetic_observations(policy.robot, 1, seed).front().request);
@@ -22,8 +20,7 @@ BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize&
   tokens_ = at::zeros({1, policy.max_token_len}, at::kLong);
   tokens_.narrow(1, 0, size.prompt_tokens).random_(0, model.config().vocab_size, draws);
   token_mask_ = (at::arange(policy.max_token_len) < size.prompt_tokens).unsqueeze(0);
-  noise_ = at::normal(0.0, 1.0, {size.batch, policy.action_horizon, policy.action_dim}, draws,
-                      at::kFloat);
+  noise_ = at::normal(0.0, 1.0, {size.batch, policy.action_horizon, policy.action_dim}, draws, at::kFloat);
 }
 
 model::ModelInputs BenchCase::inputs_of(const protocol::Dict& request) const {
@@ -52,14 +49,11 @@ CaseSeconds BenchCase::run() const {
   seconds.transforms = clock.lap();
 
   const at::Tensor chunks =
-      model_.sample_actions(inputs, noise_, num_steps_,
-                            {.masked = masked_, .seconds = &seconds.stages})
-          .cpu();
+      model_.sample_actions(inputs, noise_, num_steps_, {.masked = masked_, .seconds = &seconds.stages}).cpu();
   seconds.model = clock.lap();
 
   for (std::int64_t i = 0; i < size_.batch; ++i) {
-    messages[static_cast<std::size_t>(i)] =
-        policy_.finish(chunks.narrow(0, i, 1), inputs.state.narrow(0, i, 1));
+    messages[static_cast<std::size_t>(i)] = policy_.finish(chunks.narrow(0, i, 1), inputs.state.narrow(0, i, 1));
   }
   seconds.transforms += clock.lap();
   for (const protocol::Dict& answer : messages) protocol::encode(answer);

@@ -31,8 +31,7 @@ struct CaseSeconds {
 class BenchCase {
  public:
   // `size` fits the policy. The model must outlive the case.
-  BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size,
-            const ModelOptions& options);
+  BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize& size, const ModelOptions& options);
 
   // A whole request, as the server answers it, but for the socket.
   CaseSeconds run() const;

@@ -13,11 +13,11 @@
 // MKL's product with a packed weight, where libtorch exports it; null elsewhere.
 extern "C" {
 [[gnu::weak]] std::size_t cblas_sgemm_pack_get_size(int operand, int m, int n, int k);
-[[gnu::weak]] void cblas_sgemm_pack(int layout, int operand, int transposed, int m, int n, int k,
-                                    float alpha, const float* from, int stride, float* to);
-[[gnu::weak]] void cblas_sgemm_compute(int layout, int transposed_a, int transposed_b, int m, int n,
-                                       int k, const float* a, int stride_a, const float* b,
-                                       int stride_b, float beta, float* c, int stride_c);
+[[gnu::weak]] void cblas_sgemm_pack(int layout, int operand, int transposed, int m, int n, int k, float alpha,
+                                    const float* from, int stride, float* to);
+[[gnu::weak]] void cblas_sgemm_compute(int layout, int transposed_a, int transposed_b, int m, int n, int k,
+                                       const float* a, int stride_a, const float* b, int stride_b, float beta, float* c,
+                                       int stride_c);
 }
 
 namespace pi0::tools {
@@ -39,9 +39,7 @@ void wait_for(const at::Tensor& result) {
 }
 
 std::function<void()> libtorch_product(at::TensorOptions options) {
-  return [x = operand(rows, options), weight = operand(out, options)] {
-    wait_for(at::linear(x, weight));
-  };
+  return [x = operand(rows, options), weight = operand(out, options)] { wait_for(at::linear(x, weight)); };
 }
 
 std::function<void()> own_product(const model::GemmKernels& kernels, at::ScalarType dtype) {
@@ -51,31 +49,27 @@ std::function<void()> own_product(const model::GemmKernels& kernels, at::ScalarT
 }
 
 bool has_packed_sgemm() {
-  return cblas_sgemm_pack_get_size != nullptr && cblas_sgemm_pack != nullptr &&
-         cblas_sgemm_compute != nullptr;
+  return cblas_sgemm_pack_get_size != nullptr && cblas_sgemm_pack != nullptr && cblas_sgemm_compute != nullptr;
 }
 
 std::function<void()> packed_sgemm() {
   constexpr int row_major = 101, plain = 111, transposed = 112, packed = 151, operand_b = 162;
   const at::Tensor weight = operand(out, at::kFloat);
   const std::size_t bytes = cblas_sgemm_pack_get_size(operand_b, rows, out, in);
-  const at::Tensor panels =
-      at::empty({static_cast<std::int64_t>(bytes / sizeof(float)) + 1}, at::kFloat);
-  cblas_sgemm_pack(row_major, operand_b, transposed, rows, out, in, 1.0F,
-                   weight.const_data_ptr<float>(), in, panels.mutable_data_ptr<float>());
+  const at::Tensor panels = at::empty({static_cast<std::int64_t>(bytes / sizeof(float)) + 1}, at::kFloat);
+  cblas_sgemm_pack(row_major, operand_b, transposed, rows, out, in, 1.0F, weight.const_data_ptr<float>(), in,
+                   panels.mutable_data_ptr<float>());
   return [x = operand(rows, at::kFloat), panels, result = at::empty({rows, out}, at::kFloat)] {
     cblas_sgemm_compute(row_major, plain, packed, rows, out, in, x.const_data_ptr<float>(), in,
-                        panels.const_data_ptr<float>(), out, 0.0F,
-                        result.mutable_data_ptr<float>(), out);
+                        panels.const_data_ptr<float>(), out, 0.0F, result.mutable_data_ptr<float>(), out);
   };
 }
 
 }  // namespace
 
 GemmGauge::GemmGauge(at::Device device) {
-  for (const auto& [name, dtype, operands] :
-       {std::tuple{"libtorch float32", at::kFloat, Operands::float32},
-        std::tuple{"libtorch bfloat16", at::kBFloat16, Operands::bfloat16}}) {
+  for (const auto& [name, dtype, operands] : {std::tuple{"libtorch float32", at::kFloat, Operands::float32},
+                                              std::tuple{"libtorch bfloat16", at::kBFloat16, Operands::bfloat16}}) {
     const at::TensorOptions options = at::device(device).dtype(dtype);
     products_.push_back({name, operands, [options] { return libtorch_product(options); }});
   }
@@ -84,11 +78,10 @@ GemmGauge::GemmGauge(at::Device device) {
       products_.push_back({"packed sgemm", Operands::float32, packed_sgemm});
     }
     const model::GemmKernels& kernels = model::gemm_kernels(model::instruction_sets().back());
-    products_.push_back({"own float32", Operands::float32,
-                         [&kernels] { return own_product(kernels, at::kFloat); }});
+    products_.push_back({"own float32", Operands::float32, [&kernels] { return own_product(kernels, at::kFloat); }});
     if (kernels.has_pairs) {
-      products_.push_back({"own bfloat16", Operands::bfloat16,
-                           [&kernels] { return own_product(kernels, at::kBFloat16); }});
+      products_.push_back(
+          {"own bfloat16", Operands::bfloat16, [&kernels] { return own_product(kernels, at::kBFloat16); }});
     }
   }
   for (std::size_t i = 0; i < products_.size(); ++i) measure(i);

@@ -93,8 +93,7 @@ std::vector<BenchColumn> read_records(const std::filesystem::path& file) {
   add(content);
   if (content.is_object()) std::ranges::for_each(content, add);
   if (records.empty()) {
-    throw std::runtime_error(file.string() +
-                             ": found no record, expected what pi0 bench --json writes");
+    throw std::runtime_error(file.string() + ": found no record, expected what pi0 bench --json writes");
   }
   return records;
 }
@@ -134,21 +133,17 @@ Json bench_record(const BenchMode& mode) {
 
   Json record;
   record["mode"] = mode.name;
-  record["seconds"] = {{"median", median(totals)},
-                       {"min", totals.front()},
-                       {"p95", totals[last_of_95]},
-                       {"max", totals.back()}};
+  record["seconds"] = {
+      {"median", median(totals)}, {"min", totals.front()}, {"p95", totals[last_of_95]}, {"max", totals.back()}};
   record["counted"] = counting.size();
-  record["stages"] = {
-      {"wire", seconds.wire},
-      {"transforms", seconds.transforms},
-      {"vision", seconds.stages.vision},
-      {"prefix", seconds.stages.prefix},
-      {"denoise", denoise},
-      {"other", seconds.model - seconds.stages.vision - seconds.stages.prefix - denoise}};
-  record["within_stages"] = {{"denoise_step", step},
-                             {"rounding", or_null(middle.rounding)},
-                             {"statistics", or_null(middle.statistics)}};
+  record["stages"] = {{"wire", seconds.wire},
+                      {"transforms", seconds.transforms},
+                      {"vision", seconds.stages.vision},
+                      {"prefix", seconds.stages.prefix},
+                      {"denoise", denoise},
+                      {"other", seconds.model - seconds.stages.vision - seconds.stages.prefix - denoise}};
+  record["within_stages"] = {
+      {"denoise_step", step}, {"rounding", or_null(middle.rounding)}, {"statistics", or_null(middle.statistics)}};
   record["flop"] = mode.flop;
   record["gflop_per_second"] = rate / 1e9;
   record["gemm_share"] = rate / mode.gemm.best;
@@ -179,9 +174,7 @@ Json bench_records(const std::vector<Json>& records) {
   for (const Json& record : records) all[record.at("mode").get<std::string>()] = record;
   Json& ratios = all["ratios"];
   const auto name = [&](std::size_t i) { return records[i].at("mode").get<std::string>(); };
-  const auto seconds = [&](std::size_t i) {
-    return records[i].at("seconds").at("median").get<double>();
-  };
+  const auto seconds = [&](std::size_t i) { return records[i].at("seconds").at("median").get<double>(); };
   for (std::size_t i = 1; i < records.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) ratios[name(i) + "/" + name(j)] = seconds(i) / seconds(j);
   }
@@ -218,8 +211,7 @@ std::string bench_table(const std::vector<BenchColumn>& columns) {
   return table + warnings;
 }
 
-std::string compare_benches(const std::filesystem::path& first,
-                            const std::filesystem::path& second) {
+std::string compare_benches(const std::filesystem::path& first, const std::filesystem::path& second) {
   const std::vector<BenchColumn> known = read_records(first), others = read_records(second);
   const bool single = known.size() == 1 && others.size() == 1;
   std::string text;
@@ -232,8 +224,7 @@ std::string compare_benches(const std::filesystem::path& first,
     }
   }
   if (text.empty()) {
-    throw std::runtime_error(first.string() + " and " + second.string() +
-                             " have no mode in common");
+    throw std::runtime_error(first.string() + " and " + second.string() + " have no mode in common");
   }
   return text;
 }

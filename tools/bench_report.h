@@ -28,10 +28,10 @@ struct BenchMode {
   std::string name;                // unquantized, without_statistics, with_statistics
   const GemmGauge::Product& gemm;  // what it is held against; its best rate may rise later
   std::vector<BenchRun> runs = {};
-  std::int64_t flop = 0;               // of one request
+  std::int64_t flop = 0;                                            // of one request
   std::int64_t vision_flop = 0, prefix_flop = 0, denoise_flop = 0;  // which that is the sum of
-  std::int64_t step_weight_bytes = 0;  // that a denoise step reads
-  double read_bandwidth = 0;           // bytes per second
+  std::int64_t step_weight_bytes = 0;                               // that a denoise step reads
+  double read_bandwidth = 0;                                        // bytes per second
   double peak_resident_gib = 0;
   std::optional<double> peak_device_gib = {};
   nlohmann::ordered_json settings = {};
@@ -56,7 +56,6 @@ std::string bench_table(const std::vector<BenchColumn>& columns);
 
 // Two files of --json side by side: what both hold, or the one record of each. Throws
 // std::runtime_error or std::invalid_argument that names the file.
-std::string compare_benches(const std::filesystem::path& first,
-                            const std::filesystem::path& second);
+std::string compare_benches(const std::filesystem::path& first, const std::filesystem::path& second);
 
 }  // namespace pi0::tools

@@ -51,18 +51,17 @@ void tell(const std::string& line) { print(stderr, "bench: {}\n", line); }
 void check_size(const CaseSize& size, const policy::PolicyConfig& policy) {
   const auto check = [&](const char* option, std::int64_t asked, std::int64_t most) {
     if (asked <= most) return;
-    throw CLI::ValidationError(option, fmt::format("{} is more than {}, which is all that {} has",
-                                                   asked, most, policy.name));
+    throw CLI::ValidationError(option,
+                               fmt::format("{} is more than {}, which is all that {} has", asked, most, policy.name));
   };
   check("--cameras", size.cameras, static_cast<std::int64_t>(policy.robot.cameras.size()));
   check("--prompt-tokens", size.prompt_tokens, policy.max_token_len);
 }
 
-Json case_settings(const BenchOptions& options, const model::Pi0& model,
-                   const std::string& config) {
+Json case_settings(const BenchOptions& options, const model::Pi0& model, const std::string& config) {
   const model::GemmKernels* gemm = model.sites().execution().gemm;
-  Json settings = report_meta(config, model.device(), options.model.precision,
-                              step_count(options.model, model.config()));
+  Json settings =
+      report_meta(config, model.device(), options.model.precision, step_count(options.model, model.config()));
   settings["kernels"] = model.sites().execution().kernels == Kernels::reference ? "reference" : "fast";
   settings["instructions"] = gemm == nullptr ? Json() : Json(name_of(gemm->set));
   settings["threads"] = at::get_num_threads();
@@ -113,11 +112,10 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
   std::size_t index = 0;
   for (const model::MatmulSite& site : sites.all()) {
     const quant::FormatPair full_precision;
-    const quant::FormatPair formats =
-        hooks != nullptr ? hooks->plan[index].value_or(full_precision) : full_precision;
+    const quant::FormatPair formats = hooks != nullptr ? hooks->plan[index].value_or(full_precision) : full_precision;
     ++index;
-    const bool in_step = site.component == model::Component::action_expert ||
-                         site.component == model::Component::action_head;
+    const bool in_step =
+        site.component == model::Component::action_expert || site.component == model::Component::action_head;
     if (!in_step || site.kind != model::SiteKind::linear || site.flop == 0) continue;
     const at::Tensor& exact = site.gemm != nullptr ? site.packed.panels : site.weight;
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
@@ -187,9 +185,9 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
     one.gemm_before = before;
     one.gemm_after = before = gauge.measure(product);
     mode.runs.push_back(one);
-    tell(fmt::format("{}: {:.3f} s, best product {:.0f} GFLOP/s before, {:.0f} after; {} of {} count",
-                     name, one.seconds.total(), one.gemm_before / 1e9, one.gemm_after / 1e9,
-                     counting_runs(mode).size(), options.repeats));
+    tell(fmt::format("{}: {:.3f} s, best product {:.0f} GFLOP/s before, {:.0f} after; {} of {} count", name,
+                     one.seconds.total(), one.gemm_before / 1e9, one.gemm_after / 1e9, counting_runs(mode).size(),
+                     options.repeats));
   }
   for (const model::MatmulSite& site : model.sites().all()) {
     mode.flop += site.flop;
@@ -201,8 +199,7 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
   return mode;
 }
 
-std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& plan_request,
-                                     const std::string& config) {
+std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& plan_request, const std::string& config) {
   const BenchOptions& options = bench.options;
   const Json settings = case_settings(options, bench.model, config);
   std::vector<BenchMode> modes;
@@ -229,8 +226,7 @@ std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& pla
     add("with_statistics", &hooks);
   }
   if (!options.quant.stats_output.empty()) {
-    protocol::write_whole(options.quant.stats_output,
-                          quant::report_json(book.snapshot(), modes.back().settings));
+    protocol::write_whole(options.quant.stats_output, quant::report_json(book.snapshot(), modes.back().settings));
   }
   return modes;
 }
@@ -295,8 +291,8 @@ void compare(const BenchOptions& options, const CLI::App& command) {
 }  // namespace
 
 void add_bench(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "bench", "Time one request by stage, against the best matrix product of this machine");
+  CLI::App* command =
+      app.add_subcommand("bench", "Time one request by stage, against the best matrix product of this machine");
   command->footer(
       "Example:\n"
       "  pi0 bench --config pi05_droid --random-weights --all-modes --input-fmt float8_e4m3 --output-fmt float16");
@@ -318,8 +314,7 @@ void add_bench(CLI::App& app) {
       ->check(between(0, 1000))
       ->capture_default_str()
       ->group(group);
-  command
-      ->add_option("--cameras", options->size.cameras, "Cameras that are seen; the others are masked")
+  command->add_option("--cameras", options->size.cameras, "Cameras that are seen; the others are masked")
       ->check(positive())
       ->capture_default_str()
       ->group(group);
@@ -331,17 +326,16 @@ void add_bench(CLI::App& app) {
       ->check(between(1, 1024))
       ->capture_default_str()
       ->group(group);
-  CLI::Option* no_stats =
-      command->add_flag("--no-stats", options->without_statistics, "Round, but take no statistics")
-          ->excludes(command->get_option("--stats-output"))
-          ->group(group);
-  command->add_flag("--all-modes", options->all_modes,
-                    "Measure unquantized, without statistics and with, one after the other")
+  CLI::Option* no_stats = command->add_flag("--no-stats", options->without_statistics, "Round, but take no statistics")
+                              ->excludes(command->get_option("--stats-output"))
+                              ->group(group);
+  command
+      ->add_flag("--all-modes", options->all_modes,
+                 "Measure unquantized, without statistics and with, one after the other")
       ->excludes(no_stats)
       ->group(group);
   command->add_option("--json", options->json, "Also write the figures to this file")->group(group);
-  command->add_option("--compare", options->compare,
-                      "Instead: show two such files side by side, with ratios")
+  command->add_option("--compare", options->compare, "Instead: show two such files side by side, with ratios")
       ->expected(2)
       ->check(CLI::ExistingFile)
       ->group(group);

@@ -46,7 +46,8 @@ void BoundedFile::finish() {
     file_.seekg(static_cast<std::streamoff>(head_bytes_));
     file_.read(tail.data(), static_cast<std::streamsize>(tail.size()));
     std::ranges::rotate(tail, tail.begin() + static_cast<std::ptrdiff_t>((seen_ - head_bytes_) % tail_bytes_));
-    write_at(head_bytes_, "\n[" + std::to_string(seen_ - head_bytes_ - tail_bytes_) + " bytes are left out here]\n" + tail);
+    write_at(head_bytes_,
+             "\n[" + std::to_string(seen_ - head_bytes_ - tail_bytes_) + " bytes are left out here]\n" + tail);
   }
   file_.close();
   if (!file_) fail();

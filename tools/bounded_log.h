@@ -31,8 +31,8 @@ class BoundedFile {
   std::size_t seen_ = 0;  // bytes, kept or not
 };
 
-// A pipe that programs write into, emptied into the file while `io` runs: they are never stopped by it, and when one that
-// outlives this object still writes, that is read and dropped for as long as `io` lives.
+// A pipe that programs write into, emptied into the file while `io` runs: they are never stopped by it, and when one
+// that outlives this object still writes, that is read and dropped for as long as `io` lives.
 class BoundedLog {
  public:
   // Throws std::runtime_error that names the file, as handlers that `io` runs do.

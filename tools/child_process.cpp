@@ -59,10 +59,11 @@ class ChildProcess::Impl {
       ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     };
     try {
-      child_ = bp::child(bp::exe = command.front(), bp::args = arguments, bp::start_dir = directory.string(),
-                         (bp::std_out & bp::std_err) > output.get(), bp::std_in < bp::null, group_, io_,
-                         bp::extend::on_exec_setup = die_with_parent,
-                         bp::on_exit = [ended = ended_](int, const std::error_code&) { *ended = true; });
+      child_ = bp::child(
+          bp::exe = command.front(), bp::args = arguments, bp::start_dir = directory.string(),
+          (bp::std_out & bp::std_err) > output.get(), bp::std_in < bp::null, group_, io_,
+          bp::extend::on_exec_setup = die_with_parent,
+          bp::on_exit = [ended = ended_](int, const std::error_code&) { *ended = true; });
     } catch (const bp::process_error& error) {
       throw std::runtime_error(command.front() + ": cannot be started: " + error.code().message());
     }
@@ -104,7 +105,8 @@ class ChildProcess::Impl {
   // Nothing of the group runs. What the child left behind is ours to reap, else it would stay in the group.
   bool is_over() {
     if (is_over_ || !*ended_) return is_over_;
-    while (::waitpid(-group_.native_handle(), nullptr, WNOHANG) > 0) {}
+    while (::waitpid(-group_.native_handle(), nullptr, WNOHANG) > 0) {
+    }
     is_over_ = ::kill(-group_.native_handle(), 0) != 0;
     return is_over_;
   }

@@ -25,9 +25,9 @@ class ChildProcess {
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
-  bool has_ended() const;       // the program itself; what it started may still run
-  bool has_succeeded() const;   // ended with exit code 0
-  int exit_code() const;        // -1 when a signal ended it
+  bool has_ended() const;      // the program itself; what it started may still run
+  bool has_succeeded() const;  // ended with exit code 0
+  int exit_code() const;       // -1 when a signal ended it
   std::string ending() const;  // "exit code 3", "signal 9 (Killed)"
 
   // SIGTERM to the group, and SIGKILL when something of it still runs after `grace`. Returns when

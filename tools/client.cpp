@@ -66,8 +66,7 @@ void print_chunk(const protocol::NdArray& actions) {
 }
 
 void run_client(const ClientOptions& options) {
-  protocol::Dict request =
-      options.request.empty() ? droid_request(options) : protocol::read_message(options.request);
+  protocol::Dict request = options.request.empty() ? droid_request(options) : protocol::read_message(options.request);
   if (!options.prompt.empty()) request.set("prompt", options.prompt);
   PolicyClient client(options.host, options.port);
   std::vector<double> latencies_ms;
@@ -75,8 +74,7 @@ void run_client(const ClientOptions& options) {
   for (int i = 0; i < options.repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     answer = client.infer(request);
-    latencies_ms.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    latencies_ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   const protocol::Value* actions = answer.find("actions");
   if (actions == nullptr || !std::holds_alternative<protocol::NdArray>(*actions)) {
@@ -84,27 +82,25 @@ void run_client(const ClientOptions& options) {
   }
   print_chunk(std::get<protocol::NdArray>(*actions));
   std::sort(latencies_ms.begin(), latencies_ms.end());
-  print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2],
-             latencies_ms.size());
+  print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2], latencies_ms.size());
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
 
 }  // namespace
 
 void add_client(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "client", "Send a request file or a picture to a server; print the action chunk and latency");
+  CLI::App* command =
+      app.add_subcommand("client", "Send a request file or a picture to a server; print the action chunk and latency");
   command->footer("Example:\n  pi0 client --image table.png --prompt \"put the banana in the green bin\"");
   const auto options = std::make_shared<ClientOptions>();
   command->add_option("--host", options->host, "Where the server is")->capture_default_str();
   command->add_option("--port", options->port, "Where the server is")->check(between(0, 65535))->capture_default_str();
   CLI::Option* request =
       command->add_option("--request", options->request, "Request as msgpack")->check(CLI::ExistingFile);
-  CLI::Option* image = command
-                           ->add_option("--image", options->image,
-                                        "Picture (PNG, JPEG) of a DROID robot's exterior camera")
-                           ->check(CLI::ExistingFile)
-                           ->excludes(request);
+  CLI::Option* image =
+      command->add_option("--image", options->image, "Picture (PNG, JPEG) of a DROID robot's exterior camera")
+          ->check(CLI::ExistingFile)
+          ->excludes(request);
   command->add_option("--wrist-image", options->wrist_image, "Its wrist camera; default: --image")
       ->check(CLI::ExistingFile)
       ->needs(image);
@@ -116,9 +112,7 @@ void add_client(CLI::App& app) {
       ->needs(image)
       ->capture_default_str();
   command->add_option("--prompt", options->prompt, "What to do; replaces the request's prompt");
-  command->add_option("--repeats", options->repeats, "How often to send it")
-      ->check(positive())
-      ->capture_default_str();
+  command->add_option("--repeats", options->repeats, "How often to send it")->check(positive())->capture_default_str();
   command->add_option("--output", options->output, "Write the last answer as msgpack");
   command->callback([options, command] {
     if (options->request.empty() && options->image.empty()) {

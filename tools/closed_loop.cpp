@@ -54,7 +54,7 @@ struct ClosedLoopOptions {
   std::string success_regex = R"([Ss]cene\s+{scene}[:\s]+(\d+)/(\d+))";
   std::int64_t episodes = 5;
   std::vector<std::string> scenes = {"1", "2", "3"};
-  std::uint16_t port = 0;  // 0: a free one per server
+  std::uint16_t port = 0;                                                // 0: a free one per server
   double server_timeout = 300, eval_timeout = 3600, stop_timeout = 120;  // seconds
   fs::path output = "results";
   bool resume = false;
@@ -165,7 +165,8 @@ class ClosedLoop {
         entries.push_back(std::move(*entry));
         write_summary(root, entries);
         if (interrupted_) throw std::runtime_error("interrupted; --resume goes on");
-        const double left = measured == 0 ? 0 : spent / static_cast<double>(measured) * static_cast<double>(count - entries.size());
+        const double left =
+            measured == 0 ? 0 : spent / static_cast<double>(measured) * static_cast<double>(count - entries.size());
         tell(fmt::format("{} of {}, {}: {}; {:.0f} s left", entries.size(), count, name,
                          is_earlier ? "there already" : outcome(entries.back()), left));
       }
@@ -236,8 +237,9 @@ class ClosedLoop {
   }
 
   static std::string outcome(const Json& entry) {
-    std::string text = entry["success_rate"].is_null() ? "no success rate"
-                                                       : fmt::format("success {:.2f}", entry["success_rate"].get<double>());
+    std::string text = entry["success_rate"].is_null()
+                           ? "no success rate"
+                           : fmt::format("success {:.2f}", entry["success_rate"].get<double>());
     if (entry.contains("error")) text += ", " + entry["error"].get<std::string>();
     for (const auto& [scene, result] : entry["by_scene"].items()) {
       if (result.contains("error")) text += fmt::format(", scene {}: {}", scene, result["error"].get<std::string>());
@@ -264,14 +266,15 @@ class ClosedLoop {
       return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : std::string("-");
     };
     tools::print("{:13}{:13}{:>8}{:>13}{:>13}{:>15}{:>13}\n", "input", "output", "success", "vision", "language",
-               "action_expert", "action_head");
+                 "action_expert", "action_head");
     for (const Json& entry : entries) {
       tools::print("{:13}{:13}{:>8}", entry["input_fmt"].get<std::string>(), entry["output_fmt"].get<std::string>(),
-                 figure(entry["success_rate"], "{:.2f}"));
+                   figure(entry["success_rate"], "{:.2f}"));
       const Json& rmse = entry["component_rmse"];
       tools::print("{:>13}{:>13}{:>15}{:>13}\n", figure(rmse.value("vision", Json()), "{:.3e}"),
-                 figure(rmse.value("language", Json()), "{:.3e}"), figure(rmse.value("action_expert", Json()), "{:.3e}"),
-                 figure(rmse.value("action_head", Json()), "{:.3e}"));
+                   figure(rmse.value("language", Json()), "{:.3e}"),
+                   figure(rmse.value("action_expert", Json()), "{:.3e}"),
+                   figure(rmse.value("action_head", Json()), "{:.3e}"));
     }
   }
 
@@ -280,16 +283,19 @@ class ClosedLoop {
   Json run_pair(const fs::path& folder, const std::string& input, const std::string& output) {
     fs::create_directories(folder / "videos");
     for (const char* name : {"stats.json", "server.log"}) fs::remove(folder / name);  // of a run with errors
-    Json entry = {{"combo", input + "__" + output}, {"input_fmt", input},
-                  {"output_fmt", output},           {"success_rate", nullptr},
+    Json entry = {{"combo", input + "__" + output},
+                  {"input_fmt", input},
+                  {"output_fmt", output},
+                  {"success_rate", nullptr},
                   {"by_scene", Json::object()}};
     std::string log_text;
     const std::uint16_t port = free_port(options_.port);
     std::vector<std::string> command = {options_.server.string()};
     command.insert(command.end(), options_.server_arguments.begin(), options_.server_arguments.end());
     const fs::path stats = fs::absolute(folder / "stats.json");
-    for (const std::string& argument : {std::string("--port"), std::to_string(port), std::string("--input-fmt"), input,
-                                        std::string("--output-fmt"), output, std::string("--stats-output"), stats.string()}) {
+    for (const std::string& argument :
+         {std::string("--port"), std::to_string(port), std::string("--input-fmt"), input, std::string("--output-fmt"),
+          output, std::string("--stats-output"), stats.string()}) {
       command.push_back(argument);
     }
     ChildProcess server(io_, command, ".", folder / "server.log");
@@ -388,12 +394,11 @@ class ClosedLoop {
     entry["video_files"] = Json::array();
     for (const auto& [video, written] : videos_under(folder / "videos")) entry["video_files"].push_back(video.string());
     constexpr std::size_t kept = 4000;  // characters, as pi0-quant
-    protocol::write_whole(folder / "eval_results.json",
-                          text_of({{"success_rate", entry["success_rate"]},
-                                   {"by_scene", entry["by_scene"]},
-                                   {"eval_log", log_text.substr(0, kept)},
-                                   {"video_dir", entry["video_dir"]},
-                                   {"video_files", entry["video_files"]}}));
+    protocol::write_whole(folder / "eval_results.json", text_of({{"success_rate", entry["success_rate"]},
+                                                                 {"by_scene", entry["by_scene"]},
+                                                                 {"eval_log", log_text.substr(0, kept)},
+                                                                 {"video_dir", entry["video_dir"]},
+                                                                 {"video_files", entry["video_files"]}}));
     entry["component_rmse"] = Json::object();
     entry["rmse_stats_path"] = stats.string();
     if (!fs::exists(stats)) {
@@ -434,41 +439,52 @@ void add_closed_loop(CLI::App& app) {
   command->footer(
       "All other options go to pi0-server, which says what they are: --config, --checkpoint-dir, ...\n\n"
       "Example:\n"
-      "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --input-fmts float8_e4m3,bfloat16 --output-fmts float16 \\\n"
+      "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --input-fmts float8_e4m3,bfloat16 --output-fmts "
+      "float16 \\\n"
       "    --eval-command 'python eval.py --port {port} --scene {scene} --out {output_dir}'");
   const auto options = std::make_shared<ClosedLoopOptions>();
   options->input_fmts = options->output_fmts = format_names();
-  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"), format_names())
+  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"),
+         format_names())
       ->delimiter(',');
-  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"), format_names())
+  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"),
+         format_names())
       ->delimiter(',');
   CLI::Option* preset =
-      command->add_option("--sim-evals-dir", options->sim_evals,
-                          "Checkout of sim-evals: runs its run_eval.py there with uv, serves on port 8000, where its "
-                          "client looks, and collects the videos of its runs/")
+      command
+          ->add_option("--sim-evals-dir", options->sim_evals,
+                       "Checkout of sim-evals: runs its run_eval.py there with uv, serves on port 8000, where its "
+                       "client looks, and collects the videos of its runs/")
           ->check(CLI::ExistingDirectory);
   CLI::Option* eval =
-      command->add_option("--eval-command", options->eval_command,
-                          "Or the simulator's shell command, with {host} {port} {scene} {episodes} {output_dir} filled in")
+      command
+          ->add_option("--eval-command", options->eval_command,
+                       "Or the simulator's shell command, with {host} {port} {scene} {episodes} {output_dir} filled in")
           ->excludes(preset);
   command->add_option("--eval-dir", options->eval_dir, "Folder it runs in; default: this one")
       ->check(CLI::ExistingDirectory)
       ->excludes(preset);
-  command->add_option("--videos-from", options->videos_from,
-                      "Folder where it leaves videos, new ones of which are copied; those in {output_dir} are there already")
+  command
+      ->add_option(
+          "--videos-from", options->videos_from,
+          "Folder where it leaves videos, new ones of which are copied; those in {output_dir} are there already")
       ->excludes(preset);
   command->add_option("--success-regex", options->success_regex,
                       "Where its output says how many episodes succeeded, and of how many, in RE2's syntax; default: "
-                      "pi0-quant's, " + options->success_regex);
+                      "pi0-quant's, " +
+                          options->success_regex);
   command->add_option("--episodes", options->episodes, "Episodes per scene; default: 5")->check(positive());
   command->add_option("--scenes", options->scenes, "Default: 1,2,3")->delimiter(',');
-  command->add_option("--port", options->port, "Of the servers; default: a free one each")->check(between(0, 65535))->excludes(preset);
-  command->add_option("--server-timeout", options->server_timeout, "Seconds until a server answers /healthz; default: 300")
+  command->add_option("--port", options->port, "Of the servers; default: a free one each")
+      ->check(between(0, 65535))
+      ->excludes(preset);
+  command
+      ->add_option("--server-timeout", options->server_timeout, "Seconds until a server answers /healthz; default: 300")
       ->check(positive());
-  command->add_option("--eval-timeout", options->eval_timeout, "Seconds per scene; default: 3600")
-      ->check(positive());
-  command->add_option("--stop-timeout", options->stop_timeout,
-                      "Seconds for a server to finish and write its statistics; default: 120")
+  command->add_option("--eval-timeout", options->eval_timeout, "Seconds per scene; default: 3600")->check(positive());
+  command
+      ->add_option("--stop-timeout", options->stop_timeout,
+                   "Seconds for a server to finish and write its statistics; default: 120")
       ->check(positive());
   command->add_option("--output,--output-dir", options->output, "Folder that gets a folder per run; default: results");
   command->add_flag("--resume", options->resume, "Go on with the newest run there; pairs with errors run again");
@@ -483,7 +499,8 @@ void add_closed_loop(CLI::App& app) {
     if (options->server.empty()) options->server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
     options->server_arguments = command->remaining();
     // What is wrong with them should show before the first episode.
-    fill_command(options->eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
+    fill_command(options->eval_command,
+                 {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
     find_success("", options->success_regex, "");
     ClosedLoop(*options).run();
   });

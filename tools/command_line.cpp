@@ -25,8 +25,7 @@ namespace {
 // --action_dim=4 and --action-dim=4 are one option; values keep their underscores.
 std::string with_dashes(std::string argument) {
   if (!argument.starts_with("--")) return argument;
-  const auto name_end = argument.begin() + static_cast<std::ptrdiff_t>(
-                                               std::min(argument.find('='), argument.size()));
+  const auto name_end = argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
   std::replace(argument.begin(), name_end, '_', '-');
   return argument;
 }
@@ -55,8 +54,8 @@ std::vector<std::string> option_names(const CLI::App& app) {
 std::string unknown_word(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App& command = named_by(app, words);
   const auto is_option = [](const std::string& word) {  // not a negative number
-    return word.size() > 1 && word[0] == '-' && word != "--" && std::isdigit(static_cast<unsigned char>(word[1])) == 0 &&
-           word[1] != '.';
+    return word.size() > 1 && word[0] == '-' && word != "--" &&
+           std::isdigit(static_cast<unsigned char>(word[1])) == 0 && word[1] != '.';
   };
   if (&command == &app && !app.get_subcommands({}).empty()) {
     std::vector<std::string> commands;
@@ -116,7 +115,8 @@ int run_program(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     const std::string unknown = unknown_word(app, words);
-    print(stderr, "{}\nRun with --help for more information.\n", unknown.empty() ? without_types(error.what()) : unknown);
+    print(stderr, "{}\nRun with --help for more information.\n",
+          unknown.empty() ? without_types(error.what()) : unknown);
     return 2;
   } catch (const std::exception& error) {
     print(stderr, "{}: {}\n", app.get_name(), failure_text(error));

@@ -58,8 +58,7 @@ protocol::NdArray read_noise(const fs::path& path) {
   at::Tensor noise = model::SafetensorsFile(path).tensor("noise");
   if (noise.dim() == 3 && noise.size(0) == 1) noise = noise[0];
   if (noise.dim() != 2 || noise.scalar_type() != at::kFloat) {
-    throw std::invalid_argument(c10::str(path.string(), ": 'noise' is ", noise.scalar_type(), " ",
-                                         noise.sizes(),
+    throw std::invalid_argument(c10::str(path.string(), ": 'noise' is ", noise.scalar_type(), " ", noise.sizes(),
                                          ", expected float32 [action_horizon, action_dim]"));
   }
   return policy::noise_field(noise);
@@ -74,8 +73,8 @@ void infer_request(InferOptions& options) {
   const std::string config = parts.config.name;
   const std::int64_t steps = step_count(options.model, parts.sizes);
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
-  const protocol::Dict answer = with_hooks(options, plan, *loaded.model, config, steps,
-                                           [&] { return loaded.policy->infer(request); });
+  const protocol::Dict answer =
+      with_hooks(options, plan, *loaded.model, config, steps, [&] { return loaded.policy->infer(request); });
   protocol::write_message(options.output, protocol::without_timing(answer));
 }
 
@@ -86,15 +85,12 @@ void infer_tensors(const InferOptions& options) {
   const std::int64_t steps = step_count(options.model, sizes);
   const auto model = load_model(options.model, sizes);
   model::Trace trace;
-  const at::Tensor actions =
-      with_hooks(options, plan, *model, options.model.config, steps,
-                 [&] {
-                   return model->sample_actions(
-                       given.inputs, given.noise, steps,
-                       {.masked = options.trace.empty() ? options.model.masked : model::MaskedInputs::keep,
-                        .trace = options.trace.empty() ? nullptr : &trace});
-                 })
-          .cpu();
+  const at::Tensor actions = with_hooks(options, plan, *model, options.model.config, steps, [&] {
+                               return model->sample_actions(
+                                   given.inputs, given.noise, steps,
+                                   {.masked = options.trace.empty() ? options.model.masked : model::MaskedInputs::keep,
+                                    .trace = options.trace.empty() ? nullptr : &trace});
+                             }).cpu();
   write_tensors(options.output, {{"actions", actions}});
   if (options.trace.empty()) return;
   trace.emplace("actions", actions);
@@ -104,21 +100,19 @@ void infer_tensors(const InferOptions& options) {
 }  // namespace
 
 void add_infer(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "infer", "Answer one request without a server: a whole policy, or the bare model on tensors");
+  CLI::App* command =
+      app.add_subcommand("infer", "Answer one request without a server: a whole policy, or the bare model on tensors");
   command->footer(
       "Example:\n"
-      "  pi0 infer --config pi05_droid --checkpoint-dir DIR --request policy_records/000000.request.msgpack --output ANSWER");
+      "  pi0 infer --config pi05_droid --checkpoint-dir DIR --request policy_records/000000.request.msgpack --output "
+      "ANSWER");
   const auto options = std::make_shared<InferOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
   add_quant_options(*command, options->quant);
-  CLI::Option* request =
-      command->add_option("--request", options->request, "Request as msgpack, for a whole policy")
-          ->check(CLI::ExistingFile);
-  command
-      ->add_option("--noise", options->noise,
-                   "Safetensors with `noise`, float32 [action_horizon, action_dim]")
+  CLI::Option* request = command->add_option("--request", options->request, "Request as msgpack, for a whole policy")
+                             ->check(CLI::ExistingFile);
+  command->add_option("--noise", options->noise, "Safetensors with `noise`, float32 [action_horizon, action_dim]")
       ->check(CLI::ExistingFile)
       ->needs(request);
   CLI::Option* inputs =
@@ -128,11 +122,8 @@ void add_infer(CLI::App& app) {
                        "the bare model")
           ->check(CLI::ExistingFile)
           ->excludes(request);
-  command->add_option("--trace", options->trace, "Also write the tensors between the model's stages")
-      ->needs(inputs);
-  command
-      ->add_option("--output", options->output,
-                   "Answer as msgpack without timings, or safetensors with `actions`")
+  command->add_option("--trace", options->trace, "Also write the tensors between the model's stages")->needs(inputs);
+  command->add_option("--output", options->output, "Answer as msgpack without timings, or safetensors with `actions`")
       ->required();
   command->callback([options] {
     protocol::check_writable(options->output);

@@ -24,16 +24,16 @@ void print_layers(const model::ModelConfig& config, bool as_json) {
                       {"out_features", site.out_features},
                       {"kind", name_of(site.kind)}});
     } else {
-      print("{:<14} {:<10} {:>7} {:>7}  {}\n", name_of(site.component), name_of(site.kind),
-                 site.in_features, site.out_features, site.path);
+      print("{:<14} {:<10} {:>7} {:>7}  {}\n", name_of(site.component), name_of(site.kind), site.in_features,
+            site.out_features, site.path);
     }
   }
   if (as_json) print("{}\n", rows.dump(1));
 }
 
 void add_list_layers(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "list-layers", "List every linear and attention with component and sizes; reads no weights");
+  CLI::App* command =
+      app.add_subcommand("list-layers", "List every linear and attention with component and sizes; reads no weights");
   command->footer("Example:\n  pi0 list-layers --config pi05_droid");
   const auto options = std::make_shared<ModelOptions>();
   const auto as_json = std::make_shared<bool>(false);

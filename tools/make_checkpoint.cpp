@@ -69,12 +69,10 @@ void write_weights(const fs::path& path, const model::ModelConfig& config, const
   model::ShapeRecorder shapes;
   const model::Pi0 model(config, shapes, options.precision, {});
   const model::RandomWeights random(options.seed);
-  const at::ScalarType dtype =
-      options.precision == model::Precision::bfloat16 ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType dtype = options.precision == model::Precision::bfloat16 ? at::kBFloat16 : at::kFloat;
 
   // PaliGemma's head is its embedding; as openpi's save_model, keep the head's name and note the alias.
-  const std::string embedding =
-      "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
+  const std::string embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
   const std::string head = "paligemma_with_expert.paligemma.lm_head.weight";
   Progress progress("make-checkpoint: tensors", Progress::Unit::items);
   std::vector<model::SafetensorsPart> parts;
@@ -88,7 +86,8 @@ void write_weights(const fs::path& path, const model::ModelConfig& config, const
                      }});
   }
   protocol::WholeFile file(path);
-  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, parts, {{embedding, head}});
+  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, parts,
+                           {{embedding, head}});
   file.keep();
 }
 
@@ -115,7 +114,8 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
     write_checkpoint(options, policy, config, stop);
   } catch (...) {
     std::error_code ignored;
-    for (const fs::directory_entry& entry : fs::directory_iterator(options.output, ignored)) fs::remove_all(entry, ignored);
+    for (const fs::directory_entry& entry : fs::directory_iterator(options.output, ignored))
+      fs::remove_all(entry, ignored);
     throw;
   }
   print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);
@@ -124,8 +124,8 @@ void make_checkpoint(const MakeCheckpointOptions& options) {
 }  // namespace
 
 void add_make_checkpoint(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "make-checkpoint", "Make a checkpoint with random weights, statistics and a tokenizer");
+  CLI::App* command =
+      app.add_subcommand("make-checkpoint", "Make a checkpoint with random weights, statistics and a tokenizer");
   command->footer("Example:\n  pi0 make-checkpoint --config pi05_droid --output random_droid");
   const auto options = std::make_shared<MakeCheckpointOptions>();
   command->add_option("--output", options->output, "Folder to make")->required();

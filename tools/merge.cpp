@@ -43,8 +43,9 @@ void check_same_sweep(const fs::path& file, const SweepResult& result, const fs:
   const Json mine = shared_meta(result), theirs = shared_meta(other);
   for (const auto& [key, value] : mine.items()) {
     if (theirs.value(key, Json()) == value) continue;
-    throw std::runtime_error(fmt::format("{}: was measured with {} {}, {} with {}", file.string(), key, model::shown(value),
-                                         other_file.string(), model::shown(theirs.value(key, Json()))));
+    throw std::runtime_error(fmt::format("{}: was measured with {} {}, {} with {}", file.string(), key,
+                                         model::shown(value), other_file.string(),
+                                         model::shown(theirs.value(key, Json()))));
   }
 }
 
@@ -72,8 +73,8 @@ void merge(const MergeOptions& options) {
   if (results.empty()) throw std::runtime_error("the shards hold no results of a sweep");
   const std::size_t of = results.begin()->second.second.of;
   if (results.size() != of) {
-    throw std::runtime_error(fmt::format("{} of {} settings are missing; run their shards with --resume",
-                                         of - results.size(), of));
+    throw std::runtime_error(
+        fmt::format("{} of {} settings are missing; run their shards with --resume", of - results.size(), of));
   }
   std::vector<Json> entries;
   fs::create_directories(options.output);

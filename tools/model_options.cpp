@@ -29,9 +29,7 @@ void keep_freed_memory() {
 
 // With random weights no statistics mean anything: states and actions pass as they are.
 policy::NormStats identity_stats(std::int64_t action_dim) {
-  const auto all = [&](double value) {
-    return std::vector<double>(static_cast<std::size_t>(action_dim), value);
-  };
+  const auto all = [&](double value) { return std::vector<double>(static_cast<std::size_t>(action_dim), value); };
   const policy::FieldStats stats{all(0.0), all(1.0), all(-1.0), all(1.0)};
   return {stats, stats, "--random-weights"};
 }
@@ -46,8 +44,7 @@ policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t
     return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
   }
   return policy::PromptTokenizer::from_file(
-      options.tokenizer.empty() ? policy::find_tokenizer(options.checkpoint_dir) : options.tokenizer,
-      vocab_size);
+      options.tokenizer.empty() ? policy::find_tokenizer(options.checkpoint_dir) : options.tokenizer, vocab_size);
 }
 
 model::Execution chosen_execution(const ModelOptions& options) {
@@ -58,8 +55,8 @@ model::Execution chosen_execution(const ModelOptions& options) {
   }
   if (options.kernels == Kernels::reference) return execution;
   if (execution.device.is_cpu()) {
-    execution.gemm = &model::gemm_kernels(options.instructions ? *options.instructions
-                                                               : model::fastest_instruction_set());
+    execution.gemm =
+        &model::gemm_kernels(options.instructions ? *options.instructions : model::fastest_instruction_set());
   } else {
     execution.layers = model::cuda_layers(execution.device.index());
     execution.recorder = model::device_recorder(execution.device);
@@ -122,21 +119,21 @@ CLI::Validator or_cached() {
 }
 
 std::string how_to_get(const std::string& address, const std::string& config) {
-  return "download it with 'gsutil -m cp -r " + address + " JAX_DIR', convert it with openpi's "
+  return "download it with 'gsutil -m cp -r " + address +
+         " JAX_DIR', convert it with openpi's "
          "'examples/convert_jax_model_to_pytorch.py --checkpoint_dir JAX_DIR --config_name " +
          config + " --output_path DIR', copy JAX_DIR/assets into DIR, and give --checkpoint-dir DIR";
 }
 
-CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
-                                  const std::string& description) {
-  return choose_value<model::Precision>(app.add_option("--precision", precision, description),
-                                        {{"bfloat16", model::Precision::bfloat16}, {"float32", model::Precision::float32}})
+CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description) {
+  return choose_value<model::Precision>(
+             app.add_option("--precision", precision, description),
+             {{"bfloat16", model::Precision::bfloat16}, {"float32", model::Precision::float32}})
       ->default_str("bfloat16");
 }
 
 void add_place_options(CLI::App& app, ModelOptions& options) {
-  CLI::Option* config =
-      app.add_option("--config", options.config, "Policy by openpi's name, as pi05_droid");
+  CLI::Option* config = app.add_option("--config", options.config, "Policy by openpi's name, as pi05_droid");
   app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
       ->check(CLI::ExistingFile)
       ->excludes(config);
@@ -183,8 +180,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->capture_default_str();
   app.add_option("--num-steps", options.num_steps, "Denoise steps; default: the checkpoint's, or 10")
       ->check(between(1, 1000));
-  app.add_option("--seed", options.seed,
-                 "Of the noise (and of random weights); default: a random one, logged")
+  app.add_option("--seed", options.seed, "Of the noise (and of random weights); default: a random one, logged")
       ->check(whole());
 }
 
@@ -215,15 +211,17 @@ at::Device chosen_device(const std::string& name) {
   if (name == "cpu") return at::kCPU;
   const std::string prefix = "cuda:";
   const std::string digits = name.starts_with(prefix) ? name.substr(prefix.size()) : "0";
-  const bool is_index = !digits.empty() && digits.size() < 4 &&
-                        digits.find_first_not_of("0123456789") == std::string::npos;
+  const bool is_index =
+      !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == std::string::npos;
   if ((name != "cuda" && !name.starts_with(prefix)) || !is_index) {
     throw std::invalid_argument("device '" + name + "' is unknown; expected auto, cpu, cuda or cuda:N");
   }
   const int index = std::stoi(digits);
   if (index >= gpu_count) {
-    throw std::invalid_argument(fmt::format("device '{}' is not there: this machine shows {} GPUs to "
-                                            "this build of libtorch", name, gpu_count));
+    throw std::invalid_argument(
+        fmt::format("device '{}' is not there: this machine shows {} GPUs to "
+                    "this build of libtorch",
+                    name, gpu_count));
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
@@ -232,8 +230,7 @@ std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& c
   return options.num_steps.value_or(config.num_steps);
 }
 
-std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
-                                       const model::ModelConfig& config) {
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config) {
   require_checkpoint(options);
   if (options.threads > 0) at::set_num_threads(options.threads);
   const model::Execution execution = chosen_execution(options);
@@ -245,9 +242,8 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
     model = std::make_shared<model::Pi0>(config, weights, options.precision, execution);
   } else {
     Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
-    model::Checkpoint checkpoint(options.checkpoint_dir, [&](std::uint64_t done, std::uint64_t total) {
-      progress.update(done, total);
-    });
+    model::Checkpoint checkpoint(options.checkpoint_dir,
+                                 [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
     model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, execution);
     checkpoint.finish();
   }
@@ -266,8 +262,7 @@ PolicyParts load_parts(const ModelOptions& options) {
   return {std::move(*config), sizes, std::move(stats), load_tokenizer(options, sizes.vocab_size)};
 }
 
-LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
-                         std::function<void(const std::string&)> warn) {
+LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options, std::function<void(const std::string&)> warn) {
   if (!options.seed) options.seed = std::random_device{}();
   const std::shared_ptr<model::Pi0> model = load_model(options, parts.sizes);
   const int threads = options.threads > 0 || model->device().is_cpu() ? options.threads : 1;
@@ -279,8 +274,8 @@ LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
   };
   auto policy = std::make_unique<policy::Policy>(
       std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), sample,
-      policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed,
-                            std::move(warn), options.masked, options.max_prompt_bytes});
+      policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *options.seed, std::move(warn),
+                            options.masked, options.max_prompt_bytes});
   return {model, std::move(policy), sample};
 }
 

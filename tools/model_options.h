@@ -40,8 +40,7 @@ struct ModelOptions {
 // These add options to `app`; `options` must outlive it.
 void add_place_options(CLI::App& app, ModelOptions& options);  // which policy, which checkpoint
 void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
-CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision,
-                                  const std::string& description);
+CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description);
 
 // Takes a bucket's address (gs://...) for the copy in openpi's download cache, where there is one.
 CLI::Validator or_cached();
@@ -62,8 +61,7 @@ at::Device chosen_device(const std::string& name);  // throws when there is no s
 std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& config);
 
 // Loads the weights with progress on stderr and sets libtorch's thread count.
-std::shared_ptr<model::Pi0> load_model(const ModelOptions& options,
-                                             const model::ModelConfig& config);
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config);
 
 // Everything that a policy needs besides weights; cheap, so that what is missing shows before the
 // weights are read.
@@ -82,7 +80,6 @@ struct LoadedPolicy {
 };
 
 // The parts and the weights. Draws a seed when `options` has none. `warn` gets lines for the log.
-LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options,
-                         std::function<void(const std::string&)> warn);
+LoadedPolicy load_policy(PolicyParts parts, ModelOptions& options, std::function<void(const std::string&)> warn);
 
 }  // namespace pi0::tools

@@ -54,8 +54,7 @@ protocol::Dict synthetic_request(const policy::RobotConfig& robot, std::mt19937_
   protocol::Dict request, cameras;
   for (const policy::RobotConfig::Camera& camera : robot.cameras) {
     if (camera.field.empty()) continue;
-    (robot.camera_map.empty() ? request : cameras)
-        .set(camera.field, picture(robot.image_layout, generator));
+    (robot.camera_map.empty() ? request : cameras).set(camera.field, picture(robot.image_layout, generator));
   }
   if (!robot.camera_map.empty()) request.set(robot.camera_map, std::move(cameras));
   for (const policy::RobotConfig::StateField& field : robot.state) {

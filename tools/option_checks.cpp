@@ -44,9 +44,9 @@ CLI::Validator whole() {
     const char* const end = text.data() + text.size();
     std::uint64_t number = 0;
     const auto [rest, error] = std::from_chars(text.data(), end, number);
-    return error == std::errc() && rest == end
-               ? std::string()
-               : fmt::format("found '{}', expected a whole number from 0 to {}", text, std::numeric_limits<std::uint64_t>::max());
+    return error == std::errc() && rest == end ? std::string()
+                                               : fmt::format("found '{}', expected a whole number from 0 to {}", text,
+                                                             std::numeric_limits<std::uint64_t>::max());
   };
   return {check, "WHOLE"};
 }
@@ -61,7 +61,8 @@ CLI::Validator regular_file_or_none() {
     std::error_code unknown;
     const auto type = std::filesystem::status(path, unknown).type();
     const bool is_right = type == std::filesystem::file_type::regular || type == std::filesystem::file_type::not_found;
-    return is_right ? std::string() : fmt::format("found '{}', which is no regular file, expected a file or a new name", path);
+    return is_right ? std::string()
+                    : fmt::format("found '{}', which is no regular file, expected a file or a new name", path);
   };
   return {check, "FILE"};
 }

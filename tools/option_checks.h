@@ -8,11 +8,11 @@
 
 namespace pi0::tools {
 
-CLI::Validator positive();                            // a number above zero
-CLI::Validator whole();                               // of 64 bits, not negative
+CLI::Validator positive();                          // a number above zero
+CLI::Validator whole();                             // of 64 bits, not negative
 CLI::Validator between(double least, double most);  // a number, limits included
 
-CLI::Validator regular_file_or_none();                // a path where no folder, pipe or device is
+CLI::Validator regular_file_or_none();  // a path where no folder, pipe or device is
 
 // One of a few names. Help shows them as a|b|c.
 enum class Letters { as_written, any_case };

@@ -33,8 +33,7 @@ struct PolicyClient::Connection {
   }
 };
 
-PolicyClient::PolicyClient(const std::string& host, std::uint16_t port)
-    : connection_(std::make_unique<Connection>()) {
+PolicyClient::PolicyClient(const std::string& host, std::uint16_t port) : connection_(std::make_unique<Connection>()) {
   try {
     asio::ip::tcp::resolver resolver(connection_->context);
     asio::connect(connection_->stream.next_layer(), resolver.resolve(host, std::to_string(port)));
@@ -42,8 +41,7 @@ PolicyClient::PolicyClient(const std::string& host, std::uint16_t port)
     connection_->stream.handshake(fmt::format("{}:{}", host, port), "/");
     connection_->metadata = connection_->read();
   } catch (const boost::system::system_error& error) {
-    throw std::runtime_error(
-        fmt::format("cannot connect to ws://{}:{}: {}", host, port, error.code().message()));
+    throw std::runtime_error(fmt::format("cannot connect to ws://{}:{}: {}", host, port, error.code().message()));
   }
 }
 

@@ -1,6 +1,7 @@
 // Printing to people, who may have left: what is written to a pipe or a terminal that is gone is dropped, and long work
 // goes on.
-// Programs ignore SIGPIPE for that. Where both streams go to one place, lines come in the order in which they were printed.
+// Programs ignore SIGPIPE for that. Where both streams go to one place, lines come in the order in which they were
+// printed.
 #pragma once
 
 #include <fmt/format.h>

@@ -14,8 +14,8 @@ std::string amount(std::uint64_t done, std::uint64_t total, Progress::Unit unit)
   if (unit == Progress::Unit::items) return fmt::format("{} of {}", done, total);
   const bool large = total >= std::uint64_t{1} << 30;
   const double size = large ? 1 << 30 : 1 << 20;
-  return fmt::format("{:.2f} of {:.2f} {}", static_cast<double>(done) / size,
-                     static_cast<double>(total) / size, large ? "GiB" : "MiB");
+  return fmt::format("{:.2f} of {:.2f} {}", static_cast<double>(done) / size, static_cast<double>(total) / size,
+                     large ? "GiB" : "MiB");
 }
 
 }  // namespace
@@ -37,10 +37,9 @@ void Progress::update(std::uint64_t done, std::uint64_t total) {
   tenth_ = tenth;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double left = done == 0 ? 0.0 : seconds * static_cast<double>(total - done) / static_cast<double>(done);
-  const std::string time =
-      finished ? fmt::format("{:.1f} s", seconds) : fmt::format("{:.0f} s left", left);
-  print(stderr, "{}{}: {}, {}{}", terminal_ ? "\r\x1b[K" : "", label_,
-             amount(done, total, unit_), time, terminal_ && !finished ? "" : "\n");
+  const std::string time = finished ? fmt::format("{:.1f} s", seconds) : fmt::format("{:.0f} s left", left);
+  print(stderr, "{}{}: {}, {}{}", terminal_ ? "\r\x1b[K" : "", label_, amount(done, total, unit_), time,
+        terminal_ && !finished ? "" : "\n");
   std::fflush(stderr);
 }
 

@@ -46,8 +46,9 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
                attention_scopes)
       ->default_str("all")
       ->group(group);
-  choose(app.add_option("--skip-components", options.skip_components, "Left in full precision, with commas between them"),
-         {"vision", "language", "action_expert", "action_head"})
+  choose(
+      app.add_option("--skip-components", options.skip_components, "Left in full precision, with commas between them"),
+      {"vision", "language", "action_expert", "action_head"})
       ->delimiter(',')
       ->group(group);
 }
@@ -73,8 +74,7 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
 
 quant::PlanRequest plan_request(const QuantOptions& options) {
   quant::PlanRequest request;
-  request.rules = options.rules.empty() ? quant::one_pair(formats_of(options))
-                                        : quant::read_rules(options.rules);
+  request.rules = options.rules.empty() ? quant::one_pair(formats_of(options)) : quant::read_rules(options.rules);
   request.attention = options.attention;
   for (const std::string& name : options.skip_components) {
     request.skip.insert(quant::parse_component(name));
@@ -83,8 +83,8 @@ quant::PlanRequest plan_request(const QuantOptions& options) {
   return request;
 }
 
-nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
-                                   model::Precision precision, std::int64_t num_steps) {
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,
+                                   std::int64_t num_steps) {
   return {{"version", version()},
           {"config", config},
           {"device", device.str()},
@@ -92,9 +92,8 @@ nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
           {"num_steps", num_steps}};
 }
 
-QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options,
-                           const quant::PlanRequest& plan, nlohmann::ordered_json meta,
-                           std::function<void(const std::string&)> warn)
+QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const quant::PlanRequest& plan,
+                           nlohmann::ordered_json meta, std::function<void(const std::string&)> warn)
     : output_(options.stats_output), every_(options.stats_every), meta_(std::move(meta)) {
   if (options.rules.empty()) {
     meta_["input_fmt"] = name_of(formats_of(options).input);
@@ -141,7 +140,8 @@ std::string QuantSession::write() const {
   if (output_.empty()) return "";
   const quant::StatsSnapshot seen = book_.snapshot();
   protocol::write_whole(output_, report(seen));
-  return fmt::format("statistics of {} in {}", counted(static_cast<std::size_t>(seen.measured), "request"), output_.string());
+  return fmt::format("statistics of {} in {}", counted(static_cast<std::size_t>(seen.measured), "request"),
+                     output_.string());
 }
 
 }  // namespace pi0::tools

@@ -29,9 +29,7 @@ struct QuantOptions {
   std::int64_t stats_every = 1;  // observe every so many requests
 
   // Hooks are attached only when something asks for them.
-  bool asked() const {
-    return input_fmt || output_fmt || !rules.empty() || !stats_output.empty();
-  }
+  bool asked() const { return input_fmt || output_fmt || !rules.empty() || !stats_output.empty(); }
 };
 
 // `options` must outlive `app`.
@@ -107,7 +105,7 @@ class QuantSession {
 };
 
 // What is known before the model runs: version, config, device, precision, steps.
-nlohmann::ordered_json report_meta(const std::string& config, at::Device device,
-                                   model::Precision precision, std::int64_t num_steps);
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,
+                                   std::int64_t num_steps);
 
 }  // namespace pi0::tools

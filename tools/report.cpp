@@ -31,7 +31,8 @@ void report(const ReportOptions& options) {
   print("{}", report_text(data));
   if (options.output.empty()) return;
   const std::string page = report_page(data, options.title);
-  if (fs::exists(options.output) && !fs::is_regular_file(options.output)) {  // nothing belongs beside a pipe or a device
+  if (fs::exists(options.output) &&
+      !fs::is_regular_file(options.output)) {  // nothing belongs beside a pipe or a device
     return protocol::write_whole(options.output, page);
   }
   write_csv(data, options.output);

@@ -40,7 +40,9 @@ Json number_in(JsonFields& fields, const char* key) { return has(fields, key) ? 
 
 Json numbers_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.numbers(key) : Json::array(); }
 
-Json object_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.any_object(key) : Json::object(); }
+Json object_in(JsonFields& fields, const char* key) {
+  return has(fields, key) ? fields.any_object(key) : Json::object();
+}
 
 Json text_in(JsonFields& fields, const char* key) {
   if (!has(fields, key)) return {};
@@ -70,17 +72,20 @@ bool is_statistics(const Json& content) {
 class Reader {
  public:
   Reader() {
-    for (ReportTable table : {
-             ReportTable{"settings", {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
-                                      "nonfinite_observations", "n_observations", "inference_time_s", "success_rate",
-                                      "error", "source"}, {}},
-             ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
-             ReportTable{"layers", {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse",
-                                    "nonfinite"}, {}},
-             ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
-             ReportTable{"success", {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "error"}, {}},
-             ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
-             ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
+    for (ReportTable table :
+         {ReportTable{
+              "settings",
+              {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
+               "nonfinite_observations", "n_observations", "inference_time_s", "success_rate", "error", "source"},
+              {}},
+          ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
+          ReportTable{"layers",
+                      {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse", "nonfinite"},
+                      {}},
+          ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
+          ReportTable{"success", {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "error"}, {}},
+          ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
+          ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
       const std::string name = table.name;
       tables_.emplace(name, data_.tables.size());
       data_.tables.push_back(std::move(table));
@@ -103,14 +108,13 @@ class Reader {
   }
 
  private:
-  void add(const char* table, std::vector<Json> row) {
-    data_.tables[tables_.at(table)].rows.push_back(std::move(row));
-  }
+  void add(const char* table, std::vector<Json> row) { data_.tables[tables_.at(table)].rows.push_back(std::move(row)); }
 
   void read_folder() {
     const fs::path summary = path_ / "summary.json", sensitivity = path_ / "sensitivity.json";
     if (!fs::exists(summary) && !fs::exists(sensitivity)) {
-      throw std::runtime_error(path_.string() + ": found neither summary.json nor sensitivity.json, expected a folder "
+      throw std::runtime_error(path_.string() +
+                               ": found neither summary.json nor sensitivity.json, expected a folder "
                                "that pi0 sweep or closed-loop (one of its folders by time) wrote");
     }
     data_.runs.back()["kind"] = "sweep";
@@ -127,7 +131,8 @@ class Reader {
   }
 
   void read_setting(JsonFields entry, const fs::path& summary) {
-    const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"), rules = text_in(entry, "rules");
+    const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"),
+               rules = text_in(entry, "rules");
     const std::string setting = pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}});
     if (setting.empty()) {
       throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
@@ -138,9 +143,10 @@ class Reader {
                                                  : input.get<std::string>() + "__" + output.get<std::string>();
     const fs::path stats = path_ / folder / "stats.json";
     const Json error = text_in(entry, "error");
-    add("settings", {name_, setting, input, output, number_in(entry, "action_rmse"), number_in(entry, "action_rmse_robot"),
-                     number_in(entry, "nonfinite_observations"), number_in(entry, "n_observations"),
-                     number_in(entry, "inference_time_s"), number_in(entry, "success_rate"), error, stats.string()});
+    add("settings",
+        {name_, setting, input, output, number_in(entry, "action_rmse"), number_in(entry, "action_rmse_robot"),
+         number_in(entry, "nonfinite_observations"), number_in(entry, "n_observations"),
+         number_in(entry, "inference_time_s"), number_in(entry, "success_rate"), error, stats.string()});
     read_action_errors(entry, setting);
     const Json scenes = object_in(entry, "by_scene");
     for (const auto& [scene, result] : scenes.items()) {
@@ -149,13 +155,15 @@ class Reader {
                       number_in(fields, "success_rate"), text_in(fields, "error")});
     }
     // A pair whose server failed has none.
-    if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty())) return;
+    if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty()))
+      return;
     read_statistics(read(stats), stats, setting);
   }
 
   // Without a step, of all steps; without a dimension, of all dimensions.
   void read_action_errors(JsonFields& entry, const std::string& setting) {
-    const Json by_dimension = numbers_in(entry, "action_rmse_by_dimension"), by_step = numbers_in(entry, "action_rmse_by_step");
+    const Json by_dimension = numbers_in(entry, "action_rmse_by_dimension"),
+               by_step = numbers_in(entry, "action_rmse_by_step");
     for (std::size_t i = 0; i < by_dimension.size(); ++i) add("actions", {name_, setting, {}, i, by_dimension[i]});
     for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, by_step[i]});
     const char* const both = "action_rmse_by_step_and_dimension";
@@ -164,7 +172,8 @@ class Reader {
     if (!by_both.is_array()) entry.mistyped(both, "a list of lists");
     for (std::size_t step = 0; step < by_both.size(); ++step) {
       if (!by_both[step].is_array()) entry.mistyped(both, "a list of lists");
-      for (std::size_t i = 0; i < by_both[step].size(); ++i) add("actions", {name_, setting, step, i, by_both[step][i]});
+      for (std::size_t i = 0; i < by_both[step].size(); ++i)
+        add("actions", {name_, setting, step, i, by_both[step][i]});
     }
   }
 
@@ -186,9 +195,9 @@ class Reader {
     if (has(fields, "components_attention")) read_components(fields, "components_attention", "attention", setting);
     for (JsonFields& row : fields.rows("layers")) {
       const Json kind = text_in(row, "kind");
-      add("layers", {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), row.text("layer"),
-                     number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"),
-                     number_in(row, "nonfinite")});
+      add("layers",
+          {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), row.text("layer"),
+           number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"), number_in(row, "nonfinite")});
     }
   }
 
@@ -224,7 +233,8 @@ class Reader {
       const std::string& key = entry.key();
       const Json& value = *entry;
       const auto value_in = [&](const Json& record) { return record["settings"].value(key, Json()); };
-      const bool is_shared = std::ranges::all_of(records, [&](const Json& record) { return value_in(record) == value; });
+      const bool is_shared =
+          std::ranges::all_of(records, [&](const Json& record) { return value_in(record) == value; });
       if (is_shared) {
         settings[key] = value;
         continue;
@@ -252,7 +262,17 @@ class Reader {
       if (pair_name(pair).empty()) pair = pair_in(path_.stem().string());
       if (pair_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
       const std::string setting = pair_name(pair).empty() ? path_.stem().string() : pair_name(pair);
-      add("settings", {name_, setting, field(pair, "input_fmt"), field(pair, "output_fmt"), {}, {}, {}, {}, {}, {}, {},
+      add("settings", {name_,
+                       setting,
+                       field(pair, "input_fmt"),
+                       field(pair, "output_fmt"),
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
                        path_.string()});
       return read_statistics(content, path_, setting);
     }
@@ -268,13 +288,15 @@ class Reader {
     note(content);
     if (content.is_object()) std::ranges::for_each(content, note);
     if (records.empty()) {
-      throw std::runtime_error(path_.string() + ": found neither statistics nor records of pi0 bench, expected a file of "
+      throw std::runtime_error(path_.string() +
+                               ": found neither statistics nor records of pi0 bench, expected a file of "
                                "--stats-output, of pi0-quant's, or of pi0 bench --json");
     }
     data_.runs.back()["kind"] = "bench";
     data_.runs.back()["meta"] = settings_of_modes(records);
     for (const Json& record : records) {
-      for (const auto& [stage, seconds] : record["stages"].items()) add("stages", {name_, record["mode"], stage, seconds});
+      for (const auto& [stage, seconds] : record["stages"].items())
+        add("stages", {name_, record["mode"], stage, seconds});
     }
   }
 

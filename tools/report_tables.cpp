@@ -107,7 +107,8 @@ std::string layers_text(const ReportData& data, const Json& run) {
   std::vector<Row> rows;
   for (const Row* row : layers) {
     if (rows.size() == shown) break;
-    rows.push_back({layers.at(row, "layer"), layers.at(row, "rmse"), layers.at(row, "rel_rmse"), layers.at(row, "n_calls")});
+    rows.push_back(
+        {layers.at(row, "layer"), layers.at(row, "rmse"), layers.at(row, "rel_rmse"), layers.at(row, "n_calls")});
   }
   return fmt::format("\nThe {} of {} layers with the largest RMSE\n", rows.size(), layers.size()) +
          aligned({"layer", "rmse", "rel_rmse", "n_calls"}, rows);

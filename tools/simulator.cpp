@@ -50,8 +50,8 @@ std::string fill_command(const std::string& command, const std::map<std::string,
     if (value == values.end()) {
       std::vector<std::string> names;
       for (const auto& [name, unused] : values) names.push_back("{" + name + "}");
-      throw std::invalid_argument(fmt::format("found {{{}}} in '{}', expected {}", std::string(found[2]), command,
-                                              fmt::join(names, ", ")));
+      throw std::invalid_argument(
+          fmt::format("found {{{}}} in '{}', expected {}", std::string(found[2]), command, fmt::join(names, ", ")));
     }
     filled.append(rest.data(), found[1].data() + found[1].size()).append(shell_word(value->second));
     rest.remove_prefix(static_cast<std::size_t>(found[0].data() + found[0].size() - rest.data()));
@@ -75,13 +75,15 @@ std::optional<Success> find_success(const std::string& log, const std::string& p
         fmt::format("'{}': is no regular expression of RE2's syntax: {}", pattern, regex.error()));
   }
   if (regex.NumberOfCapturingGroups() != 2) {
-    throw std::invalid_argument(fmt::format("'{}': found {}, expected two: episodes that succeeded, episodes", pattern,
-                                            counted(static_cast<std::size_t>(regex.NumberOfCapturingGroups()), "group")));
+    throw std::invalid_argument(
+        fmt::format("'{}': found {}, expected two: episodes that succeeded, episodes", pattern,
+                    counted(static_cast<std::size_t>(regex.NumberOfCapturingGroups()), "group")));
   }
   std::array<re2::StringPiece, 3> found;
   if (!regex.Match(log, 0, log.size(), RE2::UNANCHORED, found.data(), found.size())) return std::nullopt;
   Success success;
-  for (const auto& [group, number] : {std::pair(found[1], &success.succeeded), std::pair(found[2], &success.episodes)}) {
+  for (const auto& [group, number] :
+       {std::pair(found[1], &success.succeeded), std::pair(found[2], &success.episodes)}) {
     const char* const end = group.data() + group.size();
     const auto [rest, error] = std::from_chars(group.data(), end, *number);
     if (error == std::errc() && rest == end && !group.empty()) continue;
@@ -89,8 +91,8 @@ std::optional<Success> find_success(const std::string& log, const std::string& p
         fmt::format("'{}': found '{}' in a group, expected a number", pattern, std::string(group).substr(0, 80)));
   }
   if (success.succeeded > success.episodes) {
-    throw std::invalid_argument(fmt::format("'{}': found {} of {} episodes that succeeded", pattern, success.succeeded,
-                                            success.episodes));
+    throw std::invalid_argument(
+        fmt::format("'{}': found {} of {} episodes that succeeded", pattern, success.succeeded, success.episodes));
   }
   return success;
 }

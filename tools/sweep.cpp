@@ -78,8 +78,7 @@ class Sweep {
  public:
   explicit Sweep(SweepOptions& options)
       : options_(options), model_(options.model, options.source, tell, [this] { stop_.check(); }) {
-    meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision,
-                        model_.steps());
+    meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision, model_.steps());
     meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
     meta_["kernels"] = options.model.kernels == Kernels::fast ? "fast" : "reference";
     meta_["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
@@ -114,8 +113,9 @@ class Sweep {
 
   quant::FormatPair only_pair() const {
     if (options_.input_fmts.size() != 1 || options_.output_fmts.size() != 1) {
-      throw std::invalid_argument("--sensitivity ranks under one pair of formats: give --input-fmts and "
-                                  "--output-fmts one each");
+      throw std::invalid_argument(
+          "--sensitivity ranks under one pair of formats: give --input-fmts and "
+          "--output-fmts one each");
     }
     return {quant::parse_format(options_.input_fmts[0]), quant::parse_format(options_.output_fmts[0])};
   }
@@ -127,19 +127,19 @@ class Sweep {
       quant.rules = rules;
       const std::string folder = "rules__" + rules.stem().string();
       if (std::ranges::any_of(settings, [&](const Setting& s) { return s.folder == folder; })) {
-        throw std::invalid_argument(fmt::format("--rules: two files are named {}; their results would share a folder",
-                                                rules.stem().string()));
+        throw std::invalid_argument(
+            fmt::format("--rules: two files are named {}; their results would share a folder", rules.stem().string()));
       }
-      settings.push_back({folder,
-                          {{"input_fmt", nullptr}, {"output_fmt", nullptr}, {"rules", rules.string()}},
-                          plan_request(quant)});
+      settings.push_back(
+          {folder, {{"input_fmt", nullptr}, {"output_fmt", nullptr}, {"rules", rules.string()}}, plan_request(quant)});
     }
     if (!settings.empty()) return settings;
     for (const std::string& input : options_.input_fmts) {
       for (const std::string& output : options_.output_fmts) {
         quant.input_fmt = input;
         quant.output_fmt = output;
-        settings.push_back({input + "__" + output, {{"input_fmt", input}, {"output_fmt", output}}, plan_request(quant)});
+        settings.push_back(
+            {input + "__" + output, {{"input_fmt", input}, {"output_fmt", output}}, plan_request(quant)});
       }
     }
     return settings;
@@ -201,7 +201,8 @@ class Sweep {
     constexpr std::size_t shown = 20;
     for (std::size_t i = 0; i < std::min(shown, ranking.size()); ++i) {
       const Json& entry = ranking[i];
-      tools::print("{:4} {:.3e} {}\n", i + 1, rmse_of(entry), entry.value("layer", entry["component"].get<std::string>()));
+      tools::print("{:4} {:.3e} {}\n", i + 1, rmse_of(entry),
+                   entry.value("layer", entry["component"].get<std::string>()));
     }
     if (ranking.size() > shown) tools::print("     and {} less sensitive ones\n", ranking.size() - shown);
   }
@@ -211,10 +212,10 @@ class Sweep {
   void keep_budget(const std::vector<Json>& ranking) {
     const quant::FormatPair formats = only_pair();
     const auto setting_of = [&](std::size_t count) {
-      Setting setting{fmt::format("budget/{}", count), {{"layers", count},
-                       {"input_fmt", options_.input_fmts[0]},
-                       {"output_fmt", options_.output_fmts[0]}},
-                      plan_request(options_.quant)};
+      Setting setting{
+          fmt::format("budget/{}", count),
+          {{"layers", count}, {"input_fmt", options_.input_fmts[0]}, {"output_fmt", options_.output_fmts[0]}},
+          plan_request(options_.quant)};
       setting.plan.rules.clear();
       for (std::size_t i = ranking.size() - count; i < ranking.size(); ++i) {
         setting.plan.rules.push_back({ranking[i]["layer"].get<std::string>(), std::nullopt, formats});
@@ -267,8 +268,7 @@ class Sweep {
       ++done;
       const double left = seconds / static_cast<double>(done - first) * static_cast<double>(settings.size() - done);
       tell(fmt::format("{} of {}, {}: action RMSE {:.4g}, {:.1f} s; {:.0f} s left", done, settings.size(),
-                       settings[i].folder, rmse_of(entries[i]),
-                       entries[i]["inference_time_s"].get<double>(), left));
+                       settings[i].folder, rmse_of(entries[i]), entries[i]["inference_time_s"].get<double>(), left));
     }
     return entries;
   }
@@ -278,7 +278,8 @@ class Sweep {
     const fs::path file = options_.output / setting.folder / "result.json";
     if (!fs::exists(file)) return {};
     if (!options_.resume) {
-      throw std::runtime_error(file.string() + ": is there already; --resume goes on with such a sweep, "
+      throw std::runtime_error(file.string() +
+                               ": is there already; --resume goes on with such a sweep, "
                                "or choose another --output");
     }
     if (!fs::exists(file.parent_path() / "stats.json")) return {};  // not whole: it is measured again
@@ -354,9 +355,10 @@ class Sweep {
 }  // namespace
 
 void add_sweep(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "sweep", "Run pairs of formats over observations: statistics and action errors of each");
-  command->footer("Example:\n  pi0 sweep --config pi05_droid --checkpoint-dir DIR --observations policy_records --output sweep");
+  CLI::App* command =
+      app.add_subcommand("sweep", "Run pairs of formats over observations: statistics and action errors of each");
+  command->footer(
+      "Example:\n  pi0 sweep --config pi05_droid --checkpoint-dir DIR --observations policy_records --output sweep");
   const auto options = std::make_shared<SweepOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
@@ -364,27 +366,30 @@ void add_sweep(CLI::App& app) {
   add_scope_options(*command, options->quant);
   options->input_fmts = options->output_fmts = format_names();
   const std::string group = "Sweep";
-  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"), format_names())
+  choose(command->add_option("--input-fmts", options->input_fmts, "Formats of matmul inputs and weights; default: all"),
+         format_names())
       ->delimiter(',')
       ->group(group);
-  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"), format_names())
+  choose(command->add_option("--output-fmts", options->output_fmts, "Formats of matmul outputs; default: all"),
+         format_names())
       ->delimiter(',')
       ->group(group);
-  CLI::Option* rules =
-      command->add_option("--rules", options->rules, "Files of formats per layer, instead of pairs")
-          ->delimiter(',')
-          ->check(CLI::ExistingFile)
-          ->excludes("--input-fmts")
-          ->excludes("--output-fmts")
-          ->group(group);
+  CLI::Option* rules = command->add_option("--rules", options->rules, "Files of formats per layer, instead of pairs")
+                           ->delimiter(',')
+                           ->check(CLI::ExistingFile)
+                           ->excludes("--input-fmts")
+                           ->excludes("--output-fmts")
+                           ->group(group);
   CLI::Option* sensitivity =
-      choose(command->add_option("--sensitivity", options->sensitivity,
-                                 "Instead: one of the layers or components at a time under one pair, ranked by action RMSE"),
+      choose(command->add_option(
+                 "--sensitivity", options->sensitivity,
+                 "Instead: one of the layers or components at a time under one pair, ranked by action RMSE"),
              {"layers", "components"})
           ->excludes(rules)
           ->group(group);
-  command->add_option("--budget", options->budget,
-                      "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
+  command
+      ->add_option("--budget", options->budget,
+                   "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
       ->check(positive())
       ->needs(sensitivity)
       ->group(group);
@@ -403,14 +408,14 @@ void add_sweep(CLI::App& app) {
           ->check(between(1, 100'000))
           ->excludes(recorded)
           ->group(group);
-  CLI::Option* tensors =
-      command->add_option("--inputs", options->source.tensors,
-                          "Instead, for the bare model: safetensors as pi0 infer --inputs takes them")
-          ->delimiter(',')
-          ->check(CLI::ExistingFile)
-          ->excludes(recorded)
-          ->excludes(synthetic)
-          ->group(group);
+  CLI::Option* tensors = command
+                             ->add_option("--inputs", options->source.tensors,
+                                          "Instead, for the bare model: safetensors as pi0 infer --inputs takes them")
+                             ->delimiter(',')
+                             ->check(CLI::ExistingFile)
+                             ->excludes(recorded)
+                             ->excludes(synthetic)
+                             ->group(group);
   command->add_option("--output", options->output, "Folder of the results")->required()->group(group);
   command->add_flag("--resume", options->resume, "Go on with a sweep that was interrupted")->group(group);
   command->callback([options, recorded, synthetic, tensors] {

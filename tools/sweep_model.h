@@ -22,8 +22,8 @@ namespace pi0::tools {
 
 // One of the three is given.
 struct ObservationSource {
-  std::filesystem::path recorded;             // folder of recordings
-  std::int64_t synthetic = 0;                 // so many made-up ones
+  std::filesystem::path recorded;              // folder of recordings
+  std::int64_t synthetic = 0;                  // so many made-up ones
   std::vector<std::filesystem::path> tensors;  // files of tensors, for the bare model
 };
 
@@ -37,8 +37,8 @@ struct SweepCase {
 class SweepModel {
  public:
   // Reads all but the weights. Throws what is wrong with the checkpoint, the policy or an observation,
-  // by name. `options` must outlive this; a seed is set there if it has none. `before_call` runs before every call of the
-  // model and may throw to stop the work.
+  // by name. `options` must outlive this; a seed is set there if it has none. `before_call` runs before every call of
+  // the model and may throw to stop the work.
   SweepModel(ModelOptions& options, const ObservationSource& source, std::function<void(const std::string&)> tell,
              std::function<void()> before_call);
 

@@ -50,8 +50,11 @@ std::string text_of(const Json& content) {
 }
 
 void write_result(const fs::path& folder, const SweepResult& result) {
-  const Json content = {{"meta", result.meta},   {"names", result.names}, {"entry", result.entry},
-                        {"place", result.place}, {"of", result.of}};
+  const Json content = {{"meta", result.meta},
+                        {"names", result.names},
+                        {"entry", result.entry},
+                        {"place", result.place},
+                        {"of", result.of}};
   protocol::write_whole(folder / "result.json", text_of(content));
 }
 

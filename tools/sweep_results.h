@@ -19,7 +19,8 @@ struct SweepResult {
 
 void write_result(const std::filesystem::path& folder, const SweepResult& result);
 
-// Both throw std::runtime_error that names the file, and what in it is not as write_result() or pi0 closed-loop leaves it.
+// Both throw std::runtime_error that names the file, and what in it is not as write_result() or pi0 closed-loop leaves
+// it.
 SweepResult read_result(const std::filesystem::path& file);
 nlohmann::ordered_json read_pair(const std::filesystem::path& file);  // of a closed loop's formats
 

@@ -11,11 +11,10 @@ TensorInputs read_tensor_inputs(const std::filesystem::path& path) {
   const model::SafetensorsFile file(path);
   model::ModelInputs inputs;
   const at::Tensor images = file.tensor("images"), masks = file.tensor("image_masks");
-  if (images.dim() != 5 || images.scalar_type() != at::kByte || masks.dim() != 2 ||
-      masks.size(0) != images.size(0)) {
-    throw std::invalid_argument(c10::str(
-        path.string(), ": found images ", images.scalar_type(), " ", images.sizes(),
-        " and image_masks ", masks.sizes(), ", expected uint8 [cameras, B, 224, 224, 3] and [cameras, B]"));
+  if (images.dim() != 5 || images.scalar_type() != at::kByte || masks.dim() != 2 || masks.size(0) != images.size(0)) {
+    throw std::invalid_argument(c10::str(path.string(), ": found images ", images.scalar_type(), " ", images.sizes(),
+                                         " and image_masks ", masks.sizes(),
+                                         ", expected uint8 [cameras, B, 224, 224, 3] and [cameras, B]"));
   }
   for (std::int64_t camera = 0; camera < images.size(0); ++camera) {
     inputs.images.push_back(model::image_to_input(images[camera]));

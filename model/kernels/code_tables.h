@@ -16,8 +16,7 @@ constexpr float decoded(std::uint32_t code, int bits, int exponent_bits) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
   const auto power = [](int n) { return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); };
   const float fraction = static_cast<float>(mantissa) * power(-mantissa_bits);
-  const float value =
-      exponent == 0 ? fraction * power(1 - bias) : (1.0F + fraction) * power(exponent - bias);
+  const float value = exponent == 0 ? fraction * power(1 - bias) : (1.0F + fraction) * power(exponent - bias);
   return (code >> (bits - 1)) != 0 ? -value : value;
 }
 

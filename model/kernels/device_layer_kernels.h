@@ -71,9 +71,8 @@ struct AttentionCall {
   HeadRows query;
   HeadRows keys[2], values[2];  // a prefix's, of no tokens where there is none, and the tokens' own
   float scale;
-  const float* mask;  // [samples, query tokens, keys], added to scores; null: none
-  float*
-      scores;  // [samples, groups, heads of a group · query tokens, score_stride], written and read
+  const float* mask;   // [samples, query tokens, keys], added to scores; null: none
+  float* scores;       // [samples, groups, heads of a group · query tokens, score_stride], written and read
   int score_stride;    // at least the keys, and even
   std::uint16_t* out;  // [samples, query tokens, heads, size]
 };

@@ -28,8 +28,8 @@ constexpr Values load_values(const void* values, std::int64_t first) {
     struct alignas(16) Four {
       float at[4];
     };
-    const auto* const fours = static_cast<const Four*>(
-        static_cast<const void*>(static_cast<const float*>(values) + first));
+    const auto* const fours =
+        static_cast<const Four*>(static_cast<const void*>(static_cast<const float*>(values) + first));
     const Four low = fours[0], high = fours[1];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -46,8 +46,8 @@ constexpr void store_values(void* values, std::int64_t first, const Values& from
     Eight eight;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      eight.pairs[i] = std::uint32_t{bfloat16_of(from.at[2 * i])} |
-                       std::uint32_t{bfloat16_of(from.at[2 * i + 1])} << 16;
+      eight.pairs[i] = std::uint32_t{bfloat16_of(from.at[2 * i])} | std::uint32_t{bfloat16_of(from.at[2 * i + 1])}
+                                                                        << 16;
     }
     *static_cast<Eight*>(static_cast<void*>(static_cast<std::uint16_t*>(values) + first)) = eight;
   } else {
@@ -71,8 +71,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
   const int sample = row / call.rows_per_sample;
   const auto width = static_cast<float>(call.width);
   const auto parameters = [](const void* values, bool in_bfloat16, std::int64_t first) {
-    return in_bfloat16 ? load_values<AsBfloat16>(values, first)
-                       : load_values<AsFloat>(values, first);
+    return in_bfloat16 ? load_values<AsBfloat16>(values, first) : load_values<AsFloat>(values, first);
   };
   const auto scaling = [&](const void* values, int first) {
     return parameters(values, call.parameters_in_bfloat16, sample * call.sample_stride + first);
@@ -98,8 +97,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
       if (call.update == nullptr) return;
       const Values update = load_values<Dtype>(call.update, begin + first);
       Values gate;
-      if (call.gate != nullptr)
-        gate = parameters(call.gate, call.gate_in_bfloat16, sample * call.gate_stride + first);
+      if (call.gate != nullptr) gate = parameters(call.gate, call.gate_in_bfloat16, sample * call.gate_stride + first);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         float by = update.at[i];
@@ -111,8 +109,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
     float total = 0;
     each_value(thread, [&](const Values& values, int, const Values&, const Values&) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
-        total += call.kind == NormKind::layer ? values.at[i] : values.at[i] * values.at[i];
+      for (int i = 0; i < 8; ++i) total += call.kind == NormKind::layer ? values.at[i] : values.at[i] * values.at[i];
     });
     part[thread] = total;
   });
@@ -130,8 +127,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
     variance = block.sum(part) / width;
   }
   const float factor = reciprocal_root(variance + call.epsilon);
-  const float one =
-      call.kind == NormKind::layer ? 0.0F : 1.0F;  // an RMS norm's weight is stored less one
+  const float one = call.kind == NormKind::layer ? 0.0F : 1.0F;  // an RMS norm's weight is stored less one
   block.each([&](int thread) {
     each_value(thread, [&](Values& values, int first, const Values& scale, const Values& shift) {
 #pragma unroll
@@ -153,13 +149,11 @@ constexpr void rotate_pairs(const RotateCall& call, int first, int step) {
     const int place = i % half, row = i / half;  // rows in the order of the result
     const int token = row % call.tokens, head = row / call.tokens % call.heads;
     const int sample = row / call.tokens / call.heads;
-    const std::int64_t in =
-        sample * call.sample_stride + head * call.head_stride + token * call.token_stride + place;
+    const std::int64_t in = sample * call.sample_stride + head * call.head_stride + token * call.token_stride + place;
     const std::int64_t angle = std::int64_t{sample * call.tokens + token} * call.size + place;
     const float low = Dtype::load(call.in, in), high = Dtype::load(call.in, in + half);
     const auto turned = [&](float value, float other, std::int64_t at) {
-      return Dtype::rounded(value * Dtype::load(call.cos, at)) +
-             Dtype::rounded(other * Dtype::load(call.sin, at));
+      return Dtype::rounded(value * Dtype::load(call.cos, at)) + Dtype::rounded(other * Dtype::load(call.sin, at));
     };
     const std::int64_t out = std::int64_t{row} * call.size + place;
     Dtype::store(call.out, out, turned(low, -high, angle));
@@ -183,8 +177,7 @@ constexpr void gelu_values(const GeluCall& call, int first, int step) {
     if (call.factor != nullptr) factor = load_values<Dtype>(call.factor, place);
 #pragma unroll
     for (int at = 0; at < 8; ++at) {
-      values.at[at] = call.factor == nullptr ? gelu_of(values.at[at])
-                                             : gated<Dtype>(values.at[at], factor.at[at]);
+      values.at[at] = call.factor == nullptr ? gelu_of(values.at[at]) : gated<Dtype>(values.at[at], factor.at[at]);
     }
     store_values<Dtype>(call.out, std::int64_t{i} * 8, values);
   }

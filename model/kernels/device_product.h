@@ -14,8 +14,7 @@ namespace pi0::model {
 namespace {
 
 constexpr int tile_rows = 16, tile_columns = 8;
-constexpr int chunk_terms =
-    32;  // that a warp takes at once: eight for each of its four steps, in two tile products
+constexpr int chunk_terms = 32;  // that a warp takes at once: eight for each of its four steps, in two tile products
 
 constexpr int many_terms = 2048;  // from here on twice as many warps share them
 
@@ -36,17 +35,14 @@ constexpr Eight eight_terms(const std::uint16_t* vector, int first, int count) {
 template <int at_once, class Step>
 constexpr void over_terms(int count, const Step& step) {
   int first = 0;
-  for (; first + at_once <= count; first += at_once)
-    step(first, std::integral_constant<Terms, Terms::whole>{});
+  for (; first + at_once <= count; first += at_once) step(first, std::integral_constant<Terms, Terms::whole>{});
   if (first < count) step(first, std::integral_constant<Terms, Terms::rest>{});
 }
 
 // The half of a chunk's product, 0 or 1: the order of terms is the same on both sides.
-constexpr TileProduct half_product(float* sums, const Eight& upper, const Eight& lower,
-                                   const Eight& column, int half) {
+constexpr TileProduct half_product(float* sums, const Eight& upper, const Eight& lower, const Eight& column, int half) {
   return {sums,
-          {upper.pairs[2 * half], lower.pairs[2 * half], upper.pairs[2 * half + 1],
-           lower.pairs[2 * half + 1]},
+          {upper.pairs[2 * half], lower.pairs[2 * half], upper.pairs[2 * half + 1], lower.pairs[2 * half + 1]},
           {column.pairs[2 * half], column.pairs[2 * half + 1]}};
 }
 
@@ -120,20 +116,17 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
 #pragma unroll
         for (int part = 0; part < parts; ++part) {
           own.upper[part][chunk] = operands.template weight<terms()>(part, first_out + row, term);
-          own.lower[part][chunk] =
-              operands.template weight<terms()>(part, first_out + row + 8, term);
+          own.lower[part][chunk] = operands.template weight<terms()>(part, first_out + row + 8, term);
         }
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {
-          own.x[chunk][tile] =
-              operands.template x_row<terms()>(first_row + tile * tile_columns + row, term);
+          own.x[chunk][tile] = operands.template x_row<terms()>(first_row + tile * tile_columns + row, term);
         }
       }
     });
     block.issue_reads([&](int thread, float zero) {
 #pragma unroll
-      for (int i = 0; i < parts * tiles * 4; ++i)
-        mine[thread].sums[i / 4 / tiles][i / 4 % tiles][i % 4] += zero;
+      for (int i = 0; i < parts * tiles * 4; ++i) mine[thread].sums[i / 4 / tiles][i / 4 % tiles][i % 4] += zero;
     });
 #pragma unroll
     for (int chunk = 0; chunk < unroll; ++chunk) {
@@ -153,15 +146,12 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
       for (int i = 0; i < tiles * 2; ++i) {
         const int tile = i / 2;
         block.template multiply<Operands::halves(0)>(mine, [=](Mine& own) {
-          const Eight& x = converts ? own.converted[converts ? chunk : 0][converts ? tile : 0]
-                                    : own.x[chunk][tile];
-          return half_product(own.sums[0][tile], own.upper[0][chunk], own.lower[0][chunk], x,
-                              i % 2);
+          const Eight& x = converts ? own.converted[converts ? chunk : 0][converts ? tile : 0] : own.x[chunk][tile];
+          return half_product(own.sums[0][tile], own.upper[0][chunk], own.lower[0][chunk], x, i % 2);
         });
         if constexpr (parts == 2) {
           block.template multiply<Operands::halves(1)>(mine, [=](Mine& own) {
-            return half_product(own.sums[1][tile], own.upper[1][chunk], own.lower[1][chunk],
-                                own.x[chunk][tile], i % 2);
+            return half_product(own.sums[1][tile], own.upper[1][chunk], own.lower[1][chunk], own.x[chunk][tile], i % 2);
           });
         }
       }
@@ -172,8 +162,8 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
 #pragma unroll
     for (int i = 0; i < parts * tiles * 4; ++i) {
       const int part = i / 4 / tiles, tile = i / 4 % tiles;
-      result[part].values[thread / warp_size][tile * tile_columns + tile_column(lane, i % 4)]
-                         [tile_row(lane, i % 4)] = mine[thread].sums[part][tile][i % 4];
+      result[part].values[thread / warp_size][tile * tile_columns + tile_column(lane, i % 4)][tile_row(lane, i % 4)] =
+          mine[thread].sums[part][tile][i % 4];
     }
   });
   block.barrier();
@@ -183,8 +173,7 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
 // first.
 constexpr int output_tiles(const FewRowsCall& call) {
   int tiles = 0;
-  for (int i = 0; i < (call.gated ? 1 : call.part_count); ++i)
-    tiles += tiles_over(call.parts[i].out, tile_rows);
+  for (int i = 0; i < (call.gated ? 1 : call.part_count); ++i) tiles += tiles_over(call.parts[i].out, tile_rows);
   return tiles;
 }
 
@@ -204,8 +193,7 @@ constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_t
   }
   constexpr int columns = WarpSums<Block, tiles>::columns;
   const int first_out = output_tile * tile_rows, first_row = row_tile * columns;
-  const PlainOperands operands{
-      {part.weight, call.parts[1].weight}, part.out, call.x, call.rows, call.in};
+  const PlainOperands operands{{part.weight, call.parts[1].weight}, part.out, call.x, call.rows, call.in};
   multiply_tile<parts, tiles>(block, operands, first_out, first_row, sums);
   block.each([&](int thread) {
     for (int i = thread; i < columns * tile_rows; i += Block::threads) {
@@ -215,8 +203,7 @@ constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_t
       float value = sums[0].total(column, row);
       if (part.bias != nullptr) value += float_of_bfloat16(part.bias[out]);
       if constexpr (parts == 2) {
-        value = gated<AsBfloat16>(AsBfloat16::rounded(value),
-                                  AsBfloat16::rounded(sums[1].total(column, row)));
+        value = gated<AsBfloat16>(AsBfloat16::rounded(value), AsBfloat16::rounded(sums[1].total(column, row)));
       }
       part.result[std::int64_t{x_row} * part.out + out] = bfloat16_of(value);
     }

@@ -36,8 +36,7 @@ PackedKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const
   packed.count = key.size(2);
   for (std::int64_t b = 0; b < key.size(0); ++b) {
     for (std::int64_t g = 0; g < key.size(1); ++g) {
-      packed.groups.push_back(
-          {lanes_of(kernels, key[b][g], lane), lanes_of(kernels, value[b][g].t(), lane)});
+      packed.groups.push_back({lanes_of(kernels, key[b][g], lane), lanes_of(kernels, value[b][g].t(), lane)});
     }
   }
   return packed;
@@ -46,12 +45,18 @@ PackedKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const
 // One attention under way. Rows are those of all query heads that share a group: [H / G][L].
 class Attend {
  public:
-  Attend(const GemmKernels& kernels, const AttentionOperands& in, Lane lane,
-         std::vector<const PackedKv*> parts)
-      : kernels_(kernels), lane_(lane), in_bfloat16_(in.query.scalar_type() == at::kBFloat16),
-        scale_(static_cast<float>(in.scale)), parts_(std::move(parts)), heads_(in.query.size(1)),
-        groups_(in.key.size(1)), length_(in.query.size(2)), size_(in.query.size(3)),
-        rows_(pack_input(kernels, in.query, lane, {})), mask_(in.mask.contiguous()),
+  Attend(const GemmKernels& kernels, const AttentionOperands& in, Lane lane, std::vector<const PackedKv*> parts)
+      : kernels_(kernels),
+        lane_(lane),
+        in_bfloat16_(in.query.scalar_type() == at::kBFloat16),
+        scale_(static_cast<float>(in.scale)),
+        parts_(std::move(parts)),
+        heads_(in.query.size(1)),
+        groups_(in.key.size(1)),
+        length_(in.query.size(2)),
+        size_(in.query.size(3)),
+        rows_(pack_input(kernels, in.query, lane, {})),
+        mask_(in.mask.contiguous()),
         result_(at::empty({in.query.size(0), length_, heads_, size_}, in.query.options())) {
     for (const PackedKv* part : parts_) {
       keys_ += part->count;
@@ -110,16 +115,15 @@ class Attend {
       const Lanes& keys = part->groups[static_cast<std::size_t>(block.group)].keys;
       for (std::int64_t panel = 0; panel < keys.panels; ++panel, scores += block.count * panel_width) {
         const std::uint32_t* const lanes = keys.panel(panel);
-        multiply_stretch(kernels_, lane_,
-                         {x, stride, block.count, keys.steps, &lanes, 1, scores, 0, false});
+        multiply_stretch(kernels_, lane_, {x, stride, block.count, keys.steps, &lanes, 1, scores, 0, false});
       }
     }
   }
 
   // A row's mask, minus infinity where a panel has no key.
   void read_mask(const Block& block, std::int64_t row, float* terms) const {
-    const float* from = mask_.const_data_ptr<float>() +
-                        (block.group / groups_ * length_ + (block.first + row) % length_) * keys_;
+    const float* from =
+        mask_.const_data_ptr<float>() + (block.group / groups_ * length_ + (block.first + row) % length_) * keys_;
     for (const PackedKv* part : parts_) {
       const std::int64_t padded = part->groups.front().keys.panels * panel_width;
       std::copy_n(from, part->count, terms);
@@ -157,8 +161,8 @@ class Attend {
         const Lanes& values = part->groups[group].values;
         const std::uint32_t* const lanes = values.panel(panel);
         multiply_stretch(kernels_, lane_,
-                         {weights, weight_stride(), block.count, values.steps, &lanes, 1,
-                          work.sums.get(), 0, part != parts_.front()});
+                         {weights, weight_stride(), block.count, values.steps, &lanes, 1, work.sums.get(), 0,
+                          part != parts_.front()});
         weights += part->groups[group].keys.panels * panel_width / values_per_step();
       }
       for (std::int64_t row = 0; row < block.count; ++row) {
@@ -187,13 +191,11 @@ class Attend {
 }  // namespace
 
 const std::uint32_t* Lanes::panel(std::int64_t index) const {
-  const auto* first = shared.defined() ? static_cast<const std::uint32_t*>(shared.const_data_ptr())
-                                       : widened.get();
+  const auto* first = shared.defined() ? static_cast<const std::uint32_t*>(shared.const_data_ptr()) : widened.get();
   return first + index * steps * panel_width;
 }
 
-const PackedKv& PrefixPack::get(const GemmKernels& kernels, Lane lane, const Tensor& key,
-                                const Tensor& value) {
+const PackedKv& PrefixPack::get(const GemmKernels& kernels, Lane lane, const Tensor& key, const Tensor& value) {
   if (!key_.is_same(key) || lane_ != lane) {
     packed_ = pack_kv(kernels, lane, key, value);
     key_ = key;

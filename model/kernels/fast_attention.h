@@ -34,8 +34,7 @@ struct PackedKv {
 // The packed prefix of one attention, which all denoise steps of a request share.
 class PrefixPack {
  public:
-  const PackedKv& get(const GemmKernels& kernels, Lane lane, const at::Tensor& key,
-                      const at::Tensor& value);
+  const PackedKv& get(const GemmKernels& kernels, Lane lane, const at::Tensor& key, const at::Tensor& value);
 
  private:
   at::Tensor key_;  // held, so that its identity cannot pass to another tensor

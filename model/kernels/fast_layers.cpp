@@ -17,8 +17,8 @@ const std::uint8_t* bytes_of(const Tensor& x) {
 
 }  // namespace
 
-Tensor fast_rms_norm(const GemmKernels& kernels, const Tensor& x, const Tensor& scale,
-                     const Tensor& shift, double epsilon) {
+Tensor fast_rms_norm(const GemmKernels& kernels, const Tensor& x, const Tensor& scale, const Tensor& shift,
+                     double epsilon) {
   const Tensor in = x.contiguous();
   Tensor out = at::empty_like(in);
   const std::int64_t width = x.size(-1), length = x.size(1), row_bytes = width * in.element_size();
@@ -30,9 +30,8 @@ Tensor fast_rms_norm(const GemmKernels& kernels, const Tensor& x, const Tensor& 
   at::parallel_for(0, x.size(0) * length, values_per_thread / width + 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t terms = by_sample ? row / length * width : 0;
-      kernels.layers.rms_norm(from + row * row_bytes, scales + terms,
-                              shifts == nullptr ? nullptr : shifts + terms, to + row * row_bytes, width,
-                              static_cast<float>(epsilon), is_bfloat16(x));
+      kernels.layers.rms_norm(from + row * row_bytes, scales + terms, shifts == nullptr ? nullptr : shifts + terms,
+                              to + row * row_bytes, width, static_cast<float>(epsilon), is_bfloat16(x));
     }
   });
   return out;
@@ -44,8 +43,7 @@ Tensor fast_gelu(const GemmKernels& kernels, const Tensor& x, const Tensor& fact
   auto* const to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
   at::parallel_for(0, x.numel(), values_per_thread, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin * x.element_size();
-    kernels.layers.gelu(from + at, times == nullptr ? nullptr : times + at, to + at, end - begin,
-                        is_bfloat16(x));
+    kernels.layers.gelu(from + at, times == nullptr ? nullptr : times + at, to + at, end - begin, is_bfloat16(x));
   });
   return out;
 }
@@ -56,15 +54,16 @@ Tensor fast_rotate(const GemmKernels& kernels, const Tensor& x, const Tensor& co
   const std::uint8_t *from = bytes_of(x), *cosines = bytes_of(cos), *sines = bytes_of(sin);
   auto* const to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
   const std::int64_t bytes = x.element_size();
-  at::parallel_for(0, x.size(0) * heads * length, values_per_thread / size + 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t batch = row / length / heads, head = row / length % heads, place = row % length;
-      const std::int64_t head_at = batch * x.stride(0) + head * x.stride(1) + place * x.stride(2);
-      const std::int64_t angle_at = (batch * length + place) * size;
-      kernels.layers.rotate(from + head_at * bytes, cosines + angle_at * bytes, sines + angle_at * bytes,
-                            to + row * size * bytes, size, is_bfloat16(x));
-    }
-  });
+  at::parallel_for(
+      0, x.size(0) * heads * length, values_per_thread / size + 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          const std::int64_t batch = row / length / heads, head = row / length % heads, place = row % length;
+          const std::int64_t head_at = batch * x.stride(0) + head * x.stride(1) + place * x.stride(2);
+          const std::int64_t angle_at = (batch * length + place) * size;
+          kernels.layers.rotate(from + head_at * bytes, cosines + angle_at * bytes, sines + angle_at * bytes,
+                                to + row * size * bytes, size, is_bfloat16(x));
+        }
+      });
   return out;
 }
 

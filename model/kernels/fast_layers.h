@@ -19,7 +19,6 @@ at::Tensor fast_gelu(const GemmKernels& kernels, const at::Tensor& x, const at::
 
 // Heads x [B, H, L, D] of any strides turned by cos and sin [B, 1, L, D] of the same dtype; the result is
 // contiguous.
-at::Tensor fast_rotate(const GemmKernels& kernels, const at::Tensor& x, const at::Tensor& cos,
-                       const at::Tensor& sin);
+at::Tensor fast_rotate(const GemmKernels& kernels, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace pi0::model

@@ -47,34 +47,34 @@ void fill_panels(const Tensor& weight, Tensor& panels) {
   constexpr std::size_t code_size = sizeof(Pair) / 2;
   const auto* source = static_cast<const std::uint8_t*>(weight.const_data_ptr());
   auto* target = static_cast<Pair*>(panels.mutable_data_ptr());
-  at::parallel_for(0, panels.size(0), divided_up(values_per_thread, 2 * pairs * panel_width), [&](std::int64_t begin, std::int64_t end) {
-    constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
-    for (std::int64_t panel = begin; panel < end; ++panel) {
-      Pair* const codes = target + panel * pairs * panel_width;
-      const std::int64_t columns = std::min(panel_width, out - panel * panel_width);
-      if (columns < panel_width || in % 2 != 0) {
-        std::memset(codes, 0, static_cast<std::size_t>(pairs * panel_width) * sizeof(Pair));
-      }
-      for (std::int64_t first = 0; first < in / 2; first += block) {
-        const std::int64_t last = std::min(first + block, in / 2);
-        for (std::int64_t column = 0; column < columns; ++column) {
-          const std::uint8_t* row = source + (panel * panel_width + column) * in * code_size;
-          for (std::int64_t pair = first; pair < last; ++pair) {
-            std::memcpy(codes + pair * panel_width + column, row + pair * sizeof(Pair), sizeof(Pair));
-          }
-        }
-      }
-      for (std::int64_t column = 0; in % 2 != 0 && column < columns; ++column) {
-        std::memcpy(codes + in / 2 * panel_width + column,
-                    source + ((panel * panel_width + column + 1) * in - 1) * code_size, code_size);
-      }
-    }
-  });
+  at::parallel_for(0, panels.size(0), divided_up(values_per_thread, 2 * pairs * panel_width),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
+                     for (std::int64_t panel = begin; panel < end; ++panel) {
+                       Pair* const codes = target + panel * pairs * panel_width;
+                       const std::int64_t columns = std::min(panel_width, out - panel * panel_width);
+                       if (columns < panel_width || in % 2 != 0) {
+                         std::memset(codes, 0, static_cast<std::size_t>(pairs * panel_width) * sizeof(Pair));
+                       }
+                       for (std::int64_t first = 0; first < in / 2; first += block) {
+                         const std::int64_t last = std::min(first + block, in / 2);
+                         for (std::int64_t column = 0; column < columns; ++column) {
+                           const std::uint8_t* row = source + (panel * panel_width + column) * in * code_size;
+                           for (std::int64_t pair = first; pair < last; ++pair) {
+                             std::memcpy(codes + pair * panel_width + column, row + pair * sizeof(Pair), sizeof(Pair));
+                           }
+                         }
+                       }
+                       for (std::int64_t column = 0; in % 2 != 0 && column < columns; ++column) {
+                         std::memcpy(codes + in / 2 * panel_width + column,
+                                     source + ((panel * panel_width + column + 1) * in - 1) * code_size, code_size);
+                       }
+                     }
+                   });
 }
 
 template <class Source>
-void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
-               const ChangeRow& change) {
+void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed, const ChangeRow& change) {
   const std::int64_t in = packed.in, stride = packed.lanes.size(1);
   const auto* source = static_cast<const Source*>(x.const_data_ptr());
   auto* lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr());
@@ -131,11 +131,16 @@ double seconds_of(const GemmKernels& kernels, Lane lane) {
 
 std::string_view name_of(InstructionSet set) {
   switch (set) {
-    case InstructionSet::avx2: return "avx2";
-    case InstructionSet::avx512: return "avx512";
-    case InstructionSet::avx512_bf16: return "avx512_bf16";
-    case InstructionSet::amx_bf16: return "amx_bf16";
-    case InstructionSet::portable: break;
+    case InstructionSet::avx2:
+      return "avx2";
+    case InstructionSet::avx512:
+      return "avx512";
+    case InstructionSet::avx512_bf16:
+      return "avx512_bf16";
+    case InstructionSet::amx_bf16:
+      return "amx_bf16";
+    case InstructionSet::portable:
+      break;
   }
   return "portable";
 }
@@ -146,8 +151,8 @@ std::vector<InstructionSet> instruction_sets() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     sets.push_back(InstructionSet::avx2);
   }
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
     sets.push_back(InstructionSet::avx512);
     if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi")) {
       sets.push_back(InstructionSet::avx512_bf16);
@@ -165,8 +170,7 @@ InstructionSet fastest_instruction_set() {
   double least = 1e9;
   for (const InstructionSet set : instruction_sets()) {
     const GemmKernels& kernels = gemm_kernels(set);
-    const double seconds =
-        seconds_of(kernels, kernels.has_pairs ? Lane::bfloat16_pair : Lane::float32);
+    const double seconds = seconds_of(kernels, kernels.has_pairs ? Lane::bfloat16_pair : Lane::float32);
     if (seconds < least) {
       least = seconds;
       fastest = set;
@@ -178,22 +182,32 @@ InstructionSet fastest_instruction_set() {
 const GemmKernels& gemm_kernels(InstructionSet set) {
   switch (set) {
 #ifdef __x86_64__
-    case InstructionSet::avx2: return avx2_gemm();
-    case InstructionSet::avx512: return avx512_gemm();
-    case InstructionSet::avx512_bf16: return avx512_bf16_gemm();
-    case InstructionSet::amx_bf16: return amx_bf16_gemm();
+    case InstructionSet::avx2:
+      return avx2_gemm();
+    case InstructionSet::avx512:
+      return avx512_gemm();
+    case InstructionSet::avx512_bf16:
+      return avx512_bf16_gemm();
+    case InstructionSet::amx_bf16:
+      return amx_bf16_gemm();
 #endif
-    default: return portable_gemm();
+    default:
+      return portable_gemm();
   }
 }
 
 Code PackedWeight::code() const {
   switch (panels.scalar_type()) {
-    case at::kHalf: return Code::float16;
-    case at::kBFloat16: return Code::bfloat16;
-    case at::kFloat8_e4m3fn: return Code::float8_e4m3;
-    case at::kFloat8_e5m2: return Code::float8_e5m2;
-    default: return Code::float32;
+    case at::kHalf:
+      return Code::float16;
+    case at::kBFloat16:
+      return Code::bfloat16;
+    case at::kFloat8_e4m3fn:
+      return Code::float8_e4m3;
+    case at::kFloat8_e5m2:
+      return Code::float8_e5m2;
+    default:
+      return Code::float32;
   }
 }
 
@@ -212,19 +226,23 @@ PackedWeight pack_weight(const Tensor& weight) {
   Tensor values = weight.contiguous();
   if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
   const std::int64_t out = values.size(0), in = values.size(1);
-  PackedWeight packed{
-      empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
-      out, in};
+  PackedWeight packed{empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
+                      out, in};
   switch (values.element_size()) {
-    case 1: fill_panels<std::uint16_t>(values, packed.panels); break;
-    case 2: fill_panels<std::uint32_t>(values, packed.panels); break;
-    default: fill_panels<std::uint64_t>(values, packed.panels); break;
+    case 1:
+      fill_panels<std::uint16_t>(values, packed.panels);
+      break;
+    case 2:
+      fill_panels<std::uint32_t>(values, packed.panels);
+      break;
+    default:
+      fill_panels<std::uint64_t>(values, packed.panels);
+      break;
   }
   return packed;
 }
 
-PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane,
-                       const ChangeRow& change) {
+PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
   const Tensor source = x.contiguous();
   const std::int64_t in = x.size(-1), rows = source.numel() / in;
   const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
@@ -266,8 +284,8 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
       2 * rows * products[0].x.in * panel_width * group * static_cast<std::int64_t>(products.size());
   const std::int64_t grain = divided_up(flop_per_thread, group_flop);
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
-  const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count,
-                                  Work& work, float* sums) {
+  const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count, Work& work,
+                                  float* sums) {
     const Code code = product.weight.code();
     const Lane lane = product.x.lane;
     const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
@@ -284,8 +302,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
         const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
         std::uint32_t* const to = work.lanes.get() + panel * stretch_steps * panel_width;
         if (!are_lanes) kernels.widen(from, code, lane, pair_count, to);
-        lanes[static_cast<std::size_t>(panel)] =
-            are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
+        lanes[static_cast<std::size_t>(panel)] = are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
       }
       for (std::int64_t row = 0; row < rows; row += rows_at_once) {
         const std::int64_t row_count = std::min(rows_at_once, rows - row);
@@ -295,8 +312,8 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
         float* const fresh = first_stretch ? place : work.fresh.get();
         const std::int64_t fresh_stride = first_stretch ? strip_size : rows_at_once * panel_width;
         multiply_stretch(kernels, lane,
-                         {x + row * stride + pair * steps_per_pair, stride, row_count,
-                          pair_count * steps_per_pair, lanes.data(), count, fresh, fresh_stride, false});
+                         {x + row * stride + pair * steps_per_pair, stride, row_count, pair_count * steps_per_pair,
+                          lanes.data(), count, fresh, fresh_stride, false});
         for (std::int64_t panel = 0; !first_stretch && panel < count; ++panel) {
           kernels.add(place + panel * strip_size, fresh + panel * fresh_stride, row_count * panel_width);
         }
@@ -312,8 +329,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t first = task * group, count = std::min(group, panels - first);
       for (std::size_t i = 0; i < products.size(); ++i) {
-        multiply_group(products[i], first, count, work,
-                       sums.get() + static_cast<std::int64_t>(i) * group_size);
+        multiply_group(products[i], first, count, work, sums.get() + static_cast<std::int64_t>(i) * group_size);
       }
       for (std::int64_t panel = 0; finish && panel < count; ++panel) {
         strip.first_column = (first + panel) * panel_width;
@@ -325,8 +341,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
       }
       const std::int64_t first_column = first * panel_width;
       kernels.store(sums.get(), rows, count, std::min(count * panel_width, out - first_column),
-                    out_data + first_column * result.element_size(), out,
-                    result.scalar_type() == at::kBFloat16);
+                    out_data + first_column * result.element_size(), out, result.scalar_type() == at::kBFloat16);
     }
   });
 }
@@ -337,22 +352,17 @@ Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
   return padded;
 }
 
-Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight,
-                   const Tensor& bias) {
-  const bool pairs =
-      kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.code());
-  const PackedInput input =
-      pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
+Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
+  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.code());
+  const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.out;
   Tensor result = at::empty(shape, x.options());
   const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};
   const auto add_bias = [&](const Strip& strip) {
-    kernels.add_terms(strip.sums[0], strip.row_count,
-                      terms.const_data_ptr<float>() + strip.first_column);
+    kernels.add_terms(strip.sums[0], strip.row_count, terms.const_data_ptr<float>() + strip.first_column);
   };
-  multiply(kernels, {{input, weight}},
-           terms.defined() ? std::function<void(const Strip&)>(add_bias) : nullptr, result);
+  multiply(kernels, {{input, weight}}, terms.defined() ? std::function<void(const Strip&)>(add_bias) : nullptr, result);
   return result;
 }
 

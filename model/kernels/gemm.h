@@ -61,8 +61,7 @@ struct PackedInput {
 
 // x [..., In] float32 or bfloat16, row by row through `change` when there is one. As
 // Lane::bfloat16_pair the changed values must be bfloat16's.
-PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane,
-                       const ChangeRow& change);
+PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const ChangeRow& change);
 
 // A run of any number of steps.
 void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch);

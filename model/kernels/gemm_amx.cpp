@@ -37,9 +37,9 @@ struct alignas(64) TileShapes {
 
 // One block of rows over `tiles` tiles of `tile_steps` steps; sums go on from what is there.
 template <bool has_lower>
-[[gnu::always_inline]] inline void multiply_block(const std::uint32_t* x, std::int64_t stride,
-                                                  std::int64_t tiles, std::int64_t tile_steps,
-                                                  const std::uint32_t* lanes, float* sums, bool go_on) {
+[[gnu::always_inline]] inline void multiply_block(const std::uint32_t* x, std::int64_t stride, std::int64_t tiles,
+                                                  std::int64_t tile_steps, const std::uint32_t* lanes, float* sums,
+                                                  bool go_on) {
   constexpr std::int64_t sums_stride = panel_width * 4, lanes_stride = panel_width * 4;
   float* const lower = sums + tile_rows * panel_width;
   if (go_on) {
@@ -128,8 +128,9 @@ bool may_use_amx() {
 }
 
 const GemmKernels& amx_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::amx_bf16, widen_with_permutes, multiply, add, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
+  static const GemmKernels kernels = {
+      InstructionSet::amx_bf16, widen_with_permutes, multiply, add,          add_terms, store,
+      widen_bfloat16,           narrow_to_bfloat16,  true,     layer_kernels};
   return kernels;
 }
 

@@ -8,8 +8,9 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& avx512_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512, widen, multiply, add, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, false, layer_kernels};
+  static const GemmKernels kernels = {
+      InstructionSet::avx512, widen, multiply,     add, add_terms, store, widen_bfloat16,
+      narrow_to_bfloat16,     false, layer_kernels};
   return kernels;
 }
 

@@ -17,13 +17,9 @@ struct Floats {
   static __m512 add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
   static __m512 load(const float* sums) { return _mm512_loadu_ps(sums); }
   static void store(float* sums, __m512 sum) { _mm512_storeu_ps(sums, sum); }
-  static __m512 multiply_add(__m512 sum, __m512 x, __m512 lanes) {
-    return _mm512_fmadd_ps(x, lanes, sum);
-  }
+  static __m512 multiply_add(__m512 sum, __m512 x, __m512 lanes) { return _mm512_fmadd_ps(x, lanes, sum); }
   static __m512 load_lanes(const std::uint32_t* lanes) { return _mm512_loadu_ps(lanes); }
-  static __m512 broadcast(const std::uint32_t* x) {
-    return _mm512_set1_ps(*reinterpret_cast<const float*>(x));
-  }
+  static __m512 broadcast(const std::uint32_t* x) { return _mm512_set1_ps(*reinterpret_cast<const float*>(x)); }
 };
 
 // 16 pairs of bfloat16 from 16 pairs of codes.
@@ -32,9 +28,8 @@ inline __m512i pairs_of_e5m2(__m256i codes) {  // e5m2 is the upper half of a fl
   const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
   const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
   // Two mantissa bits and a float16's exponent fit a bfloat16: the lower half is zero.
-  const __m512i order = _mm512_set_epi16(
-      63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19,
-      17, 15, 13, 11, 9, 7, 5, 3, 1);
+  const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25,
+                                         23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   return _mm512_permutex2var_epi16(_mm512_castps_si512(low), order, _mm512_castps_si512(high));
 }
 
@@ -47,11 +42,9 @@ inline __m512i pairs_of_e4m3(__m256i codes) {
   const __m512 scale = _mm512_set1_ps(256.0F);
   const __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), scale);
   const __m512 high = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), scale);
-  const __m512i order = _mm512_set_epi16(
-      63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19,
-      17, 15, 13, 11, 9, 7, 5, 3, 1);
-  const __m512i values =
-      _mm512_permutex2var_epi16(_mm512_castps_si512(low), order, _mm512_castps_si512(high));
+  const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25,
+                                         23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  const __m512i values = _mm512_permutex2var_epi16(_mm512_castps_si512(low), order, _mm512_castps_si512(high));
   const __mmask32 nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7F));
   return _mm512_or_si512(_mm512_mask_set1_epi16(values, nan, 0x7FC0), sign);
 }
@@ -60,8 +53,8 @@ inline __m512i load_pairs(const void* codes, Code code, std::int64_t pair) {
   if (code == Code::bfloat16) {
     return _mm512_loadu_si512(static_cast<const std::uint32_t*>(codes) + pair);
   }
-  const __m256i bytes = _mm256_loadu_si256(
-      reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(codes) + pair));
+  const __m256i bytes =
+      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(codes) + pair));
   return code == Code::float8_e4m3 ? pairs_of_e4m3(bytes) : pairs_of_e5m2(bytes);
 }
 
@@ -75,8 +68,7 @@ inline TwoSteps load_steps(const void* codes, Code code, std::int64_t pair) {
   if (code == Code::float32) {
     const float* floats = static_cast<const float*>(codes) + 2 * pair;
     const __m512 low = _mm512_loadu_ps(floats), high = _mm512_loadu_ps(floats + 16);
-    const __m512i even =
-        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     return {_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high)};
   }
@@ -111,8 +103,10 @@ void widen_to_pairs(const void* codes, std::int64_t pairs, std::uint32_t* lanes)
 void widen(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
   const bool floats = lane == Lane::float32;
   switch (code) {
-    case Code::float32: return widen_to_floats<Code::float32>(codes, pairs, lanes);
-    case Code::float16: return widen_to_floats<Code::float16>(codes, pairs, lanes);
+    case Code::float32:
+      return widen_to_floats<Code::float32>(codes, pairs, lanes);
+    case Code::float16:
+      return widen_to_floats<Code::float16>(codes, pairs, lanes);
     case Code::bfloat16:
       return floats ? widen_to_floats<Code::bfloat16>(codes, pairs, lanes)
                     : widen_to_pairs<Code::bfloat16>(codes, pairs, lanes);

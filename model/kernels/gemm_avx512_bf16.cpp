@@ -8,9 +8,7 @@ struct Pairs : Floats {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(lanes), reinterpret_cast<__m512bh>(x));
   }
   static __m512i load_lanes(const std::uint32_t* lanes) { return _mm512_loadu_si512(lanes); }
-  static __m512i broadcast(const std::uint32_t* x) {
-    return _mm512_set1_epi32(static_cast<int>(*x));
-  }
+  static __m512i broadcast(const std::uint32_t* x) { return _mm512_set1_epi32(static_cast<int>(*x)); }
 };
 
 void multiply(Lane lane, const Run& run) {
@@ -20,8 +18,16 @@ void multiply(Lane lane, const Run& run) {
 }  // namespace
 
 const GemmKernels& avx512_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512_bf16, widen_with_permutes, multiply, add, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, true, layer_kernels};
+  static const GemmKernels kernels = {InstructionSet::avx512_bf16,
+                                      widen_with_permutes,
+                                      multiply,
+                                      add,
+                                      add_terms,
+                                      store,
+                                      widen_bfloat16,
+                                      narrow_to_bfloat16,
+                                      true,
+                                      layer_kernels};
   return kernels;
 }
 

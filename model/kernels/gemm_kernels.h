@@ -24,7 +24,7 @@ enum class Lane {
 enum class InstructionSet { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 
 constexpr std::int64_t most_panels = 16;  // of a run
-constexpr std::int64_t run_steps = 128;  // whose lanes fit the first-level cache
+constexpr std::int64_t run_steps = 128;   // whose lanes fit the first-level cache
 
 // Some rows of x [rows][steps] times the lanes [steps][32] of some panels.
 struct Run {
@@ -33,8 +33,8 @@ struct Run {
   std::int64_t rows;
   std::int64_t steps;                 // at most run_steps
   const std::uint32_t* const* lanes;  // of each panel
-  std::int64_t panels;  // at most most_panels
-  float* sums;  // [panels][.., 32]; panels lie `sums_stride` floats apart
+  std::int64_t panels;                // at most most_panels
+  float* sums;                        // [panels][.., 32]; panels lie `sums_stride` floats apart
   std::int64_t sums_stride;
   bool go_on;  // add to what is there
 };
@@ -55,8 +55,8 @@ struct GemmKernels {
 
   // Rows of finished sums, in `panels` panels [rows][32], to rows of `columns` float32 or bfloat16
   // values that lie `stride` values apart.
-  void (*store)(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns,
-                void* out, std::int64_t stride, bool as_bfloat16);
+  void (*store)(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,
+                std::int64_t stride, bool as_bfloat16);
 
   // Between bfloat16 and float, `count` values; to the nearest, ties to even, NaN stays NaN.
   void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);

@@ -26,16 +26,14 @@ constexpr PairTables pair_tables_of(const std::array<float, 256>& values) {
 constexpr PairTables e4m3_pairs = pair_tables_of(e4m3_table);
 constexpr PairTables e5m2_pairs = pair_tables_of(e5m2_table);
 
-void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int64_t pairs,
-                          std::uint32_t* lanes) {
+void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int64_t pairs, std::uint32_t* lanes) {
   const __m512i low_0 = _mm512_load_si512(tables.low), low_1 = _mm512_load_si512(tables.low + 64);
   const __m512i high_0 = _mm512_load_si512(tables.high), high_1 = _mm512_load_si512(tables.high + 64);
   // Unpacking works within quarters of a vector.
   const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
   const auto* bytes = static_cast<const std::uint8_t*>(codes);
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
-    const __m512i code =
-        _mm512_permutexvar_epi64(order, _mm512_loadu_si512(bytes + pair * 2 * panel_width));
+    const __m512i code = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(bytes + pair * 2 * panel_width));
     const __m512i low = _mm512_permutex2var_epi8(low_0, code, low_1);
     const __m512i sign = _mm512_and_si512(code, _mm512_set1_epi8(-128));
     const __m512i high = _mm512_or_si512(_mm512_permutex2var_epi8(high_0, code, high_1), sign);
@@ -44,8 +42,7 @@ void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int6
   }
 }
 
-void widen_with_permutes(const void* codes, Code code, Lane lane, std::int64_t pairs,
-                         std::uint32_t* lanes) {
+void widen_with_permutes(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
   const bool bytes = code == Code::float8_e4m3 || code == Code::float8_e5m2;
   if (lane == Lane::float32 || !bytes) return widen(codes, code, lane, pairs, lanes);
   widen_bytes_to_pairs(codes, code == Code::float8_e4m3 ? e4m3_pairs : e5m2_pairs, pairs, lanes);

@@ -18,9 +18,7 @@ struct Floats {
   }
   static void store(float* sums, Sum sum) { std::memcpy(sums, &sum, sizeof sum); }
   static Sum multiply_add(Sum sum, Sum x, Sum lanes) { return sum + x * lanes; }
-  static Sum load_lanes(const std::uint32_t* lanes) {
-    return load(reinterpret_cast<const float*>(lanes));
-  }
+  static Sum load_lanes(const std::uint32_t* lanes) { return load(reinterpret_cast<const float*>(lanes)); }
   static Sum broadcast(const std::uint32_t* x) {
     const float value = std::bit_cast<float>(*x);
     return Sum{value, value, value, value};
@@ -32,8 +30,9 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& portable_gemm() {
-  static const GemmKernels kernels = {InstructionSet::portable, widen, multiply, add, add_terms, store,
-                                     widen_bfloat16, narrow_to_bfloat16, false, layer_kernels};
+  static const GemmKernels kernels = {
+      InstructionSet::portable, widen, multiply,     add, add_terms, store, widen_bfloat16,
+      narrow_to_bfloat16,       false, layer_kernels};
   return kernels;
 }
 

@@ -15,9 +15,8 @@ namespace {
 
 // `rows` rows by two vectors of columns, all sums in registers.
 template <class V, int rows>
-[[gnu::always_inline]] inline void multiply_tile(const std::uint32_t* x, std::int64_t stride,
-                                                 std::int64_t steps, const std::uint32_t* lanes,
-                                                 float* sums, bool add) {
+[[gnu::always_inline]] inline void multiply_tile(const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
+                                                 const std::uint32_t* lanes, float* sums, bool add) {
   typename V::Sum sum[rows][2];
   for (int row = 0; row < rows; ++row) sum[row][0] = sum[row][1] = V::zero();
   for (std::int64_t step = 0; step < steps; ++step) {
@@ -39,8 +38,8 @@ template <class V, int rows>
 }
 
 template <class V, int rows>
-void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stride,
-                   std::int64_t steps, const std::uint32_t* lanes, float* sums, bool add) {
+void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
+                   const std::uint32_t* lanes, float* sums, bool add) {
   if (count == rows) {
     for (std::int64_t column = 0; column < panel_width; column += 2 * V::lanes) {
       multiply_tile<V, rows>(x, stride, steps, lanes + column, sums + column, add);
@@ -60,8 +59,8 @@ void multiply_run(const Run& run) {
     std::int64_t row = 0;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t height = (run.rows - row + tiles - tile - 1) / (tiles - tile);
-      multiply_rows<V, V::max_rows>(height, run.x + row * run.stride, run.stride, run.steps,
-                                    run.lanes[panel], sums + row * panel_width, run.go_on);
+      multiply_rows<V, V::max_rows>(height, run.x + row * run.stride, run.stride, run.steps, run.lanes[panel],
+                                    sums + row * panel_width, run.go_on);
       row += height;
     }
   }

@@ -17,7 +17,7 @@ inline float float_of_half(std::uint16_t half) {
   const std::uint32_t magnitude = half & 0x7FFFU;
   // Shifted into place the exponent is 112 short; scaling puts it right and normalises subnormals.
   const float scaled = std::bit_cast<float>((magnitude << 13) + (112U << 23));
-  const float subnormal = scaled - std::bit_cast<float>(112U << 23) ;
+  const float subnormal = scaled - std::bit_cast<float>(112U << 23);
   std::uint32_t bits = std::bit_cast<std::uint32_t>(scaled);
   if (magnitude < 0x0400U) bits = std::bit_cast<std::uint32_t>(subnormal * 2.0F);
   if (magnitude >= 0x7C00U) bits = (magnitude << 13) + (224U << 23);
@@ -29,8 +29,7 @@ inline float decode(const void* codes, std::int64_t at) {
   if constexpr (code == Code::float32) return static_cast<const float*>(codes)[at];
   if constexpr (code == Code::float16) return float_of_half(static_cast<const std::uint16_t*>(codes)[at]);
   if constexpr (code == Code::bfloat16) {
-    return std::bit_cast<float>(
-        static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(codes)[at]) << 16);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(codes)[at]) << 16);
   }
   const std::uint8_t byte = static_cast<const std::uint8_t*>(codes)[code < Code::float8_e4m3 ? 0 : at];
   return code == Code::float8_e4m3 ? e4m3_table[byte] : e5m2_table[byte];
@@ -50,11 +49,16 @@ void widen_codes(const void* codes, std::int64_t pairs, std::uint32_t* lanes) {
 
 void widen(const void* codes, Code code, Lane, std::int64_t pairs, std::uint32_t* lanes) {
   switch (code) {
-    case Code::float32: return widen_codes<Code::float32>(codes, pairs, lanes);
-    case Code::float16: return widen_codes<Code::float16>(codes, pairs, lanes);
-    case Code::bfloat16: return widen_codes<Code::bfloat16>(codes, pairs, lanes);
-    case Code::float8_e4m3: return widen_codes<Code::float8_e4m3>(codes, pairs, lanes);
-    case Code::float8_e5m2: return widen_codes<Code::float8_e5m2>(codes, pairs, lanes);
+    case Code::float32:
+      return widen_codes<Code::float32>(codes, pairs, lanes);
+    case Code::float16:
+      return widen_codes<Code::float16>(codes, pairs, lanes);
+    case Code::bfloat16:
+      return widen_codes<Code::bfloat16>(codes, pairs, lanes);
+    case Code::float8_e4m3:
+      return widen_codes<Code::float8_e4m3>(codes, pairs, lanes);
+    case Code::float8_e5m2:
+      return widen_codes<Code::float8_e5m2>(codes, pairs, lanes);
   }
 }
 

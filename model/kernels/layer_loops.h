@@ -11,8 +11,7 @@ namespace pi0::model {
 namespace {
 
 template <class Dtype>
-void soften_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask,
-                float scale) {
+void soften_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale) {
   float largest[panel_width];
   for (float& value : largest) value = -3.4e38F;
   for (std::int64_t panel = 0; panel < panels; ++panel) {
@@ -70,8 +69,7 @@ float sum_of_squares(const void* x, std::int64_t width) {
 }
 
 template <class Dtype>
-void rms_norm_row(const void* x, const float* scale, const float* shift, void* out,
-                  std::int64_t width, float epsilon) {
+void rms_norm_row(const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon) {
   const float sum = sum_of_squares<Dtype>(x, width);
   const float factor = 1.0F / std::sqrt(sum / static_cast<float>(width) + epsilon);
   if (shift == nullptr) {
@@ -104,10 +102,10 @@ void rotate_head(const void* x, const void* cos, const void* sin, void* out, std
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < half; ++i) {
     const float first = Dtype::load(x, i), second = Dtype::load(x, half + i);
-    Dtype::store(out, i, Dtype::rounded(first * Dtype::load(cos, i)) +
-                             Dtype::rounded(-second * Dtype::load(sin, i)));
-    Dtype::store(out, half + i, Dtype::rounded(second * Dtype::load(cos, half + i)) +
-                                    Dtype::rounded(first * Dtype::load(sin, half + i)));
+    Dtype::store(out, i, Dtype::rounded(first * Dtype::load(cos, i)) + Dtype::rounded(-second * Dtype::load(sin, i)));
+    Dtype::store(
+        out, half + i,
+        Dtype::rounded(second * Dtype::load(cos, half + i)) + Dtype::rounded(first * Dtype::load(sin, half + i)));
   }
 }
 
@@ -116,8 +114,8 @@ constexpr LayerKernels layer_kernels = {
        bool in_bfloat16) {
       (in_bfloat16 ? soften_row<AsBfloat16> : soften_row<AsFloat>)(scores, panel_stride, panels, mask, scale);
     },
-    [](const void* x, const float* scale, const float* shift, void* out, std::int64_t width,
-       float epsilon, bool in_bfloat16) {
+    [](const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon,
+       bool in_bfloat16) {
       (in_bfloat16 ? rms_norm_row<AsBfloat16> : rms_norm_row<AsFloat>)(x, scale, shift, out, width, epsilon);
     },
     [](const void* x, const void* factor, void* out, std::int64_t count, bool in_bfloat16) {

@@ -48,12 +48,8 @@ constexpr float quotient(float a, float b) {  // b in 1 to 2: within two units i
 }
 
 struct AsFloat {
-  static constexpr float load(const void* values, std::int64_t i) {
-    return static_cast<const float*>(values)[i];
-  }
-  static constexpr void store(void* values, std::int64_t i, float value) {
-    static_cast<float*>(values)[i] = value;
-  }
+  static constexpr float load(const void* values, std::int64_t i) { return static_cast<const float*>(values)[i]; }
+  static constexpr void store(void* values, std::int64_t i, float value) { static_cast<float*>(values)[i] = value; }
   static constexpr float rounded(float value) { return value; }
 };
 

@@ -74,8 +74,7 @@ void rotate_on_gpu(const RotateCall* calls, int count, void* stream) {
 
 template <class Dtype>
 __global__ void gelu_kernel(GeluCall call) {
-  gelu_values<Dtype>(call, static_cast<int>(blockIdx.x * threads + threadIdx.x),
-                     static_cast<int>(gridDim.x) * threads);
+  gelu_values<Dtype>(call, static_cast<int>(blockIdx.x * threads + threadIdx.x), static_cast<int>(gridDim.x) * threads);
 }
 
 void gelu_on_gpu(const GeluCall& call, void* stream) {
@@ -96,15 +95,14 @@ __global__ void score_kernel(AttentionCall call) {
   __shared__ CudaBlock<score_threads>::Shared shared;
   CudaBlock<score_threads> block{shared};
   constexpr int keys = across * tile_columns * score_threads / warp_size;
-  score_tile<down, across>(block, call, static_cast<int>(blockIdx.z),
-                           static_cast<int>(blockIdx.y) * down * tile_rows,
+  score_tile<down, across>(block, call, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y) * down * tile_rows,
                            static_cast<int>(blockIdx.x) * keys);
 }
 
 template <int down, int across>
 void score_rows(const AttentionCall& call, int rows, int keys, unsigned groups, void* stream) {
-  const dim3 grid(tiles_of(keys, across * tile_columns * score_threads / warp_size),
-                  tiles_of(rows, down * tile_rows), groups);
+  const dim3 grid(tiles_of(keys, across * tile_columns * score_threads / warp_size), tiles_of(rows, down * tile_rows),
+                  groups);
   score_kernel<down, across><<<grid, score_threads, 0, on(stream)>>>(call);
   check_launch("attention scores");
 }
@@ -115,8 +113,7 @@ __global__ void __launch_bounds__(threads) weigh_kernel(AttentionCall call) {
   __shared__ CudaBlock<threads>::Shared shared;
   __shared__ float factors[Shape::rows];
   CudaBlock<threads> block{shared};
-  weigh_tile<Shape>(block, call, static_cast<int>(blockIdx.z),
-                    static_cast<int>(blockIdx.x) * Shape::rows,
+  weigh_tile<Shape>(block, call, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.x) * Shape::rows,
                     static_cast<int>(blockIdx.y) * Shape::across * value_columns, weights, factors);
 }
 
@@ -124,10 +121,8 @@ template <int down, int across, int lane_keys>
 void weigh_rows(const AttentionCall& call, int rows, int keys, unsigned groups, void* stream) {
   using Shape = WeighShape<CudaBlock<threads>, down, across, lane_keys>;
   constexpr int most_bytes = Shape::bytes(lane_keys * warp_size);
-  static_assert(most_bytes <=
-                99 << 10);  // a block of any such GPU can share that much, when asked for
-  cudaFuncSetAttribute(weigh_kernel<Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       most_bytes);
+  static_assert(most_bytes <= 99 << 10);  // a block of any such GPU can share that much, when asked for
+  cudaFuncSetAttribute(weigh_kernel<Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
   const dim3 grid(tiles_of(rows, Shape::rows), tiles_of(call.size, across * value_columns), groups);
   weigh_kernel<Shape><<<grid, threads, Shape::bytes(keys), on(stream)>>>(call);
   check_launch("attention");
@@ -143,9 +138,8 @@ void attend_on_gpu(const AttentionCall& call, void* stream) {
   constexpr int many = 1024;
   if (static_cast<int>(groups) * rows < many) {
     score_rows<1, 2>(call, rows, keys, groups, stream);
-    keys <= 20 * warp_size
-        ? weigh_rows<1, 1, 20>(call, rows, keys, groups, stream)
-        : weigh_rows<1, 1, AttentionCall::most_keys / warp_size>(call, rows, keys, groups, stream);
+    keys <= 20 * warp_size ? weigh_rows<1, 1, 20>(call, rows, keys, groups, stream)
+                           : weigh_rows<1, 1, AttentionCall::most_keys / warp_size>(call, rows, keys, groups, stream);
     return;
   }
   score_rows<2, 4>(call, rows, keys, groups, stream);
@@ -159,27 +153,23 @@ void attend_on_gpu(const AttentionCall& call, void* stream) {
 }
 
 template <int parts, int tiles, int block_threads>
-__global__ void __launch_bounds__(block_threads, 512 / block_threads)
-    few_rows_kernel(FewRowsCall call) {
+__global__ void __launch_bounds__(block_threads, 512 / block_threads) few_rows_kernel(FewRowsCall call) {
   using Block = CudaBlock<block_threads>;
   __shared__ typename Block::Shared shared;
   __shared__ WarpSums<Block, tiles> sums[parts];
   Block block{shared};
-  few_rows_tile<parts, tiles>(block, call, static_cast<int>(blockIdx.x),
-                              static_cast<int>(blockIdx.y), sums);
+  few_rows_tile<parts, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
 }
 
 template <int tiles>
 void few_rows(const FewRowsCall& call, void* stream) {
-  const dim3 grid(static_cast<unsigned>(output_tiles(call)),
-                  tiles_of(call.rows, tiles * tile_columns));
+  const dim3 grid(static_cast<unsigned>(output_tiles(call)), tiles_of(call.rows, tiles * tile_columns));
   if (call.gated) {
     few_rows_kernel<2, tiles, threads><<<grid, threads, 0, on(stream)>>>(call);
   } else if (call.in < many_terms || tiles > 2) {
     few_rows_kernel<1, tiles, threads><<<grid, threads, 0, on(stream)>>>(call);
   } else {
-    constexpr int shared_tiles =
-        tiles > 2 ? 2 : tiles;  // more would not fit in what a block shares
+    constexpr int shared_tiles = tiles > 2 ? 2 : tiles;  // more would not fit in what a block shares
     few_rows_kernel<1, shared_tiles, 2 * threads><<<grid, 2 * threads, 0, on(stream)>>>(call);
   }
 }
@@ -197,8 +187,7 @@ void multiply_few_rows_on_gpu(const FewRowsCall& call, void* stream) {
   check_launch("product of few rows");
 }
 
-constexpr DeviceLayers layers = {norm_on_gpu, rotate_on_gpu, gelu_on_gpu, attend_on_gpu,
-                                 multiply_few_rows_on_gpu};
+constexpr DeviceLayers layers = {norm_on_gpu, rotate_on_gpu, gelu_on_gpu, attend_on_gpu, multiply_few_rows_on_gpu};
 
 }  // namespace
 

@@ -13,9 +13,7 @@ constexpr std::int64_t channels = 3;
 constexpr int precision_bits = 32 - 8 - 2;  // 8 bits of a pixel, 2 against overflow of the sum
 constexpr std::int32_t half = 1 << (precision_bits - 1);
 
-std::uint8_t clip(std::int32_t sum) {
-  return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255));
-}
+std::uint8_t clip(std::int32_t sum) { return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255)); }
 
 // Which input places an output place is the weighted mean of, along one axis.
 struct Taps {
@@ -53,9 +51,8 @@ std::vector<Taps> bilinear_taps(std::int64_t input_size, std::int64_t output_siz
 
 Image resize_width(const Image& image, std::int64_t width) {
   const std::vector<Taps> all = bilinear_taps(image.width, width);
-  Image resized{
-      image.height, width,
-      std::vector<std::uint8_t>(static_cast<std::size_t>(image.height * width * channels))};
+  Image resized{image.height, width,
+                std::vector<std::uint8_t>(static_cast<std::size_t>(image.height * width * channels))};
   std::uint8_t* target = resized.pixels.data();
   for (std::int64_t row = 0; row < image.height; ++row) {
     const std::uint8_t* source = image.pixels.data() + row * image.width * channels;
@@ -86,8 +83,7 @@ Image resize_height(const Image& image, std::int64_t height) {
   std::vector<std::int32_t> sums(row_size);
   for (const Taps& taps : all) {
     std::fill(sums.begin(), sums.end(), half);
-    const std::uint8_t* source =
-        image.pixels.data() + static_cast<std::size_t>(taps.first) * row_size;
+    const std::uint8_t* source = image.pixels.data() + static_cast<std::size_t>(taps.first) * row_size;
     for (const std::int32_t weight : taps.weights) {
       for (std::size_t i = 0; i < row_size; ++i) sums[i] += source[i] * weight;
       source += row_size;
@@ -109,20 +105,18 @@ Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t widt
   if (image.height == height && image.width == width) return image;
   const auto image_height = static_cast<double>(image.height);
   const auto image_width = static_cast<double>(image.width);
-  const double ratio = std::max(image_width / static_cast<double>(width),
-                                image_height / static_cast<double>(height));
+  const double ratio = std::max(image_width / static_cast<double>(width), image_height / static_cast<double>(height));
   const auto fitted_height = static_cast<std::int64_t>(image_height / ratio);
   const auto fitted_width = static_cast<std::int64_t>(image_width / ratio);
   if (image.height < 1 || image.width < 1 || fitted_height < 1 || fitted_width < 1) {
-    throw std::invalid_argument("a picture of " + std::to_string(image.height) + " x " +
-                                std::to_string(image.width) + " pixels cannot be fitted into " +
-                                std::to_string(height) + " x " + std::to_string(width));
+    throw std::invalid_argument("a picture of " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+                                " pixels cannot be fitted into " + std::to_string(height) + " x " +
+                                std::to_string(width));
   }
   const Image fitted = resize(image, fitted_height, fitted_width);
   const std::int64_t top = (height - fitted_height) / 2;
   const std::int64_t left = (width - fitted_width) / 2;
-  Image framed{height, width,
-               std::vector<std::uint8_t>(static_cast<std::size_t>(height * width * channels))};
+  Image framed{height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(height * width * channels))};
   for (std::int64_t row = 0; row < fitted_height; ++row) {
     std::copy_n(fitted.pixels.data() + row * fitted_width * channels, fitted_width * channels,
                 framed.pixels.data() + ((top + row) * width + left) * channels);

@@ -17,9 +17,7 @@ using model::Json;
 
 Json parse(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) {
-    refuse(
-        file.string(),
-        "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
+    refuse(file.string(), "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
   }
   try {
     // Numbers that are not finite come as null, and matter only where they are used.
@@ -32,8 +30,7 @@ Json parse(const std::filesystem::path& file) {
 }
 
 const Json& member(const Json& object, const std::string& where, const std::string& key) {
-  if (!object.is_object())
-    refuse(where, std::string("is ") + object.type_name() + ", expected an object");
+  if (!object.is_object()) refuse(where, std::string("is ") + object.type_name() + ", expected an object");
   const auto found = object.find(key);
   if (found != object.end()) return *found;
   std::string others;
@@ -47,8 +44,7 @@ const Json& member(const Json& object, const std::string& where, const std::stri
 
 std::vector<double> numbers(const Json& list, const std::string& where) {
   if (!list.is_array() || list.empty()) {
-    refuse(where, std::string("is ") + (list.is_array() ? "empty" : list.type_name()) +
-                      ", expected a list of numbers");
+    refuse(where, std::string("is ") + (list.is_array() ? "empty" : list.type_name()) + ", expected a list of numbers");
   }
   std::vector<double> values;
   values.reserve(list.size());
@@ -64,17 +60,15 @@ std::vector<double> numbers(const Json& list, const std::string& where) {
 FieldStats read_field(const Json& stats, const std::string& file, const std::string& field) {
   const std::string where = file + ": norm_stats." + field;
   const Json& object = member(stats, file + ": norm_stats", field);
-  const auto required = [&](const std::string& key) {
-    return numbers(member(object, where, key), where + "." + key);
-  };
+  const auto required = [&](const std::string& key) { return numbers(member(object, where, key), where + "." + key); };
   const auto optional = [&](const std::string& key) {
     return object.contains(key) && !object[key].is_null() ? required(key) : std::vector<double>();
   };
-  const auto check_pair = [&](const std::string& key, const std::vector<double>& first,
-                              const std::string& other, const std::vector<double>& second) {
+  const auto check_pair = [&](const std::string& key, const std::vector<double>& first, const std::string& other,
+                              const std::vector<double>& second) {
     if (first.size() != second.size()) {
-      refuse(where, "'" + key + "' has " + std::to_string(first.size()) + " values, '" + other +
-                        "' has " + std::to_string(second.size()));
+      refuse(where, "'" + key + "' has " + std::to_string(first.size()) + " values, '" + other + "' has " +
+                        std::to_string(second.size()));
     }
   };
   FieldStats read{required("mean"), required("std"), optional("q01"), optional("q99")};
@@ -85,16 +79,14 @@ FieldStats read_field(const Json& stats, const std::string& file, const std::str
 
 }  // namespace
 
-std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir,
-                                      const std::string& asset_id) {
+std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir, const std::string& asset_id) {
   return checkpoint_dir / "assets" / asset_id / "norm_stats.json";
 }
 
 NormStats read_norm_stats(const std::filesystem::path& file) {
   const Json root = parse(file);
   const Json& stats = member(root, file.string(), "norm_stats");
-  NormStats read{read_field(stats, file.string(), "state"),
-                 read_field(stats, file.string(), "actions"), file.string()};
+  NormStats read{read_field(stats, file.string(), "state"), read_field(stats, file.string(), "actions"), file.string()};
   // openpi's Unnormalize refuses statistics of anything that an answer does not hold.
   for (const auto& [key, value] : stats.items()) {
     if (key != "state" && key != "actions") {

@@ -14,8 +14,8 @@ class NormStatsError : public std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-// One value per dimension, NaN where the file has a number that is not finite; mean and std are equally long, q01 and q99
-// as well.
+// One value per dimension, NaN where the file has a number that is not finite; mean and std are equally long, q01 and
+// q99 as well.
 struct FieldStats {
   std::vector<double> mean;
   std::vector<double> std;
@@ -30,8 +30,7 @@ struct NormStats {
 };
 
 // `checkpoint_dir`/assets/`asset_id`/norm_stats.json.
-std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir,
-                                      const std::string& asset_id);
+std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir, const std::string& asset_id);
 
 // Throws NormStatsError when the file is absent, is not JSON, or a key is missing, unknown,
 // mistyped or not as long as its partner.

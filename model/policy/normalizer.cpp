@@ -9,28 +9,26 @@ constexpr double no_zero_scale = 1e-6;  // openpi's guard against a dimension th
 
 }  // namespace
 
-Normalizer::Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size,
-                       std::int64_t action_size, std::int64_t action_dim)
+Normalizer::Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size, std::int64_t action_size,
+                       std::int64_t action_dim)
     : form_(form),
       state_(affine(stats.state, stats.source + ": norm_stats.state", static_cast<std::size_t>(state_size),
                     static_cast<std::size_t>(state_size), static_cast<std::size_t>(action_dim))),
-      actions_(affine(stats.actions, stats.source + ": norm_stats.actions", 1,
-                      static_cast<std::size_t>(action_size), static_cast<std::size_t>(action_dim))) {}
+      actions_(affine(stats.actions, stats.source + ": norm_stats.actions", 1, static_cast<std::size_t>(action_size),
+                      static_cast<std::size_t>(action_dim))) {}
 
-Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string& where,
-                                      std::size_t at_least, std::size_t used, std::size_t at_most) const {
+Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string& where, std::size_t at_least,
+                                      std::size_t used, std::size_t at_most) const {
   const bool quantile = form_ == Normalization::quantile;
   if (quantile && stats.q01.empty()) {
-    throw NormStatsError(where +
-                         ": 'q01' and 'q99' are missing; this policy normalises by quantiles");
+    throw NormStatsError(where + ": 'q01' and 'q99' are missing; this policy normalises by quantiles");
   }
   Affine affine;
   affine.offset = quantile ? stats.q01 : stats.mean;
   affine.known = affine.offset.size();
   if (affine.known < at_least || affine.known > at_most) {
-    throw NormStatsError(where + "." + (quantile ? "q01" : "mean") + ": has " +
-                         std::to_string(affine.known) + " values, expected " +
-                         std::to_string(at_least) + " to " + std::to_string(at_most));
+    throw NormStatsError(where + "." + (quantile ? "q01" : "mean") + ": has " + std::to_string(affine.known) +
+                         " values, expected " + std::to_string(at_least) + " to " + std::to_string(at_most));
   }
   affine.offset.resize(at_most, 0.0);
   affine.scale.assign(at_most, 1.0 + no_zero_scale);

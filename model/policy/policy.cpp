@@ -46,11 +46,11 @@ protocol::NdArray noise_field(const at::Tensor& noise) {
   return field;
 }
 
-Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
-               SampleActions sample_actions, PolicyOptions options)
+Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer, SampleActions sample_actions,
+               PolicyOptions options)
     : config_(std::move(config)),
-      normalizer_(config_.normalization, norm_stats, config_.robot.state_size(),
-                  config_.robot.action_size, config_.action_dim),
+      normalizer_(config_.normalization, norm_stats, config_.robot.state_size(), config_.robot.action_size,
+                  config_.action_dim),
       tokenizer_(std::move(tokenizer)),
       sample_actions_(std::move(sample_actions)),
       options_(std::move(options)),
@@ -63,8 +63,7 @@ protocol::Dict Policy::infer(const protocol::Dict& request, protocol::NdArray* n
   return std::move(reply.answer);
 }
 
-std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests,
-                                          const CallWatch& watch) {
+std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests, const CallWatch& watch) {
   std::vector<Reply> replies(requests.size());
   std::vector<Sample> waiting;
   for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -78,9 +77,8 @@ std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> reques
   }
   while (!waiting.empty()) {
     const Sample first = waiting.front();
-    const auto rest = std::stable_partition(
-        waiting.begin(), waiting.end(),
-        [&](const Sample& sample) { return share_a_call(first, sample); });
+    const auto rest = std::stable_partition(waiting.begin(), waiting.end(),
+                                            [&](const Sample& sample) { return share_a_call(first, sample); });
     watch.around(first.kind, [&] { return answer({waiting.begin(), rest}, replies); });
     waiting.erase(waiting.begin(), rest);
   }
@@ -96,8 +94,7 @@ bool Policy::share_a_call(const Sample& a, const Sample& b) const {
 }
 
 // One call of the model. Says which samples have an answer.
-std::vector<bool> Policy::answer(std::span<const Sample> samples,
-                                 std::vector<Reply>& replies) const {
+std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Reply>& replies) const {
   std::vector<bool> answered(samples.size());
   at::Tensor chunks;
   std::chrono::duration<double, std::milli> infer_ms{};
@@ -123,8 +120,7 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples,
   for (std::size_t i = 0; i < samples.size(); ++i) {
     Reply& reply = replies[samples[i].request];
     try {
-      reply.answer =
-          finish(chunks.narrow(0, static_cast<std::int64_t>(i), 1), samples[i].inputs.state);
+      reply.answer = finish(chunks.narrow(0, static_cast<std::int64_t>(i), 1), samples[i].inputs.state);
       protocol::add_policy_timing(reply.answer, infer_ms.count());
       answered[i] = true;
     } catch (const std::exception&) {
@@ -156,16 +152,14 @@ protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) 
   if (model_actions.sizes() != at::IntArrayRef{1, config_.action_horizon, config_.action_dim}) {
     throw std::runtime_error("the model's actions are not [1, action_horizon, action_dim]");
   }
-  ActionChunk actions{config_.action_dim,
-                      normalizer_.unnormalize_actions(values_of<float>(model_actions))};
+  ActionChunk actions{config_.action_dim, normalizer_.unnormalize_actions(values_of<float>(model_actions))};
   // openpi adds the state that came back from its normalisation, not the one that was sent.
   const std::vector<double> plain_state = normalizer_.unnormalize_state(values_of<double>(state));
   const std::size_t relative = config_.delta_action_mask.size();
   for (std::size_t i = 0; i < actions.values.size(); ++i) {
     const std::size_t dim = i % static_cast<std::size_t>(config_.action_dim);
     if (dim < relative && config_.delta_action_mask[dim]) actions.values[i] += plain_state[dim];
-    if (dim < static_cast<std::size_t>(config_.robot.action_size) &&
-        !std::isfinite(actions.values[i])) {
+    if (dim < static_cast<std::size_t>(config_.robot.action_size) && !std::isfinite(actions.values[i])) {
       throw std::runtime_error("the model's actions are not finite; no answer is given");
     }
   }
@@ -176,19 +170,16 @@ std::string Policy::prompt_of(const RobotObservation& seen) const {
   if (seen.prompt) return *seen.prompt;
   if (options_.default_prompt) return *options_.default_prompt;
   if (config_.default_prompt) return *config_.default_prompt;
-  throw RequestError(
-      "Prompt is required: the request has no field 'prompt', and there is no default");
+  throw RequestError("Prompt is required: the request has no field 'prompt', and there is no default");
 }
 
-PromptTokens Policy::tokenize(const RobotObservation& seen,
-                              const std::vector<double>& state) const {
+PromptTokens Policy::tokenize(const RobotObservation& seen, const std::vector<double>& state) const {
   const std::string prompt = prompt_of(seen);
-  PromptTokens tokens = config_.discrete_state_input
-                            ? tokenizer_.encode(prompt, state, config_.max_token_len)
-                            : tokenizer_.encode(prompt, config_.max_token_len);
+  PromptTokens tokens = config_.discrete_state_input ? tokenizer_.encode(prompt, state, config_.max_token_len)
+                                                     : tokenizer_.encode(prompt, config_.max_token_len);
   if (tokens.needed > tokens.used) {
-    options_.warn("prompt: its " + std::to_string(tokens.needed) + " tokens are cut to " +
-                  std::to_string(tokens.used) + ", what follows is lost to the model");
+    options_.warn("prompt: its " + std::to_string(tokens.needed) + " tokens are cut to " + std::to_string(tokens.used) +
+                  ", what follows is lost to the model");
   }
   return tokens;
 }
@@ -201,9 +192,8 @@ at::Tensor Policy::noise_for(const protocol::Dict& request) {
   }
   const auto* array = std::get_if<protocol::NdArray>(value);
   if (array == nullptr || array->dtype != protocol::DType{'f', 4} || array->shape != shape) {
-    throw RequestError("noise: found " + protocol::type_name(*value) +
-                       ", expected float32 array [" + std::to_string(shape[0]) + ", " +
-                       std::to_string(shape[1]) + "]");
+    throw RequestError("noise: found " + protocol::type_name(*value) + ", expected float32 array [" +
+                       std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + "]");
   }
   at::Tensor noise = at::empty({1, shape[0], shape[1]}, at::kFloat);
   std::memcpy(noise.mutable_data_ptr(), array->data.data(), array->data.size());

@@ -27,16 +27,16 @@
 namespace pi0::policy {
 
 // Pi0::sample_actions: noise and result [B, A, N] float32.
-using SampleActions = std::function<at::Tensor(const model::ModelInputs& inputs, at::Tensor noise,
-                                               std::int64_t num_steps)>;
+using SampleActions =
+    std::function<at::Tensor(const model::ModelInputs& inputs, at::Tensor noise, std::int64_t num_steps)>;
 
 struct PolicyOptions {
-  std::optional<std::string> default_prompt = {};  // comes before the config's own
-  std::int64_t num_steps = 10;                     // denoise steps
-  std::uint64_t seed = 0;                          // of the noise of requests that bring none
+  std::optional<std::string> default_prompt = {};                            // comes before the config's own
+  std::int64_t num_steps = 10;                                               // denoise steps
+  std::uint64_t seed = 0;                                                    // of the noise of requests that bring none
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
-  model::MaskedInputs masked = model::MaskedInputs::keep;  // what sample_actions does with them
-  std::size_t max_prompt_bytes = std::size_t{16} << 10;    // of a request's prompt, in UTF-8
+  model::MaskedInputs masked = model::MaskedInputs::keep;                    // what sample_actions does with them
+  std::size_t max_prompt_bytes = std::size_t{16} << 10;                      // of a request's prompt, in UTF-8
 };
 
 // What became of one of several requests.
@@ -62,8 +62,8 @@ protocol::NdArray noise_field(const at::Tensor& noise);
 class Policy {
  public:
   // Throws PolicyConfigError or NormStatsError when the parts do not fit each other.
-  Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer,
-         SampleActions sample_actions, PolicyOptions options);
+  Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer, SampleActions sample_actions,
+         PolicyOptions options);
 
   // {"actions": float64 [A, robot's], "policy_timing": {"infer_ms": the model's time}}.
   //
@@ -77,8 +77,7 @@ class Policy {
   // The same for requests that came one after the other, with as few calls of the model as there can
   // be. Noise is drawn in their order. Each has its own error; an error of the model is that of all
   // requests of the call.
-  std::vector<Reply> infer_together(std::span<const protocol::Dict> requests,
-                                    const CallWatch& watch = {});
+  std::vector<Reply> infer_together(std::span<const protocol::Dict> requests, const CallWatch& watch = {});
 
   // What the model sees of a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;

@@ -97,9 +97,8 @@ PolicyConfig read_policy(const std::string& name, const Json& json, const std::s
 
   const RobotConfig& robot = policy.robot;
   if (policy.action_dim < std::max(robot.state_size(), robot.action_size)) {
-    fields.refuse("'action_dim' is " + std::to_string(policy.action_dim) +
-                  ", too small for the robot's state of " + std::to_string(robot.state_size()) +
-                  " numbers and action of " + std::to_string(robot.action_size));
+    fields.refuse("'action_dim' is " + std::to_string(policy.action_dim) + ", too small for the robot's state of " +
+                  std::to_string(robot.state_size()) + " numbers and action of " + std::to_string(robot.action_size));
   }
   if (policy.delta_action_mask.size() > static_cast<std::size_t>(policy.action_dim)) {
     fields.refuse("'delta_action_mask' is longer than 'action_dim'");
@@ -117,7 +116,8 @@ PolicyConfig policy_config(const std::string& name) {
   if (found == builtin_policies().end()) {
     std::string known;
     for (const std::string& policy : policy_names()) known += (known.empty() ? "" : ", ") + policy;
-    throw PolicyConfigError("unknown config '" + name + "'; known: " + known + model::did_you_mean(name, policy_names()));
+    throw PolicyConfigError("unknown config '" + name + "'; known: " + known +
+                            model::did_you_mean(name, policy_names()));
   }
   const std::string source = "config " + name;
   return read_policy(name, model::parse_json(found->second, source), source);
@@ -150,16 +150,14 @@ model::ModelConfig model_config(const PolicyConfig& policy) {
   return config;
 }
 
-void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture,
-                        const std::string& source) {
+void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture, const std::string& source) {
   const auto check = [&](const std::string& key, std::int64_t found, std::int64_t expected) {
     if (found == expected) return;
     const auto text = [&](std::int64_t value) {
       return key != "pi05" ? std::to_string(value) : value != 0 ? "true" : "false";
     };
-    throw PolicyConfigError(source + ": '" + key + "' is " + text(found) + ", config " +
-                            policy.name + " says " + text(expected) +
-                            "; is this checkpoint of another config?");
+    throw PolicyConfigError(source + ": '" + key + "' is " + text(found) + ", config " + policy.name + " says " +
+                            text(expected) + "; is this checkpoint of another config?");
   };
   check("pi05", architecture.pi05 ? 1 : 0, policy.pi05 ? 1 : 0);
   check("action_dim", architecture.action_dim, policy.action_dim);

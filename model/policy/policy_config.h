@@ -50,7 +50,6 @@ model::ModelConfig model_config(const PolicyConfig& policy);
 
 // Throws PolicyConfigError, naming key and both values, when an architecture.json (`source`)
 // describes a model that this policy cannot be served with.
-void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture,
-                        const std::string& source);
+void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture, const std::string& source);
 
 }  // namespace pi0::policy

@@ -20,8 +20,7 @@ std::string cleaned(std::string_view prompt) {
   return text;
 }
 
-std::vector<int> pieces(const sentencepiece::SentencePieceProcessor& processor,
-                        const std::string& text) {
+std::vector<int> pieces(const sentencepiece::SentencePieceProcessor& processor, const std::string& text) {
   std::vector<int> ids;
   const auto status = processor.Encode(text, &ids);
   if (!status.ok()) throw TokenizerError("the prompt cannot be tokenized: " + status.ToString());
@@ -40,8 +39,7 @@ PromptTokens padded(int bos, const std::vector<int>& ids, std::int64_t max_token
 
 }  // namespace
 
-PromptTokenizer PromptTokenizer::from_file(const std::filesystem::path& file,
-                                           std::int64_t vocab_size) {
+PromptTokenizer PromptTokenizer::from_file(const std::filesystem::path& file, std::int64_t vocab_size) {
   std::string model;
   try {
     model = model::read_file(file);
@@ -51,19 +49,15 @@ PromptTokenizer PromptTokenizer::from_file(const std::filesystem::path& file,
   return {model, file.string(), vocab_size};
 }
 
-PromptTokenizer::PromptTokenizer(std::string_view model, const std::string& source,
-                                 std::int64_t vocab_size)
+PromptTokenizer::PromptTokenizer(std::string_view model, const std::string& source, std::int64_t vocab_size)
     : processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
-  const auto refuse = [&](const std::string& what) {
-    throw TokenizerError("tokenizer " + source + ": " + what);
-  };
+  const auto refuse = [&](const std::string& what) { throw TokenizerError("tokenizer " + source + ": " + what); };
   const auto status = processor_->LoadFromSerializedProto(model);
   if (!status.ok()) refuse("is not a SentencePiece model: " + status.ToString());
   if (processor_->bos_id() < 0) refuse("has no <bos> piece, which starts every prompt");
   if (processor_->GetPieceSize() > vocab_size) {
-    refuse("has " + std::to_string(processor_->GetPieceSize()) +
-           " pieces, the model's embedding has " + std::to_string(vocab_size) +
-           " rows; is it the tokenizer of another model?");
+    refuse("has " + std::to_string(processor_->GetPieceSize()) + " pieces, the model's embedding has " +
+           std::to_string(vocab_size) + " rows; is it the tokenizer of another model?");
   }
 }
 
@@ -104,11 +98,9 @@ std::filesystem::path openpi_data_home() {
 std::filesystem::path find_tokenizer(const std::filesystem::path& checkpoint_dir) {
   const std::filesystem::path beside = checkpoint_dir / "paligemma_tokenizer.model";
   if (std::filesystem::exists(beside)) return beside;
-  const std::filesystem::path downloaded =
-      openpi_data_home() / "big_vision/paligemma_tokenizer.model";
+  const std::filesystem::path downloaded = openpi_data_home() / "big_vision/paligemma_tokenizer.model";
   if (std::filesystem::exists(downloaded)) return downloaded;
-  throw TokenizerError("no tokenizer: neither " + beside.string() + " nor " + downloaded.string() +
-                       " exists");
+  throw TokenizerError("no tokenizer: neither " + beside.string() + " nor " + downloaded.string() + " exists");
 }
 
 }  // namespace pi0::policy

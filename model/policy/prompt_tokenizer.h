@@ -45,8 +45,7 @@ class PromptTokenizer {
 
   // Pi0.5 with discrete state: "Task: ..., State: <bins>;\nAction: ". `state` is normalised,
   // unpadded.
-  PromptTokens encode(std::string_view prompt, std::span<const double> state,
-                      std::int64_t max_token_len) const;
+  PromptTokens encode(std::string_view prompt, std::span<const double> state, std::int64_t max_token_len) const;
 
  private:
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;

@@ -12,9 +12,8 @@ bool is_space(std::string_view character) {
     return (code >= 0x09 && code <= 0x0d) || (code >= 0x1c && code <= 0x20);
   }
   for (const std::string_view space :
-       {"\u0085", "\u00a0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005",
-        "\u2006", "\u2007", "\u2008", "\u2009", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f",
-        "\u3000"}) {
+       {"\u0085", "\u00a0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007",
+        "\u2008", "\u2009", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"}) {
     if (character == space) return true;
   }
   return false;
@@ -61,8 +60,8 @@ std::optional<std::string> text_of_utf32(std::span<const std::uint8_t> data) {
   std::string text;
   std::size_t nuls = 0;  // written only when a character follows them
   for (std::size_t i = 0; i + 4 <= data.size(); i += 4) {
-    const std::uint32_t code = data[i] | std::uint32_t{data[i + 1]} << 8 |
-                               std::uint32_t{data[i + 2]} << 16 | std::uint32_t{data[i + 3]} << 24;
+    const std::uint32_t code =
+        data[i] | std::uint32_t{data[i + 1]} << 8 | std::uint32_t{data[i + 2]} << 16 | std::uint32_t{data[i + 3]} << 24;
     if (code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return std::nullopt;
     if (code == 0) {
       ++nuls;

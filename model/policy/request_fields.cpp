@@ -22,8 +22,7 @@ using protocol::Value;
   throw RequestError(key + ": found " + protocol::type_name(found) + ", expected " + expected);
 }
 
-const Value& field(const protocol::Dict& request, const std::string& key,
-                   const std::string& expected) {
+const Value& field(const protocol::Dict& request, const std::string& key, const std::string& expected) {
   const Value* value = request.find(key);
   if (value == nullptr) throw RequestError(key + ": missing; expected " + expected);
   return *value;
@@ -64,8 +63,7 @@ std::optional<std::vector<double>> real_numbers(const NdArray& array) {
 std::optional<double> scalar(const Value& value) {
   if (const auto* real = std::get_if<double>(&value)) return *real;
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return static_cast<double>(*integer);
-  if (const auto* natural = std::get_if<std::uint64_t>(&value))
-    return static_cast<double>(*natural);
+  if (const auto* natural = std::get_if<std::uint64_t>(&value)) return static_cast<double>(*natural);
   if (const auto* flag = std::get_if<bool>(&value)) return *flag ? 1.0 : 0.0;
   const auto* array = std::get_if<NdArray>(&value);  // a NumPy scalar, as list(array) holds them
   if (array == nullptr || !array->shape.empty()) return std::nullopt;
@@ -79,11 +77,10 @@ bool holds_floats(const Value& value) {
   return array != nullptr ? array->dtype.kind == 'f' : std::holds_alternative<double>(value);
 }
 
-std::vector<double> list_of(const protocol::List& list, const std::string& key,
-                            const std::string& expected, std::int64_t count) {
+std::vector<double> list_of(const protocol::List& list, const std::string& key, const std::string& expected,
+                            std::int64_t count) {
   if (list.items.size() != static_cast<std::size_t>(count)) {
-    throw RequestError(key + ": found a list of " + std::to_string(list.items.size()) +
-                       ", expected " + expected);
+    throw RequestError(key + ": found a list of " + std::to_string(list.items.size()) + ", expected " + expected);
   }
   std::vector<double> numbers;
   for (const Value& item : list.items) {
@@ -156,12 +153,10 @@ std::optional<NdArray> stacked_arrays(const Value& value) {
 
 }  // namespace
 
-Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
-                  const std::string& map) {
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map) {
   const std::string name = map.empty() ? key : map + "/" + key;
   const bool any_layout = layout == ImageLayout::any;
-  const std::string expected = std::string("an RGB image ") +
-                               (any_layout ? "[height, width, 3] or " : "") +
+  const std::string expected = std::string("an RGB image ") + (any_layout ? "[height, width, 3] or " : "") +
                                "[3, height, width], uint8 or floats in [0, 1]";
   const Value* value = fields.find(key);
   if (value == nullptr) throw RequestError(name + ": missing; expected " + expected);
@@ -185,8 +180,8 @@ const protocol::Dict& map_field(const protocol::Dict& request, const std::string
   return *map;
 }
 
-std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key,
-                                  std::int64_t count, Numbers kind) {
+std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key, std::int64_t count,
+                                  Numbers kind) {
   const std::string numbers_text = kind == Numbers::floats ? " floating-point number" : " number";
   const std::string expected = count == 1 ? "a" + numbers_text + " or an array of 1" + numbers_text
                                           : "an array of " + std::to_string(count) + numbers_text + "s";
@@ -233,8 +228,7 @@ std::optional<std::string> prompt_field(const protocol::Dict& request, std::size
     if (text) check_length(text->size());
   }
   if (!text) refuse("prompt", *value, "text");
-  if (!protocol::is_utf8(*text))
-    throw RequestError("prompt: found bytes that are not UTF-8, expected text");
+  if (!protocol::is_utf8(*text)) throw RequestError("prompt: found bytes that are not UTF-8, expected text");
   return text;
 }
 

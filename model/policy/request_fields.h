@@ -17,8 +17,7 @@ namespace pi0::policy {
 // An RGB image laid out as `layout` allows: uint8, or floats in [0, 1] that are scaled by 255 in their
 // own precision and cut to whole numbers. Out of range they wrap, as NumPy's do on x86. `map` is the
 // name of the field that `fields` is, empty for the request itself.
-Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
-                  const std::string& map);
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map);
 
 // A map of fields.
 const protocol::Dict& map_field(const protocol::Dict& request, const std::string& key);
@@ -27,8 +26,8 @@ enum class Numbers { any, floats };
 
 // `count` finite numbers: an array [count] of any real dtype, or a list; a single one may also come
 // without an axis. Numbers::floats refuses what NumPy would hold as whole numbers.
-std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key,
-                                  std::int64_t count, Numbers numbers);
+std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key, std::int64_t count,
+                                  Numbers numbers);
 
 // "prompt" when there is one: text, bytes of UTF-8, or a NumPy string of one element. Throws when
 // it is nil, which openpi too takes for a prompt that is missing and not to be replaced by a

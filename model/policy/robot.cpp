@@ -25,8 +25,7 @@ void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
     }
     for (const std::string& unused : robot.unused_cameras) known += unused + ", ";
     known.resize(known.size() - 2);
-    throw RequestError(robot.camera_map + ": found the camera '" + field + "', expected only " +
-                       known);
+    throw RequestError(robot.camera_map + ": found the camera '" + field + "', expected only " + known);
   }
 }
 
@@ -39,8 +38,7 @@ std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict&
     cameras.push_back({camera.input, std::nullopt});
     const bool absent = camera.optional && images.find(camera.field) == nullptr;
     if (camera.field.empty() || absent) continue;
-    cameras.back().image =
-        image_field(images, camera.field, robot.image_layout, robot.camera_map);
+    cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map);
   }
   return cameras;
 }
@@ -85,8 +83,8 @@ protocol::Dict write_answer(const RobotConfig& robot, const ActionChunk& chunk) 
   for (std::int64_t step = 0; step < horizon; ++step) {
     std::copy_n(chunk.values.begin() + step * chunk.action_dim, count, action.begin());
     if (robot.adapt_to_pi) pi_action_to_aloha(action);
-    std::memcpy(actions.data.data() + static_cast<std::size_t>(step) * count * sizeof(double),
-                action.data(), count * sizeof(double));
+    std::memcpy(actions.data.data() + static_cast<std::size_t>(step) * count * sizeof(double), action.data(),
+                count * sizeof(double));
   }
   protocol::Dict answer;
   answer.set(std::string(protocol::actions_key), std::move(actions));

@@ -17,8 +17,7 @@ constexpr std::array camera_inputs = {"base_0_rgb", "left_wrist_0_rgb", "right_w
 std::vector<RobotConfig::Camera> read_cameras(JsonFields& fields) {
   std::vector<RobotConfig::Camera> cameras;
   for (JsonFields& camera : fields.objects("cameras")) {
-    if (cameras.size() < camera_inputs.size() &&
-        camera.text("input") != camera_inputs[cameras.size()]) {
+    if (cameras.size() < camera_inputs.size() && camera.text("input") != camera_inputs[cameras.size()]) {
       camera.mistyped("input", std::string("\"") + camera_inputs[cameras.size()] + "\"");
     }
     cameras.push_back({camera.text("input"), camera.has("field") ? camera.text("field") : "",
@@ -77,7 +76,8 @@ RobotConfig robot_config(const std::string& name) {
   }
   std::string known;
   for (const std::string& robot : robot_names()) known += (known.empty() ? "" : ", ") + robot;
-  throw model::JsonFileError("unknown robot '" + name + "'; known: " + known + model::did_you_mean(name, robot_names()));
+  throw model::JsonFileError("unknown robot '" + name + "'; known: " + known +
+                             model::did_you_mean(name, robot_names()));
 }
 
 RobotConfig read_robot(JsonFields fields) {
@@ -93,11 +93,9 @@ RobotConfig read_robot(JsonFields fields) {
   if (!robot.unused_cameras.empty() && robot.camera_map.empty()) {
     fields.refuse("'unused_cameras' needs a 'camera_map'");
   }
-  if (robot.adapt_to_pi &&
-      (robot.state_size() != aloha_joints || robot.action_size != aloha_joints)) {
-    fields.refuse("'adapt_to_pi' is for ALOHA's 14 joints, but the state has " +
-                  std::to_string(robot.state_size()) + " numbers and the action " +
-                  std::to_string(robot.action_size));
+  if (robot.adapt_to_pi && (robot.state_size() != aloha_joints || robot.action_size != aloha_joints)) {
+    fields.refuse("'adapt_to_pi' is for ALOHA's 14 joints, but the state has " + std::to_string(robot.state_size()) +
+                  " numbers and the action " + std::to_string(robot.action_size));
   }
   return robot;
 }

@@ -35,9 +35,9 @@ struct ResultCall {
   void* out;            // may be the sums where both lie alike
   Storage out_storage;  // float32 or bfloat16
   bool compare_stored;  // whether the error is that of what `out` holds, or of the rounded value before
-  int records;  // that errors are added to
-  int calls;    // of the model that this one stands for: observation i is call i / records of record i % records
-  int values;   // of an observation: whole rows
+  int records;          // that errors are added to
+  int calls;   // of the model that this one stands for: observation i is call i / records of record i % records
+  int values;  // of an observation: whole rows
   int columns;
   Format format;
   std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
@@ -50,9 +50,9 @@ struct ResultCall {
 };
 
 struct SumsCall {
-  const void* sums;  // [observations, values]
+  const void* sums;        // [observations, values]
   const void* exact_sums;  // compared with; may be `sums`
-  Storage in_storage;  // of both: float32 or bfloat16
+  Storage in_storage;      // of both: float32 or bfloat16
   ResultCall result;
 };
 
@@ -63,17 +63,18 @@ constexpr int partial_count(std::int64_t values) {
   return static_cast<int>(parts < 1 ? 1 : parts > most ? most : parts);
 }
 
-// Hooked linears of a few rows x, one observation, in one go: x rounded, multiplied with weights that are rounded already.
+// Hooked linears of a few rows x, one observation, in one go: x rounded, multiplied with weights that are rounded
+// already.
 struct HookedRowsCall {
   static constexpr int most_rows = 64, most_parts = 3;
   struct Part {
-    const void* weight;  // [out, in], values of the input's format: as codes, or bfloat16 for float32
+    const void* weight;                 // [out, in], values of the input's format: as codes, or bfloat16 for float32
     const std::uint16_t* exact_weight;  // [out, in] bfloat16
     int out;
     std::uint32_t* input_overflowed;
     ResultCall result;  // of columns `out` in bfloat16
   };
-  int rows, in;  // `in` and all rows' places are multiples of eight
+  int rows, in;            // `in` and all rows' places are multiples of eight
   const std::uint16_t* x;  // [rows, in] bfloat16
   Format input;            // that x is rounded to
   bool compares_exact;     // whether results are compared with the product of the exact operands; else with their own

@@ -216,8 +216,10 @@ void with_constants(Format format, Storage in, Storage out, const Call& call) {
   with_format(format, [&](auto known) {
     const auto with_in = [&](auto known_in) {
       switch (out) {
-        case Storage::float32: return call(known, known_in, StorageConstant<Storage::float32>{});
-        case Storage::bfloat16: return call(known, known_in, StorageConstant<Storage::bfloat16>{});
+        case Storage::float32:
+          return call(known, known_in, StorageConstant<Storage::float32>{});
+        case Storage::bfloat16:
+          return call(known, known_in, StorageConstant<Storage::bfloat16>{});
         case Storage::float16:
           if constexpr (known() == Format::float16) {
             return call(known, known_in, StorageConstant<Storage::float16>{});

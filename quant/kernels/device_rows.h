@@ -55,8 +55,7 @@ constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
     return widened_pair<format>(codes);
   }
 #endif
-  return code_of<Format::float16>(rounded_to<format>(low)) |
-         code_of<Format::float16>(rounded_to<format>(high)) << 16;
+  return code_of<Format::float16>(rounded_to<format>(low)) | code_of<Format::float16>(rounded_to<format>(high)) << 16;
 }
 
 // `input` is float32 where the rounded operands are the exact ones.
@@ -87,8 +86,7 @@ struct HookedOperands {
           static_cast<const void*>(static_cast<const std::uint8_t*>(part.weight) + first + term));
       return {{codes.fours[0], codes.fours[1], 0, 0}};
     } else {
-      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(part.weight) + first, term,
-                                       in);
+      return model::eight_terms<terms>(static_cast<const std::uint16_t*>(part.weight) + first, term, in);
     }
   }
   template <Terms terms>
@@ -98,10 +96,8 @@ struct HookedOperands {
 
   constexpr Eight converted_weight(const Eight& codes) const {
     if constexpr (is_code8) {
-      return {{widened_pair<input>(codes.pairs[0] & 0xFFFFU),
-               widened_pair<input>(codes.pairs[0] >> 16),
-               widened_pair<input>(codes.pairs[1] & 0xFFFFU),
-               widened_pair<input>(codes.pairs[1] >> 16)}};
+      return {{widened_pair<input>(codes.pairs[0] & 0xFFFFU), widened_pair<input>(codes.pairs[0] >> 16),
+               widened_pair<input>(codes.pairs[1] & 0xFFFFU), widened_pair<input>(codes.pairs[1] >> 16)}};
     } else {
       return codes;
     }
@@ -114,8 +110,7 @@ struct HookedOperands {
     if (sees_overflow) {
       bool beyond = false;
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
-        beyond |= is_beyond<input>(model::float_of_bfloat16(model::half_of(eight, i)));
+      for (int i = 0; i < 8; ++i) beyond |= is_beyond<input>(model::float_of_bfloat16(model::half_of(eight, i)));
       if (beyond) *part.input_overflowed = 1;
     }
     return result;
@@ -146,8 +141,8 @@ constexpr float rounded_to(Format format, float value, bool& beyond) {
 // A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the
 // second is of the exact operands.
 template <Format input, int products, int tiles, class Block>
-constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile,
-                                int row_tile, model::WarpSums<Block, tiles> (&sums)[products]) {
+constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile, int row_tile,
+                                model::WarpSums<Block, tiles> (&sums)[products]) {
   HookedRowsCall::Part part = call.parts[0];
 #pragma unroll
   for (int i = 1; i < HookedRowsCall::most_parts; ++i) {
@@ -170,14 +165,11 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
       const int x_row = first_row + column, out = first_out + row;
       if (x_row >= call.rows || out >= part.out) continue;
       const float sum = sums[0].total(column, row);
-      const float value =
-          rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
-      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out,
-                                                value);
+      const float value = rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
+      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out, value);
       if (result.errors == nullptr) continue;
       const float exact = sums[products - 1].total(column, row);
-      compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact,
-              value);
+      compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact, value);
     }
     if (beyond) *result.overflowed = 1;
   });
@@ -190,8 +182,7 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
 // The tiles of 16 outputs that all parts have together.
 constexpr int output_tiles(const HookedRowsCall& call) {
   int tiles = 0;
-  for (int i = 0; i < call.part_count; ++i)
-    tiles += model::tiles_over(call.parts[i].out, model::tile_rows);
+  for (int i = 0; i < call.part_count; ++i) tiles += model::tiles_over(call.parts[i].out, model::tile_rows);
   return tiles;
 }
 

@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(block_threads, 512 / block_threads) hooked_row
   __shared__ typename RowsBlock::Shared shared;
   __shared__ model::WarpSums<RowsBlock, tiles> sums[products];
   RowsBlock block(shared);
-  hooked_rows_tile<input, products, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), sums);
+  hooked_rows_tile<input, products, tiles>(block, call, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
+                                           sums);
 }
 
 void round_on_gpu(const RoundCall& call, void* stream) {
@@ -46,8 +47,9 @@ void round_on_gpu(const RoundCall& call, void* stream) {
   const int count = takes_eight(call) ? 8 : 1;
   const auto blocks = static_cast<unsigned>(std::min((call.count / count + threads - 1) / threads, most_blocks));
   with_constants(call.format, call.in_storage, call.out_storage, [&](auto format, auto in, auto out) {
-    auto* const kernel = count == 8 ? round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 8>
-                                    : round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;
+    auto* const kernel = count == 8
+                             ? round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 8>
+                             : round_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;
     kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(call);
   });
   model::check_launch("rounding");

@@ -8,8 +8,8 @@
 namespace pi0::quant {
 
 struct ErrorSums {
-  double squares = 0;  // sum of (reference - result)²
-  double power = 0;    // sum of reference²
+  double squares = 0;          // sum of (reference - result)²
+  double power = 0;            // sum of reference²
   std::int64_t nonfinite = 0;  // results that are not finite where the reference is
   float largest = 0;           // magnitude before rounding
 };

@@ -129,9 +129,7 @@ ErrorSums round_and_compare_all(float* values, const float* reference, std::int6
 }
 
 ErrorSums round_and_compare(float* values, const float* reference, std::int64_t count, Format format) {
-  return with_format(format, [&](auto known) {
-    return round_and_compare_all<known()>(values, reference, count);
-  });
+  return with_format(format, [&](auto known) { return round_and_compare_all<known()>(values, reference, count); });
 }
 
 constexpr RoundingKernels kernels = {round, encode, round_and_compare};

@@ -65,20 +65,17 @@ constexpr std::uint32_t code_of(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 31) << (bits_of_code - 1);
   const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
-  constexpr std::uint32_t rebias = static_cast<std::uint32_t>(126 + grid.min_exponent)
-                                   << grid.mantissa_bits;
+  constexpr std::uint32_t rebias = static_cast<std::uint32_t>(126 + grid.min_exponent) << grid.mantissa_bits;
   std::uint32_t code = (magnitude >> dropped_bits) - rebias;
   if constexpr (grid.min_exponent > -126) {
     constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
     // Added to this power of two, a subnormal's steps are the sum's last bits.
-    constexpr auto magic_bits =
-        static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
+    constexpr auto magic_bits = static_cast<std::uint32_t>(127 + grid.min_exponent + dropped_bits) << 23;
     const float shifted = std::bit_cast<float>(magnitude) + std::bit_cast<float>(magic_bits);
     const std::uint32_t steps = std::bit_cast<std::uint32_t>(shifted) - magic_bits;
     code = above(smallest_normal, magnitude) ? steps : code;
   }
-  constexpr std::uint32_t code_of_largest =
-      (std::bit_cast<std::uint32_t>(grid.largest) >> dropped_bits) - rebias;
+  constexpr std::uint32_t code_of_largest = (std::bit_cast<std::uint32_t>(grid.largest) >> dropped_bits) - rebias;
   if constexpr (grid.overflow == Overflow::infinity) {
     code = magnitude == infinity_bits ? code_of_largest + 1 : code;
   }
@@ -159,11 +156,16 @@ using FormatConstant = std::integral_constant<Format, format>;
 template <class Call>
 [[gnu::always_inline]] inline auto with_format(Format format, const Call& call) {
   switch (format) {
-    case Format::float16: return call(FormatConstant<Format::float16>{});
-    case Format::bfloat16: return call(FormatConstant<Format::bfloat16>{});
-    case Format::float8_e4m3: return call(FormatConstant<Format::float8_e4m3>{});
-    case Format::float8_e5m2: return call(FormatConstant<Format::float8_e5m2>{});
-    case Format::float32: break;
+    case Format::float16:
+      return call(FormatConstant<Format::float16>{});
+    case Format::bfloat16:
+      return call(FormatConstant<Format::bfloat16>{});
+    case Format::float8_e4m3:
+      return call(FormatConstant<Format::float8_e4m3>{});
+    case Format::float8_e5m2:
+      return call(FormatConstant<Format::float8_e5m2>{});
+    case Format::float32:
+      break;
   }
   return call(FormatConstant<Format::float32>{});
 }

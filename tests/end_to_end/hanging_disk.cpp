@@ -1,4 +1,5 @@
-// Preloaded, a disk that hangs: what waits for it waits until somebody reads the pipe $HANGING_DISK, while there is one.
+// Preloaded, a disk that hangs: what waits for it waits until somebody reads the pipe $HANGING_DISK, while there is
+// one.
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>

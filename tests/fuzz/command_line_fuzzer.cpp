@@ -1,4 +1,5 @@
-// Whatever stands on pi0-server's command line, an argument a line: options that fit together, or a documented exit code.
+// Whatever stands on pi0-server's command line, an argument a line: options that fit together, or a documented exit
+// code.
 #include <cstdlib>
 #include <sstream>
 #include <string>

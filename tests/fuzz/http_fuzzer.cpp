@@ -12,7 +12,8 @@ using namespace pi0::server;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   namespace http = boost::beast::http;
-  static const Routes routes = {{"GET", "/healthz", {}, Access::open}, {"GET", "/stats", {}}, {"POST", "/stats/reset", {}}};
+  static const Routes routes = {
+      {"GET", "/healthz", {}, Access::open}, {"GET", "/stats", {}}, {"POST", "/stats/reset", {}}};
   ServerOptions options;
   options.allowed_origins = {"https://site"};
 

@@ -19,7 +19,8 @@ using namespace pi0::tools;
 class Results {
  public:
   Results() {
-    const char* const statistics = R"({"layers":[{"layer":"l","component":"vision","rmse":1}],"components":[{"component":"vision"}]})";
+    const char* const statistics =
+        R"({"layers":[{"layer":"l","component":"vision","rmse":1}],"components":[{"component":"vision"}]})";
     put("summary/float16__float16/stats.json", statistics);
     put("summary/rules__r/stats.json", statistics);
     link("summary/summary.json");
@@ -56,7 +57,8 @@ void expect_named(const Results& results, Read read) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   static const Results results;
   const fs::path input = results.place("input.json");
-  std::ofstream(input, std::ios::binary | std::ios::trunc).write(reinterpret_cast<const char*>(bytes), static_cast<std::streamsize>(size));
+  std::ofstream(input, std::ios::binary | std::ios::trunc)
+      .write(reinterpret_cast<const char*>(bytes), static_cast<std::streamsize>(size));
   expect_named(results, [&] { table_of({read_result(input).entry}); });
   expect_named(results, [&] {
     nlohmann::ordered_json entry = read_pair(input);

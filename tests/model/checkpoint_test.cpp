@@ -13,8 +13,7 @@ using model::Precision;
 using Tensors = std::map<std::string, at::Tensor>;
 namespace fs = std::filesystem;
 
-constexpr const char* embedding =
-    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
+constexpr const char* embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 constexpr const char* head = "paligemma_with_expert.paligemma.lm_head.weight";
 constexpr const char* expert_head = "paligemma_with_expert.gemma_expert.lm_head.weight";
 
@@ -77,8 +76,8 @@ TEST_CASE("tied, sharded, prefixed and headless files hold the same model", "[ch
   for (const auto& [name, tensor] : tensors) {
     const int shard = i++ % 2;
     shards[shard][name] = tensor;
-    weight_map += (weight_map.empty() ? "" : ",") + ("\"" + name + "\":\"part" +
-                  std::to_string(shard) + ".safetensors\"");
+    weight_map +=
+        (weight_map.empty() ? "" : ",") + ("\"" + name + "\":\"part" + std::to_string(shard) + ".safetensors\"");
   }
   test::write_tensors(folder.path() / "part0.safetensors", shards[0]);
   test::write_tensors(folder.path() / "part1.safetensors", shards[1]);

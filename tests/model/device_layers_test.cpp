@@ -21,8 +21,7 @@ struct Place {
 
 std::vector<Place> places() {
   std::vector<Place> all{{at::kCPU, model::make_device_backend(test::layers_in_turn)}};
-  if (test::fast_gpu())
-    all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
+  if (test::fast_gpu()) all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
   return all;
 }
 
@@ -37,11 +36,10 @@ void check_close(const Tensor& found, const Tensor& expected) {
   REQUIRE(found.sizes() == expected.sizes());
   REQUIRE(found.scalar_type() == expected.scalar_type());
   const bool rounded = expected.scalar_type() == at::kBFloat16;
-  const Tensor close = at::isclose(found.cpu().to(at::kDouble), expected.to(at::kDouble),
-                                   rounded ? 1.0 / 128 : 1e-5, rounded ? 1e-3 : 1e-5);
-  INFO(expected.scalar_type()
-       << expected.sizes() << " largest difference "
-       << (found.cpu().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>());
+  const Tensor close = at::isclose(found.cpu().to(at::kDouble), expected.to(at::kDouble), rounded ? 1.0 / 128 : 1e-5,
+                                   rounded ? 1e-3 : 1e-5);
+  INFO(expected.scalar_type() << expected.sizes() << " largest difference "
+                              << (found.cpu().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>());
   CHECK(close.all().item<bool>());
   CHECK(test::relative_rms(found.cpu(), expected) <= (rounded ? 1.5e-3 : 1e-6));
 }
@@ -51,20 +49,14 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       for (const std::int64_t width : {48, 1152, 2056}) {
-        const auto random = [&](at::IntArrayRef shape, at::ScalarType as) {
-          return at::randn(shape).to(as);
-        };
+        const auto random = [&](at::IntArrayRef shape, at::ScalarType as) { return at::randn(shape).to(as); };
         const Tensor x = random({2, 5, width}, dtype) + 3, update = random({2, 5, width}, dtype);
-        const Tensor modulation = random({2, 3 * width}, at::kFloat),
-                     weight = random({width}, at::kFloat);
+        const Tensor modulation = random({2, 3 * width}, at::kFloat), weight = random({width}, at::kFloat);
         const Tensor gate = modulation.unsqueeze(1).chunk(3, -1)[2];
-        const auto there = [&](const Tensor& tensor) {
-          return tensor.defined() ? tensor.to(place.device) : tensor;
-        };
+        const auto there = [&](const Tensor& tensor) { return tensor.defined() ? tensor.to(place.device) : tensor; };
         const auto moved = [&](const model::Residual& in) {
-          return model::Residual{
-              there(in.x), there(in.update),
-              in.gate.defined() ? there(modulation).unsqueeze(1).chunk(3, -1)[2] : in.gate};
+          return model::Residual{there(in.x), there(in.update),
+                                 in.gate.defined() ? there(modulation).unsqueeze(1).chunk(3, -1)[2] : in.gate};
         };
         for (const model::Residual& in :
              {model::Residual{x}, model::Residual{x, update}, model::Residual{x, update, gate}}) {
@@ -75,8 +67,7 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
           check_close(place.backend->rms_norm(moved(in), {}, there(modulation), 1e-6).x,
                       reference().rms_norm(in, {}, modulation, 1e-6).x);
           const Tensor scale = weight.to(dtype), bias = random({width}, dtype);
-          const model::Normed layer =
-              place.backend->layer_norm(moved(in), there(scale), there(bias), 1e-6);
+          const model::Normed layer = place.backend->layer_norm(moved(in), there(scale), there(bias), 1e-6);
           CHECK(at::equal(layer.sum.cpu(), expected.sum));
           check_close(layer.x, reference().layer_norm(in, scale, bias, 1e-6).x);
         }
@@ -86,8 +77,7 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
         const Tensor one_there = there(one);
         check_close(
             place.backend
-                ->rms_norm({there(x), there(update), one_there.unsqueeze(1).chunk(3, -1)[2]}, {},
-                           one_there, 1e-6)
+                ->rms_norm({there(x), there(update), one_there.unsqueeze(1).chunk(3, -1)[2]}, {}, one_there, 1e-6)
                 .x,
             reference().rms_norm(both, {}, one, 1e-6).x);
       }
@@ -95,8 +85,7 @@ TEST_CASE("device norms are the reference's, with what they add up", "[model][de
   }
 }
 
-TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too",
-          "[model][device][gpu]") {
+TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a tensor too", "[model][device][gpu]") {
   at::manual_seed(2);
   for (const Place& place : places()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -112,9 +101,8 @@ TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a t
         return all.narrow(2, first * 16, count * 16).view({2, 7, count, 16}).transpose(1, 2);
       };
       const Tensor joined_there = joined.to(place.device);
-      const auto found =
-          place.backend->rotate(heads(joined_there, 0, 4), heads(joined_there, 4, 1),
-                                {angles.cos.to(place.device), angles.sin.to(place.device)});
+      const auto found = place.backend->rotate(heads(joined_there, 0, 4), heads(joined_there, 4, 1),
+                                               {angles.cos.to(place.device), angles.sin.to(place.device)});
       const auto expected = reference().rotate(heads(joined, 0, 4), heads(joined, 4, 1), angles);
       CHECK(at::equal(found.first.cpu(), expected.first));
       CHECK(at::equal(found.second.cpu(), expected.second));
@@ -130,9 +118,9 @@ TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
   };
   using enum model::AttentionForm;
   for (const Place& place : places()) {
-    for (const Case& c : {Case{1, 8, 1, 15, 70, 16, eager}, Case{2, 4, 2, 5, 0, 72, eager},
-                          Case{1, 8, 1, 40, 11, 256, eager}, Case{2, 3, 3, 33, 0, 16, fused},
-                          Case{1, 2, 2, 200, 0, 72, fused}}) {
+    for (const Case& c :
+         {Case{1, 8, 1, 15, 70, 16, eager}, Case{2, 4, 2, 5, 0, 72, eager}, Case{1, 8, 1, 40, 11, 256, eager},
+          Case{2, 3, 3, 33, 0, 16, fused}, Case{1, 2, 2, 200, 0, 72, fused}}) {
       const std::int64_t keys = c.prefix + c.tokens;
       const auto random = [&](std::int64_t heads,
                               std::int64_t tokens) {  // as a projection's heads lie
@@ -141,37 +129,31 @@ TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
             .view({c.samples, tokens, heads, c.size})
             .transpose(1, 2);
       };
-      model::AttentionOperands in{
-          .form = c.form,
-          .query = random(c.heads, c.tokens),
-          .prefix_key = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
-          .prefix_value = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
-          .key = random(c.groups, c.tokens),
-          .value = random(c.groups, c.tokens),
-          .mask = {},
-          .scale = 1 / std::sqrt(static_cast<double>(c.size))};
+      model::AttentionOperands in{.form = c.form,
+                                  .query = random(c.heads, c.tokens),
+                                  .prefix_key = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
+                                  .prefix_value = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
+                                  .key = random(c.groups, c.tokens),
+                                  .value = random(c.groups, c.tokens),
+                                  .mask = {},
+                                  .scale = 1 / std::sqrt(static_cast<double>(c.size))};
       if (c.form == eager) {
-        in.mask = at::where(at::rand({c.samples, 1, c.tokens, keys}) < 0.2, -2.3819763e38, 0.0)
-                      .to(at::kFloat);
+        in.mask = at::where(at::rand({c.samples, 1, c.tokens, keys}) < 0.2, -2.3819763e38, 0.0).to(at::kFloat);
       }
       const Tensor expected = reference().attention(in);
-      for (Tensor* operand :
-           {&in.query, &in.prefix_key, &in.prefix_value, &in.key, &in.value, &in.mask}) {
+      for (Tensor* operand : {&in.query, &in.prefix_key, &in.prefix_value, &in.key, &in.value, &in.mask}) {
         if (operand->defined()) *operand = operand->to(place.device);
       }
       const Tensor found = place.backend->attention(in);
       INFO(place.device.str() << " heads of " << c.size << ", " << keys << " keys");
       REQUIRE(found.sizes() == expected.sizes());
       CHECK(test::relative_rms(found.cpu(), expected) <= 1.5e-3);
-      CHECK(at::isclose(found.cpu().to(at::kFloat), expected.to(at::kFloat), 1.0 / 64, 3e-3)
-                .all()
-                .item<bool>());
+      CHECK(at::isclose(found.cpu().to(at::kFloat), expected.to(at::kFloat), 1.0 / 64, 3e-3).all().item<bool>());
     }
   }
 }
 
-TEST_CASE("device products of few rows are linears, alone, joined and gated",
-          "[model][device][gpu]") {
+TEST_CASE("device products of few rows are linears, alone, joined and gated", "[model][device][gpu]") {
   at::manual_seed(4);
   for (const Place& place : places()) {
     for (const std::int64_t in : {48, 1024, 1096}) {
@@ -208,11 +190,10 @@ TEST_CASE("device products of few rows are linears, alone, joined and gated",
       }
       for (const std::int64_t rows : {15, 70}) {
         const Tensor x = at::randn({1, rows, in}).to(at::kBFloat16);
-        const Tensor expected = reference().gelu(at::linear(x, gate_and_up[0]->weight.cpu()),
-                                                 at::linear(x, gate_and_up[1]->weight.cpu()));
+        const Tensor expected =
+            reference().gelu(at::linear(x, gate_and_up[0]->weight.cpu()), at::linear(x, gate_and_up[1]->weight.cpu()));
         for (model::MatmulSite* site : gate_and_up) site->weight = site->weight.to(place.device);
-        const Tensor found =
-            place.backend->gated_linears(place.backend->join(gate_and_up), x.to(place.device));
+        const Tensor found = place.backend->gated_linears(place.backend->join(gate_and_up), x.to(place.device));
         CHECK(test::relative_rms(found.cpu(), expected) <= 3e-3);
       }
     }

@@ -9,9 +9,7 @@ using model::InstructionSet;
 using model::Lane;
 
 // Every code of 8 bits but the NaNs, or random values, as a weight of that dtype.
-at::Tensor weight_of(at::ScalarType dtype, std::int64_t out, std::int64_t in) {
-  return at::randn({out, in}).to(dtype);
-}
+at::Tensor weight_of(at::ScalarType dtype, std::int64_t out, std::int64_t in) { return at::randn({out, in}).to(dtype); }
 
 // The widest that float32 sums of `terms` may lie from the exact one: 4 eps of the summed magnitudes.
 at::Tensor bound(const at::Tensor& x, const at::Tensor& weight) {
@@ -37,8 +35,9 @@ TEST_CASE("fast_linear equals the exact product within float32's sums", "[model]
         const at::Tensor rounded = model::fast_linear(kernels, half, model::pack_weight(weight), {});
         REQUIRE(rounded.scalar_type() == at::kBFloat16);
         const at::Tensor of_half = at::linear(half.to(at::kDouble), wide);
-        CHECK(((rounded.to(at::kDouble) - of_half).abs() <=
-               of_half.abs() * 0.004 + bound(half.to(at::kDouble), wide)).all().item<bool>());
+        CHECK(((rounded.to(at::kDouble) - of_half).abs() <= of_half.abs() * 0.004 + bound(half.to(at::kDouble), wide))
+                  .all()
+                  .item<bool>());
       }
     }
   }
@@ -73,12 +72,12 @@ TEST_CASE("every code is widened to its value", "[model][gemm]") {
 }
 
 TEST_CASE("bfloat16 is narrowed to the nearest, ties to even", "[model][gemm]") {
-  const at::Tensor values = at::randint(-2147483648LL, 2147483648LL, {1'000'000}, at::kLong)
-                                .to(at::kInt).view(at::kFloat);
+  const at::Tensor values =
+      at::randint(-2147483648LL, 2147483648LL, {1'000'000}, at::kLong).to(at::kInt).view(at::kFloat);
   for (const InstructionSet set : model::instruction_sets()) {
     at::Tensor found = at::empty(values.sizes(), at::kBFloat16);
-    model::gemm_kernels(set).narrow_to_bfloat16(
-        values.const_data_ptr<float>(), static_cast<std::uint16_t*>(found.mutable_data_ptr()), values.numel());
+    model::gemm_kernels(set).narrow_to_bfloat16(values.const_data_ptr<float>(),
+                                                static_cast<std::uint16_t*>(found.mutable_data_ptr()), values.numel());
     const at::Tensor expected = values.to(at::kBFloat16);
     const at::Tensor same = (found.view(at::kShort) == expected.view(at::kShort)) | (found.isnan() & expected.isnan());
     CHECK(same.all().item<bool>());

@@ -6,7 +6,6 @@
 namespace pi0 {
 namespace {
 
-
 TEST_CASE("architecture.json is read back as it was written", "[model]") {
   const test::TemporaryFolder folder;
   for (const bool pi05 : {true, false}) {

@@ -26,11 +26,10 @@ void compare_trace(const std::string& name, Precision precision, const model::Ex
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
   model::Trace trace;
-  trace["actions"] =
-      pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, {.trace = &trace}).cpu();
-  const model::SafetensorsFile expected(
-      golden.folder / (precision == Precision::float32 ? "expected_float32.safetensors"
-                                                       : "expected_bfloat16.safetensors"));
+  trace["actions"] = pi0->sample_actions(golden.inputs, golden.noise, golden.config.num_steps, {.trace = &trace}).cpu();
+  const model::SafetensorsFile expected(golden.folder / (precision == Precision::float32
+                                                             ? "expected_float32.safetensors"
+                                                             : "expected_bfloat16.safetensors"));
   CHECK(trace.size() == expected.entries().size());
   for (const auto& [key, entry] : expected.entries()) {
     INFO(name << " " << key);
@@ -177,16 +176,13 @@ TEST_CASE("the observations of a batch do not see each other", "[model]") {
     const auto pi0 = test::load_case(golden, Precision::float32);
     const at::Tensor alone = pi0->sample_actions(golden.inputs, golden.noise, 3);
     model::ModelInputs pair = golden.inputs;
-    const auto with_another = [](const at::Tensor& one, const at::Tensor& other) {
-      return at::cat({one, other}, 0);
-    };
+    const auto with_another = [](const at::Tensor& one, const at::Tensor& other) { return at::cat({one, other}, 0); };
     for (at::Tensor& image : pair.images) image = with_another(image, -image);
     for (at::Tensor& mask : pair.image_masks) mask = with_another(mask, at::ones_like(mask));
     pair.tokens = with_another(pair.tokens, pair.tokens.flip(1));
     pair.token_mask = with_another(pair.token_mask, at::ones_like(pair.token_mask));
     pair.state = with_another(pair.state, -pair.state);
-    const at::Tensor both =
-        pi0->sample_actions(pair, with_another(golden.noise, -golden.noise), 3);
+    const at::Tensor both = pi0->sample_actions(pair, with_another(golden.noise, -golden.noise), 3);
     CHECK(test::relative_rms(both.narrow(0, 0, 1), alone) < 1e-5);
     CHECK(test::relative_rms(both.narrow(0, 1, 1), alone) > 1e-2);
   }
@@ -219,15 +215,13 @@ TEST_CASE("inputs of another shape, dtype or vocabulary are refused by name", "[
   CHECK_THAT(refusal([](auto& bad) { bad.inputs.images.pop_back(); }), contains_text("images"));
   CHECK_THAT(refusal([](auto& bad) { bad.inputs.images[1] = bad.inputs.images[1].to(at::kByte); }),
              contains_text("image 1"));
-  CHECK_THAT(refusal([](auto& bad) { bad.inputs.state = bad.inputs.state.narrow(1, 0, 8); }),
-             contains_text("state"));
+  CHECK_THAT(refusal([](auto& bad) { bad.inputs.state = bad.inputs.state.narrow(1, 0, 8); }), contains_text("state"));
   CHECK_THAT(refusal([](auto& bad) { bad.inputs.token_mask = at::Tensor(); }), contains_text("token_mask"));
   CHECK_THAT(refusal([](auto& bad) { bad.inputs.tokens = at::full_like(bad.inputs.tokens, 512); }),
              contains_text("512") && contains_text("511"));
 }
 
-TEST_CASE("fast kernels give the reference's actions, and so does leaving out masked inputs",
-          "[model][fast]") {
+TEST_CASE("fast kernels give the reference's actions, and so does leaving out masked inputs", "[model][fast]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
     const test::GoldenCase golden = test::read_case(name);
     test::GoldenCase one_camera = golden;
@@ -249,8 +243,7 @@ TEST_CASE("fast kernels give the reference's actions, and so does leaving out ma
 
 TEST_CASE("what fast kernels leave out is what nobody reads or observes", "[model][fast]") {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
-  const auto pi0 = test::load_case(golden, Precision::float32,
-                                   test::fast(model::InstructionSet::portable));
+  const auto pi0 = test::load_case(golden, Precision::float32, test::fast(model::InstructionSet::portable));
   const auto flop_of = [&](const std::string& path) {
     for (const model::MatmulSite& site : pi0->sites().all()) {
       if (site.path == path) return site.flop;
@@ -288,8 +281,7 @@ class CountingHook : public model::MatmulHook {
   int calls = 0;
 };
 
-TEST_CASE("every site of the model runs through its hook, and a plain hook changes no bit",
-          "[model][hook]") {
+TEST_CASE("every site of the model runs through its hook, and a plain hook changes no bit", "[model][hook]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
     const test::GoldenCase golden = test::read_case(name);
     const auto pi0 = test::load_case(golden, Precision::bfloat16);
@@ -303,8 +295,8 @@ TEST_CASE("every site of the model runs through its hook, and a plain hook chang
     for (const auto& [path, hook] : hooks) {
       INFO(path);
       const bool unused = path.ends_with("lm_head");
-      const bool per_image = path.find("vision_tower") != std::string::npos ||
-                             path.find("projector") != std::string::npos;
+      const bool per_image =
+          path.find("vision_tower") != std::string::npos || path.find("projector") != std::string::npos;
       const bool per_request = path.find("language_model") != std::string::npos;
       CHECK(hook.calls == (unused ? 0 : per_image ? 3 : per_request ? 1 : 2));
     }
@@ -333,8 +325,7 @@ TEST_CASE("the component of a path is the first rule that matches", "[model]") {
   CHECK(model::component_of("action_time_mlp_in") == Component::action_head);
   CHECK(model::component_of("paligemma_with_expert.gemma_expert.lm_head") == Component::action_expert);
   CHECK(model::component_of("paligemma_with_expert.paligemma.lm_head") == Component::language);
-  CHECK(model::component_of("paligemma_with_expert.paligemma.model.vision_tower.x") ==
-        Component::vision);
+  CHECK(model::component_of("paligemma_with_expert.paligemma.model.vision_tower.x") == Component::vision);
   CHECK(model::component_of("elsewhere") == Component::unknown);
 }
 

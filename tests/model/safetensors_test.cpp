@@ -36,8 +36,8 @@ TEST_CASE("tensors of every dtype come back as they were written", "[safetensors
   const test::TemporaryFolder folder;
   std::map<std::string, at::Tensor> tensors;
   const at::Tensor values = at::randn({3, 5}) * 50;
-  for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt,
-                           at::kShort, at::kChar, at::kByte, at::kBool}) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kShort,
+                           at::kChar, at::kByte, at::kBool}) {
     tensors[c10::toString(dtype)] = values.abs().to(dtype);
   }
   tensors["scalar"] = at::scalar_tensor(3.5);
@@ -57,8 +57,7 @@ TEST_CASE("copy_to rounds on the way and crosses slice borders", "[safetensors]"
   const test::TemporaryFolder folder;
   const std::int64_t count = (std::int64_t{70} << 20) / 4;  // more than one slice
   // An odd number of bytes before it: the tensor is not aligned in the file.
-  const std::map<std::string, at::Tensor> tensors{{"a", at::ones({3}, at::kByte)},
-                                                  {"b", at::randn({count})}};
+  const std::map<std::string, at::Tensor> tensors{{"a", at::ones({3}, at::kByte)}, {"b", at::randn({count})}};
   test::write_tensors(folder.path() / "f.safetensors", tensors);
   const SafetensorsFile file(folder.path() / "f.safetensors");
   at::Tensor stored = at::empty({count});

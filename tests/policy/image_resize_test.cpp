@@ -19,8 +19,7 @@ Image pattern(std::int64_t height, std::int64_t width) {
   for (std::int64_t y = 0; y < height; ++y) {
     for (std::int64_t x = 0; x < width; ++x) {
       for (std::int64_t c = 0; c < 3; ++c) {
-        image.pixels.push_back(
-            static_cast<std::uint8_t>((x * 7 + y * 13) / 8 + c * 85 + (x * y) % 31));
+        image.pixels.push_back(static_cast<std::uint8_t>((x * 7 + y * 13) / 8 + c * 85 + (x * y) % 31));
       }
     }
   }

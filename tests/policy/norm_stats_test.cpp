@@ -1,7 +1,8 @@
 #include "model/policy/norm_stats.h"
 
-#include <cmath>
 #include <unistd.h>
+
+#include <cmath>
 
 #include "policy/policy_fixtures.h"
 #include "support/catch.h"
@@ -20,8 +21,8 @@ class StatsFile {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  std::filesystem::path path_ = std::filesystem::temp_directory_path() /
-                                ("pi0_stats_" + std::to_string(getpid())) / "norm_stats.json";
+  std::filesystem::path path_ =
+      std::filesystem::temp_directory_path() / ("pi0_stats_" + std::to_string(getpid())) / "norm_stats.json";
 };
 
 std::string refusal(const std::string& text) {
@@ -45,8 +46,7 @@ TEST_CASE("read_norm_stats reads openpi's file", "[policy][norm_stats]") {
 }
 
 TEST_CASE("read_norm_stats takes statistics without percentiles", "[policy][norm_stats]") {
-  const StatsFile file(R"({"norm_stats": {"state": {"mean": [1], "std": [2], "q01": null}, )" +
-                       actions + "}}");
+  const StatsFile file(R"({"norm_stats": {"state": {"mean": [1], "std": [2], "q01": null}, )" + actions + "}}");
   const NormStats stats = read_norm_stats(file.path());
   REQUIRE(stats.state.q01.empty());
   REQUIRE(stats.actions.std == std::vector<double>{3, 4});
@@ -68,10 +68,8 @@ TEST_CASE("read_norm_stats names file and key of what it refuses", "[policy][nor
   REQUIRE_THAT(refusal("[]"), contains_text("expected an object"));
   REQUIRE_THAT(refusal(std::string(100'000, '[')), contains_text("nested more than 64 deep"));
   REQUIRE_THAT(refusal("{}"), contains_text("'norm_stats' is missing"));
-  REQUIRE_THAT(refusal(R"({"norm_stats": {)" + actions + "}}"),
-               contains_text("'state' is missing"));
-  REQUIRE_THAT(refusal(with_state(R"({"std": [1]})")),
-               contains_text("norm_stats.state: 'mean' is missing"));
+  REQUIRE_THAT(refusal(R"({"norm_stats": {)" + actions + "}}"), contains_text("'state' is missing"));
+  REQUIRE_THAT(refusal(with_state(R"({"std": [1]})")), contains_text("norm_stats.state: 'mean' is missing"));
   REQUIRE_THAT(refusal(with_state(R"({"mean": ["1"], "std": [1]})")),
                contains_text("mean[0]: is \"1\", expected a number"));
   REQUIRE_THAT(refusal(with_state(R"({"maen": [1], "std": [1]})")),
@@ -82,14 +80,13 @@ TEST_CASE("read_norm_stats names file and key of what it refuses", "[policy][nor
                contains_text("'mean' has 2 values, 'std' has 1"));
   REQUIRE_THAT(refusal(with_state(R"({"mean": [1], "std": [1], "q01": [1]})")),
                contains_text("'q01' has 1 values, 'q99' has 0"));
-  REQUIRE_THAT(refusal(R"({"norm_stats": {"state": {"mean": [1], "std": [1]}, "speed": {}, )" +
-                       actions + "}}"),
+  REQUIRE_THAT(refusal(R"({"norm_stats": {"state": {"mean": [1], "std": [1]}, "speed": {}, )" + actions + "}}"),
                contains_text("unknown key 'speed'"));
 }
 
 TEST_CASE("read_norm_stats names a file that is not there", "[policy][norm_stats]") {
-  const std::string error = error_of<NormStatsError>(
-      [] { read_norm_stats(norm_stats_file("goldens/policies/pi05_droid", "trossen")); });
+  const std::string error =
+      error_of<NormStatsError>([] { read_norm_stats(norm_stats_file("goldens/policies/pi05_droid", "trossen")); });
   REQUIRE_THAT(error, contains_text("pi05_droid/assets/trossen/norm_stats.json: not found"));
 }
 

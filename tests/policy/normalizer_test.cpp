@@ -25,10 +25,9 @@ TEST_CASE("Normalizer equals openpi's transforms in every bit", "[policy][normal
   const nlohmann::json cases = golden_json("normalize.json");
   REQUIRE(cases.size() == 6);  // both forms, with statistics of 8, 10 and 32 values
   for (const nlohmann::json& golden : cases) {
-    const auto form =
-        golden["normalization"] == "quantile" ? Normalization::quantile : Normalization::z_score;
-    const NormStats stats{field_stats(golden["norm_stats"]["state"]),
-                          field_stats(golden["norm_stats"]["actions"]), "golden"};
+    const auto form = golden["normalization"] == "quantile" ? Normalization::quantile : Normalization::z_score;
+    const NormStats stats{field_stats(golden["norm_stats"]["state"]), field_stats(golden["norm_stats"]["actions"]),
+                          "golden"};
     const Normalizer normalizer(form, stats, 8, 8, 32);
 
     Doubles state = normalizer.normalize_state(golden["state"].get<Doubles>());
@@ -50,14 +49,12 @@ TEST_CASE("Normalizer equals openpi's transforms in every bit", "[policy][normal
 
 TEST_CASE("Normalizer refuses statistics that do not fit", "[policy][normalizer]") {
   const auto refusal = [](Normalization form, const FieldStats& state, const FieldStats& actions) {
-    return error_of<NormStatsError>(
-        [&] { Normalizer(form, {state, actions, "norm_stats.json"}, 8, 8, 32); });
+    return error_of<NormStatsError>([&] { Normalizer(form, {state, actions, "norm_stats.json"}, 8, 8, 32); });
   };
   const FieldStats good = plain_stats(8);
   REQUIRE(refusal(Normalization::quantile, good, plain_stats(32)).empty());
-  REQUIRE_THAT(
-      refusal(Normalization::z_score, plain_stats(7), good),
-      contains_text("norm_stats.json: norm_stats.state.mean: has 7 values, expected 8 to 32"));
+  REQUIRE_THAT(refusal(Normalization::z_score, plain_stats(7), good),
+               contains_text("norm_stats.json: norm_stats.state.mean: has 7 values, expected 8 to 32"));
   REQUIRE_THAT(refusal(Normalization::quantile, good, plain_stats(33)),
                contains_text("norm_stats.actions.q01: has 33 values, expected 1 to 32"));
   FieldStats without_percentiles = good;

@@ -40,8 +40,7 @@ std::string refusal(const std::string& key, const std::string& value) {
   } else {
     json[key] = nlohmann::json::parse(value);
   }
-  const auto file =
-      std::filesystem::temp_directory_path() / ("pi0_config_" + std::to_string(getpid()) + ".json");
+  const auto file = std::filesystem::temp_directory_path() / ("pi0_config_" + std::to_string(getpid()) + ".json");
   std::ofstream(file) << json.dump();
   const std::string error = error_of<PolicyConfigError>([&] { read_policy_config(file); });
   std::filesystem::remove(file);
@@ -70,14 +69,12 @@ TEST_CASE("every config equals openpi's own", "[policy][config]") {
             (golden["metadata"].is_null() ? nlohmann::json::object() : golden["metadata"]));
 
     const nlohmann::json* absolute = transform_of(golden["output_transforms"], "AbsoluteActions");
-    REQUIRE(
-        config.delta_action_mask ==
-        (absolute != nullptr ? (*absolute)["mask"].get<std::vector<bool>>() : std::vector<bool>()));
+    REQUIRE(config.delta_action_mask ==
+            (absolute != nullptr ? (*absolute)["mask"].get<std::vector<bool>>() : std::vector<bool>()));
 
     const auto& model_transforms = golden["model_transforms"];
     const nlohmann::json& prompt = (*transform_of(model_transforms, "InjectDefaultPrompt"))["prompt"];
-    REQUIRE(config.default_prompt ==
-            (prompt.is_null() ? std::nullopt : std::optional(prompt.get<std::string>())));
+    REQUIRE(config.default_prompt == (prompt.is_null() ? std::nullopt : std::optional(prompt.get<std::string>())));
     const nlohmann::json& tokenize = *transform_of(model_transforms, "TokenizePrompt");
     REQUIRE(config.discrete_state_input == tokenize["discrete_state_input"]);
     REQUIRE(config.max_token_len == tokenize["max_len"]);
@@ -104,8 +101,7 @@ TEST_CASE("every config's robot is openpi's", "[policy][config]") {
   }
 }
 
-TEST_CASE("every flow-matching policy of openpi is known, but for the one that only trains",
-          "[policy][config]") {
+TEST_CASE("every flow-matching policy of openpi is known, but for the one that only trains", "[policy][config]") {
   std::vector<std::string> expected;
   const nlohmann::json openpi = golden_json("openpi_configs.json");
   for (const auto& [name, golden] : openpi.items()) {
@@ -122,8 +118,7 @@ TEST_CASE("an unknown config name lists the known ones", "[policy][config]") {
 }
 
 TEST_CASE("read_policy_config reads a user's file as it reads our own", "[policy][config]") {
-  const PolicyConfig config =
-      read_policy_config("../configs/policies/pi05_droid_jointpos_polaris.json");
+  const PolicyConfig config = read_policy_config("../configs/policies/pi05_droid_jointpos_polaris.json");
   REQUIRE(config.name == "pi05_droid_jointpos_polaris");
   REQUIRE(config.action_horizon == 15);
   REQUIRE(refusal("max_token_len", "48").empty());
@@ -134,19 +129,16 @@ TEST_CASE("read_policy_config reads a user's file as it reads our own", "[policy
 TEST_CASE("read_policy_config names file and key of what it refuses", "[policy][config]") {
   REQUIRE_THAT(refusal("action_horizon", ""), contains_text("'action_horizon' is missing"));
   REQUIRE_THAT(refusal("action_horizn", "1"), contains_text("unknown key 'action_horizn'"));
-  REQUIRE_THAT(refusal("action_horizon", "1.5"),
-               contains_text("'action_horizon' is 1.5, expected a positive integer"));
+  REQUIRE_THAT(refusal("action_horizon", "1.5"), contains_text("'action_horizon' is 1.5, expected a positive integer"));
   REQUIRE_THAT(refusal("action_horizon", "0"), contains_text("expected a positive integer"));
   REQUIRE_THAT(refusal("action_horizon", "true"), contains_text("expected a positive integer"));
   REQUIRE_THAT(refusal("action_dim", "7"), contains_text("'action_dim' is 7, too small"));
   REQUIRE_THAT(refusal("pi05", "1"), contains_text("'pi05' is 1, expected true or false"));
   REQUIRE_THAT(refusal("asset_id", "\"\""), contains_text("'asset_id' is \"\""));
-  REQUIRE_THAT(refusal("normalization", "\"minmax\""),
-               contains_text("\"quantile\" or \"z_score\""));
+  REQUIRE_THAT(refusal("normalization", "\"minmax\""), contains_text("\"quantile\" or \"z_score\""));
   REQUIRE_THAT(refusal("robot", "\"spot\""), contains_text("unknown robot 'spot'; known: aloha, droid, libero"));
   REQUIRE_THAT(refusal("paligemma_variant", "\"gemma_9b\""), contains_text("gemma_2b"));
-  REQUIRE_THAT(refusal("delta_action_mask", "[true, 0]"),
-               contains_text("a list of true and false"));
+  REQUIRE_THAT(refusal("delta_action_mask", "[true, 0]"), contains_text("a list of true and false"));
   REQUIRE_THAT(refusal("default_prompt", "null"), contains_text("'default_prompt' is null"));
   REQUIRE_THAT(refusal("metadata", "[]"), contains_text("'metadata' is [], expected an object"));
   REQUIRE_THAT(refusal("discrete_state_input", "true"), contains_text("only a Pi0.5 model"));
@@ -167,8 +159,7 @@ TEST_CASE("a robot of one's own is part of the policy's file", "[policy][config]
   };
   REQUIRE(refusal("robot", robot("action_size", "7")).empty());
   REQUIRE(refusal("robot", robot("state", R"([{"field": "q", "size": 3}])")).empty());
-  const auto refused = [&](const std::string& key, const std::string& value,
-                           const std::string& text) {
+  const auto refused = [&](const std::string& key, const std::string& value, const std::string& text) {
     const std::string error = refusal("robot", robot(key, value));
     INFO(error);
     REQUIRE_THAT(error, contains_text(".json.robot") && contains_text(text));
@@ -183,15 +174,13 @@ TEST_CASE("a robot of one's own is part of the policy's file", "[policy][config]
   refused("unused_cameras", R"(["low"])", "needs a 'camera_map'");
   refused("cameras", R"([{"input": "base_0_rgb", "field": "a"}])", "'cameras' has 1 entries");
   refused("cameras", R"([{"input": "front"}])", "expected \"base_0_rgb\"");
-  refused("cameras",
-          R"([{"input": "base_0_rgb"}, {"input": "left_wrist_0_rgb"}, {"input": "right_wrist_0_rgb"}])",
+  refused("cameras", R"([{"input": "base_0_rgb"}, {"input": "left_wrist_0_rgb"}, {"input": "right_wrist_0_rgb"}])",
           "base_0_rgb must be a field");
   REQUIRE_THAT(refusal("robot", robot("action_size", "33")), contains_text("'action_dim' is 32"));
 }
 
 TEST_CASE("metadata keeps order and types", "[policy][config]") {
-  const auto file =
-      std::filesystem::temp_directory_path() / ("pi0_meta_" + std::to_string(getpid()) + ".json");
+  const auto file = std::filesystem::temp_directory_path() / ("pi0_meta_" + std::to_string(getpid()) + ".json");
   auto json = nlohmann::ordered_json::parse(std::ifstream("../configs/policies/pi0_droid.json"));
   json["metadata"] = nlohmann::ordered_json::parse(R"({"z": [0, -1.5], "a": {"on": true}})");
   std::ofstream(file) << json.dump();
@@ -220,13 +209,11 @@ TEST_CASE("check_architecture names key and both values", "[policy][config]") {
   const std::string source = "goldens/policies/pi05_droid/architecture.json";
   const model::ModelConfig tiny = model::read_architecture(source);
   const auto refused = [&](const std::string& name) {
-    return error_of<PolicyConfigError>(
-        [&] { check_architecture(policy_config(name), tiny, source); });
+    return error_of<PolicyConfigError>([&] { check_architecture(policy_config(name), tiny, source); });
   };
   REQUIRE(refused("pi05_droid").empty());
-  REQUIRE_THAT(
-      refused("pi05_droid_finetune"),
-      contains_text(source + ": 'action_horizon' is 15, config pi05_droid_finetune says 16"));
+  REQUIRE_THAT(refused("pi05_droid_finetune"),
+               contains_text(source + ": 'action_horizon' is 15, config pi05_droid_finetune says 16"));
   REQUIRE_THAT(refused("pi0_droid"), contains_text("'pi05' is true, config pi0_droid says false"));
 }
 

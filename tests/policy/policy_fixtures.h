@@ -31,8 +31,7 @@ inline protocol::Dict golden_message(const std::filesystem::path& file) {
 }
 
 template <class Number>
-protocol::NdArray array_of(char kind, std::vector<std::int64_t> shape,
-                           const std::vector<Number>& values) {
+protocol::NdArray array_of(char kind, std::vector<std::int64_t> shape, const std::vector<Number>& values) {
   protocol::NdArray array;
   array.dtype = {kind, sizeof(Number)};
   array.shape = std::move(shape);
@@ -53,8 +52,7 @@ inline protocol::Dict droid_request() {
   protocol::Dict request;
   request.set("observation/exterior_image_1_left", grey);
   request.set("observation/wrist_image_left", grey);
-  request.set("observation/joint_position",
-              array_of<double>('f', {7}, {0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7}));
+  request.set("observation/joint_position", array_of<double>('f', {7}, {0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7}));
   request.set("observation/gripper_position", array_of<double>('f', {1}, {0.25}));
   request.set("prompt", std::string("wave"));
   return request;

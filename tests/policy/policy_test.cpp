@@ -14,12 +14,12 @@ namespace {
 
 // What case.json of goldens/policies and goldens/policies_more names, with a model that answers
 // `sample_actions`.
-Policy golden_policy(const std::string& config, const std::filesystem::path& folder,
-                     PolicyOptions options, SampleActions sample_actions) {
+Policy golden_policy(const std::string& config, const std::filesystem::path& folder, PolicyOptions options,
+                     SampleActions sample_actions) {
   const PolicyConfig policy = policy_config(config);
   return {policy, read_norm_stats(norm_stats_file("goldens" / folder, policy.asset_id)),
-          PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512),
-          std::move(sample_actions), std::move(options)};
+          PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512), std::move(sample_actions),
+          std::move(options)};
 }
 
 PolicyOptions with_default_prompt(const nlohmann::json& prompt) {
@@ -32,8 +32,8 @@ at::Tensor no_model(const model::ModelInputs&, at::Tensor, std::int64_t) {
   throw std::logic_error("this test needs no model");
 }
 
-// Noise is a radius, up to 5.8, times the cosine of an angle up to 2 pi, whose last bit is 4.8e-7. Another CPU's logarithm
-// and cosine move it by so much.
+// Noise is a radius, up to 5.8, times the cosine of an angle up to 2 pi, whose last bit is 4.8e-7. Another CPU's
+// logarithm and cosine move it by so much.
 constexpr double noise_tolerance = 5.8 * 4.8e-7;
 
 // Every folder with a recorded request and what the model saw of it.
@@ -49,8 +49,8 @@ std::vector<std::string> golden_folders() {
 }
 
 Policy polaris_policy(SampleActions sample_actions, PolicyOptions options = {}) {
-  return golden_policy("pi05_droid_jointpos_polaris", "policies/pi05_droid_jointpos_polaris",
-                       std::move(options), std::move(sample_actions));
+  return golden_policy("pi05_droid_jointpos_polaris", "policies/pi05_droid_jointpos_polaris", std::move(options),
+                       std::move(sample_actions));
 }
 
 at::Tensor constant_chunk(const model::ModelInputs&, at::Tensor noise, std::int64_t) {
@@ -65,8 +65,8 @@ TEST_CASE("prepare gives the model what openpi gives it", "[policy][golden]") {
   for (const std::string& folder : golden_folders()) {
     INFO(folder);
     const nlohmann::json about = golden_json(folder + "/case.json");
-    const Policy policy = golden_policy(about["config"], folder,
-                                        with_default_prompt(about["default_prompt"]), no_model);
+    const Policy policy =
+        golden_policy(about["config"], folder, with_default_prompt(about["default_prompt"]), no_model);
     const model::SafetensorsFile expected("goldens/" + folder + "/model_inputs.safetensors");
     const model::ModelInputs inputs = policy.prepare(golden_message(folder + "/request.msgpack"));
 
@@ -77,8 +77,7 @@ TEST_CASE("prepare gives the model what openpi gives it", "[policy][golden]") {
       REQUIRE(at::equal(inputs.image_masks[i], expected.tensor("image_mask." + cameras[i])));
       if (inputs.image_masks[i].item<bool>()) {
         const at::Tensor levels = expected.tensor("image." + cameras[i]);  // [1, 224, 224, 3]
-        REQUIRE(at::equal(image,
-                          (levels.to(at::kFloat) / 255 * 2 - 1).permute({0, 3, 1, 2})));
+        REQUIRE(at::equal(image, (levels.to(at::kFloat) / 255 * 2 - 1).permute({0, 3, 1, 2})));
       } else {
         REQUIRE(at::equal(image, at::full({1, 3, 224, 224}, -1.0f)));
       }
@@ -93,8 +92,7 @@ TEST_CASE("prepare gives the model what openpi gives it", "[policy][golden]") {
   }
 }
 
-TEST_CASE("infer turns the reference model's chunk into openpi's answer, in every bit",
-          "[policy][golden]") {
+TEST_CASE("infer turns the reference model's chunk into openpi's answer, in every bit", "[policy][golden]") {
   int compared = 0;
   for (const std::string& folder : golden_folders()) {
     const std::filesystem::path chunk_file = "goldens/" + folder + "/chunk.safetensors";
@@ -103,9 +101,8 @@ TEST_CASE("infer turns the reference model's chunk into openpi's answer, in ever
     INFO(folder);
     const nlohmann::json about = golden_json(folder + "/case.json");
     const at::Tensor chunk = model::SafetensorsFile(chunk_file).tensor("actions");
-    Policy policy = golden_policy(
-        about["config"], folder, with_default_prompt(about["default_prompt"]),
-        [&](const model::ModelInputs&, const at::Tensor&, std::int64_t) { return chunk; });
+    Policy policy = golden_policy(about["config"], folder, with_default_prompt(about["default_prompt"]),
+                                  [&](const model::ModelInputs&, const at::Tensor&, std::int64_t) { return chunk; });
     const protocol::Dict answer = policy.infer(golden_message(folder + "/request.msgpack"));
     const protocol::Dict expected = golden_message(folder + "/response.msgpack");
 
@@ -133,26 +130,24 @@ TEST_CASE("a seed's noise is what the seeded reference drew", "[policy][golden]"
     policy.infer(golden_message(folder + "/request.msgpack"));
     REQUIRE_THROWS_AS(policy.infer({}), RequestError);  // draws nothing, as in openpi
   }
-  const at::Tensor expected =
-      model::SafetensorsFile("goldens/" + folder + "/noise.safetensors").tensor("noise");
+  const at::Tensor expected = model::SafetensorsFile("goldens/" + folder + "/noise.safetensors").tensor("noise");
   REQUIRE(at::allclose(at::cat(drawn), expected, 0.0, noise_tolerance));
 }
 
-TEST_CASE("every policy answers a valid request with openpi's shape, and names bad fields",
-          "[policy]") {
+TEST_CASE("every policy answers a valid request with openpi's shape, and names bad fields", "[policy]") {
   for (const std::string& name : policy_names()) {
     INFO(name);
     const PolicyConfig config = policy_config(name);
     const auto dims = static_cast<std::size_t>(config.action_dim);
     const FieldStats field{std::vector<double>(dims, 0.1), std::vector<double>(dims, 2.0),
                            std::vector<double>(dims, -1.0), std::vector<double>(dims, 1.0)};
-    Policy policy(config, {field, field, "test"},
-                  PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512), constant_chunk,
-                  {.default_prompt = "wave"});
+    Policy policy(config, {field, field, "test"}, PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512),
+                  constant_chunk, {.default_prompt = "wave"});
     const bool aloha = name.find("aloha") != std::string::npos;
     const bool libero = name.find("libero") != std::string::npos;
-    const protocol::Dict request =
-        aloha ? aloha_request({"cam_high", "cam_left_wrist"}) : libero ? libero_request() : droid_request();
+    const protocol::Dict request = aloha    ? aloha_request({"cam_high", "cam_left_wrist"})
+                                   : libero ? libero_request()
+                                            : droid_request();
     const protocol::Dict answer = policy.infer(request);
     const auto& actions = std::get<protocol::NdArray>(*answer.find("actions"));
     REQUIRE(actions.dtype == protocol::DType{'f', 8});
@@ -166,11 +161,10 @@ TEST_CASE("every policy answers a valid request with openpi's shape, and names b
         return error_of<RequestError>([&] { policy.infer(bad); });
       };
       REQUIRE_THAT(refusal(without(request, key)), contains_text(key + ": missing"));
-      for (const protocol::Value& wrong :
-           {protocol::Value(std::string("x")), protocol::Value(std::monostate{}),
-            protocol::Value(array_of('f', {2, 2, 2, 2}, std::vector<float>(16))),
-            protocol::Value(array_of('f', {5}, std::vector<double>(5))),
-            protocol::Value(array_of('U', {1}, std::vector<std::uint32_t>(1)))}) {
+      for (const protocol::Value& wrong : {protocol::Value(std::string("x")), protocol::Value(std::monostate{}),
+                                           protocol::Value(array_of('f', {2, 2, 2, 2}, std::vector<float>(16))),
+                                           protocol::Value(array_of('f', {5}, std::vector<double>(5))),
+                                           protocol::Value(array_of('U', {1}, std::vector<std::uint32_t>(1)))}) {
         protocol::Dict bad = request;
         bad.set(key, wrong);
         REQUIRE_THAT(refusal(bad), contains_text(key + ": found"));
@@ -211,15 +205,13 @@ TEST_CASE("infer draws torch's noise for a seed, anew for every request", "[poli
   policy.infer(droid_request());
   policy.infer(droid_request());
   // torch.manual_seed(7); torch.normal(mean=0.0, std=1.0, size=(1, 15, 32))[0, 0, :3]
-  const at::Tensor first =
-      at::tensor({-0.8201345205307007, 0.39563116431236267, 0.8989084959030151}, at::kFloat);
+  const at::Tensor first = at::tensor({-0.8201345205307007, 0.39563116431236267, 0.8989084959030151}, at::kFloat);
   REQUIRE(at::allclose(drawn[0].flatten().slice(0, 0, 3), first, 0.0, noise_tolerance));
   REQUIRE_FALSE(at::equal(drawn[0], drawn[1]));
 }
 
 TEST_CASE("the noise that infer hands out gives the answer again", "[policy]") {
-  const auto answer_with_noise = [](const model::ModelInputs&, const at::Tensor& noise,
-                                    std::int64_t) { return noise; };
+  const auto answer_with_noise = [](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) { return noise; };
   Policy policy = polaris_policy(answer_with_noise, {.seed = 7});
   protocol::NdArray used;
   const protocol::Dict answer = policy.infer(droid_request(), &used);
@@ -231,8 +223,7 @@ TEST_CASE("the noise that infer hands out gives the answer again", "[policy]") {
   protocol::NdArray its_own;
   const protocol::Dict same = policy.infer(again, &its_own);
   REQUIRE(its_own.data == used.data);
-  REQUIRE(protocol::encode(protocol::without_timing(same)) ==
-          protocol::encode(protocol::without_timing(answer)));
+  REQUIRE(protocol::encode(protocol::without_timing(same)) == protocol::encode(protocol::without_timing(answer)));
 }
 
 TEST_CASE("a refused request draws no noise", "[policy]") {
@@ -303,8 +294,7 @@ TEST_CASE("requests together have the noise and the answers that they have one b
     INFO(i);
     protocol::NdArray noise;
     protocol::Dict answer;
-    const std::string error =
-        error_of<std::exception>([&] { answer = alone.infer(requests[i], &noise); });
+    const std::string error = error_of<std::exception>([&] { answer = alone.infer(requests[i], &noise); });
     REQUIRE(error.empty() == !replies[i].error);
     if (replies[i].error) {
       REQUIRE(error_of_reply(replies[i]) == error);
@@ -332,11 +322,10 @@ TEST_CASE("requests share a call of the model where what it skips is the same", 
   };
   const auto aloha = [&](model::MaskedInputs masked) {
     const PolicyConfig config = policy_config("pi0_aloha_sim");
-    const FieldStats field{std::vector<double>(32, 0.1), std::vector<double>(32, 2.0),
-                           std::vector<double>(32, -1.0), std::vector<double>(32, 1.0)};
-    return Policy(config, {field, field, "test"},
-                  PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512), model,
-                  {.seed = 7, .masked = masked});
+    const FieldStats field{std::vector<double>(32, 0.1), std::vector<double>(32, 2.0), std::vector<double>(32, -1.0),
+                           std::vector<double>(32, 1.0)};
+    return Policy(config, {field, field, "test"}, PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512),
+                  model, {.seed = 7, .masked = masked});
   };
   std::vector<protocol::Dict> requests;
   for (const std::string prompt : {"wave", "put it down", "wave", "wave"}) {
@@ -369,11 +358,10 @@ TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answere
   huge[7] = 1000;
   requests[3].set("noise", array_of('f', {15, 32}, huge));
   const bool model_fails = GENERATE(false, true);
-  Policy policy =
-      polaris_policy([&](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
-        if (model_fails && noise.size(0) == 3) throw std::runtime_error("the model failed");
-        return at::where(noise > 100, std::numeric_limits<float>::infinity(), noise);
-      });
+  Policy policy = polaris_policy([&](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
+    if (model_fails && noise.size(0) == 3) throw std::runtime_error("the model failed");
+    return at::where(noise > 100, std::numeric_limits<float>::infinity(), noise);
+  });
   std::vector<std::pair<bool, std::vector<bool>>> seen;  // of each call its kind and who was answered
   CallWatch watch;
   watch.kinds = {true, false, true, false, false, true};
@@ -382,13 +370,12 @@ TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answere
 
   REQUIRE(seen.size() == 2);
   REQUIRE_FALSE(seen[0].first);
-  REQUIRE(seen[0].second == (model_fails ? std::vector<bool>{false, false, false}
-                                         : std::vector<bool>{true, false, true}));
+  REQUIRE(seen[0].second ==
+          (model_fails ? std::vector<bool>{false, false, false} : std::vector<bool>{true, false, true}));
   REQUIRE(seen[1].first);
   REQUIRE(seen[1].second == std::vector<bool>{true, true});
   REQUIRE_THAT(error_of_reply(replies[0]), contains_text("missing"));
-  REQUIRE_THAT(error_of_reply(replies[3]),
-               contains_text(model_fails ? "the model failed" : "not finite"));
+  REQUIRE_THAT(error_of_reply(replies[3]), contains_text(model_fails ? "the model failed" : "not finite"));
   for (const std::size_t i : {1, 4}) {
     REQUIRE((replies[i].error != nullptr) == model_fails);
   }
@@ -396,9 +383,8 @@ TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answere
 }
 
 TEST_CASE("a model that answers another number of samples answers none", "[policy]") {
-  Policy policy = polaris_policy([](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
-    return noise.slice(0, 0, 1);
-  });
+  Policy policy = polaris_policy(
+      [](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) { return noise.slice(0, 0, 1); });
   for (const Reply& reply : policy.infer_together(different_requests())) {
     REQUIRE_THAT(error_of_reply(reply), contains_text("as many samples"));
   }
@@ -406,11 +392,10 @@ TEST_CASE("a model that answers another number of samples answers none", "[polic
 
 TEST_CASE("joined pictures keep the memory order that decides the model's convolution", "[policy]") {
   std::vector<at::MemoryFormat> formats;
-  Policy policy = polaris_policy(
-      [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
-        formats.push_back(model::image_to_input(inputs.images[0]).suggest_memory_format());
-        return noise;
-      });
+  Policy policy = polaris_policy([&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t) {
+    formats.push_back(model::image_to_input(inputs.images[0]).suggest_memory_format());
+    return noise;
+  });
   policy.infer(droid_request());
   policy.infer_together(different_requests());
   REQUIRE(formats == std::vector<at::MemoryFormat>(2, at::MemoryFormat::ChannelsLast));
@@ -425,9 +410,8 @@ TEST_CASE("infer refuses noise of another shape, dtype or value", "[policy]") {
   };
   std::vector<float> values(15 * 32, 0.0f);
   REQUIRE(refusal(array_of('f', {15, 32}, values)).empty());
-  REQUIRE_THAT(
-      refusal(array_of('f', {32, 15}, values)),
-      contains_text("noise: found float32 array [32, 15], expected float32 array [15, 32]"));
+  REQUIRE_THAT(refusal(array_of('f', {32, 15}, values)),
+               contains_text("noise: found float32 array [32, 15], expected float32 array [15, 32]"));
   REQUIRE_THAT(refusal(array_of('f', {15, 32}, std::vector<double>(15 * 32))),
                contains_text("noise: found float64 array"));
   REQUIRE_THAT(refusal(std::string("x")), contains_text("noise: found str"));
@@ -435,8 +419,7 @@ TEST_CASE("infer refuses noise of another shape, dtype or value", "[policy]") {
   REQUIRE_THAT(refusal(array_of('f', {15, 32}, values)), contains_text("noise: found values"));
 }
 
-TEST_CASE("the request's prompt comes before the option, the option before the config",
-          "[policy]") {
+TEST_CASE("the request's prompt comes before the option, the option before the config", "[policy]") {
   const auto tokens = [](const Policy& policy, const protocol::Dict& request) {
     return policy.prepare(request).tokens;
   };
@@ -456,14 +439,11 @@ TEST_CASE("the request's prompt comes before the option, the option before the c
   const auto folder = std::filesystem::path("goldens/policies/pi05_droid_jointpos_polaris");
   const auto of_config = [&](PolicyOptions options) {
     return Policy(config, read_norm_stats(norm_stats_file(folder, "droid")),
-                  PromptTokenizer::from_file(find_tokenizer(folder), 512), no_model,
-                  std::move(options));
+                  PromptTokenizer::from_file(find_tokenizer(folder), 512), no_model, std::move(options));
   };
   REQUIRE(at::equal(tokens(of_config({}), silent), tokens(plain, say("config"))));
-  REQUIRE(at::equal(tokens(of_config({.default_prompt = "option"}), silent),
-                    tokens(plain, say("option"))));
-  REQUIRE_THAT(error_of<RequestError>([&] { plain.prepare(silent); }),
-               contains_text("Prompt is required"));
+  REQUIRE(at::equal(tokens(of_config({.default_prompt = "option"}), silent), tokens(plain, say("option"))));
+  REQUIRE_THAT(error_of<RequestError>([&] { plain.prepare(silent); }), contains_text("Prompt is required"));
 }
 
 TEST_CASE("a cut prompt is reported", "[policy]") {
@@ -493,8 +473,7 @@ TEST_CASE("actions that are not finite are no answer", "[policy]") {
 
 TEST_CASE("a picture that cannot be fitted is refused by camera", "[policy]") {
   protocol::Dict request = droid_request();
-  request.set("observation/wrist_image_left",
-              array_of('u', {1000, 1, 3}, std::vector<std::uint8_t>(3000)));
+  request.set("observation/wrist_image_left", array_of('u', {1000, 1, 3}, std::vector<std::uint8_t>(3000)));
   const Policy policy = polaris_policy(no_model);
   REQUIRE_THAT(error_of<RequestError>([&] { policy.prepare(request); }),
                contains_text("left_wrist_0_rgb: a picture of 1000 x 1 pixels"));

@@ -11,9 +11,7 @@
 namespace pi0::policy {
 namespace {
 
-PromptTokenizer tiny_tokenizer() {
-  return PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512);
-}
+PromptTokenizer tiny_tokenizer() { return PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512); }
 
 void check_goldens(const std::string& file, std::size_t count) {
   const PromptTokenizer tokenizer = tiny_tokenizer();
@@ -23,10 +21,9 @@ void check_goldens(const std::string& file, std::size_t count) {
     const auto prompt = row["prompt"].get<std::string>();
     const auto length = row["max_token_len"].get<std::int64_t>();
     INFO(prompt << " " << row["state"].dump() << " " << length);
-    const PromptTokens found =
-        row["state"].is_null()
-            ? tokenizer.encode(prompt, length)
-            : tokenizer.encode(prompt, row["state"].get<std::vector<double>>(), length);
+    const PromptTokens found = row["state"].is_null()
+                                   ? tokenizer.encode(prompt, length)
+                                   : tokenizer.encode(prompt, row["state"].get<std::vector<double>>(), length);
     std::vector<int> mask(static_cast<std::size_t>(length), 0);
     std::fill_n(mask.begin(), found.used, 1);
     REQUIRE(found.tokens == row["tokens"].get<std::vector<std::int64_t>>());
@@ -37,12 +34,9 @@ void check_goldens(const std::string& file, std::size_t count) {
 
 }  // namespace
 
-TEST_CASE("PromptTokenizer equals openpi's", "[policy][tokenizer]") {
-  check_goldens("tokenizer.json", 30);
-}
+TEST_CASE("PromptTokenizer equals openpi's", "[policy][tokenizer]") { check_goldens("tokenizer.json", 30); }
 
-TEST_CASE("PromptTokenizer equals openpi's on odd white space and characters",
-          "[policy][tokenizer]") {
+TEST_CASE("PromptTokenizer equals openpi's on odd white space and characters", "[policy][tokenizer]") {
   check_goldens("tokenizer_more.json", 78);
 }
 
@@ -72,8 +66,7 @@ TEST_CASE("PromptTokenizer names the file that it cannot use", "[policy][tokeniz
   const auto refusal = [](const std::filesystem::path& file, std::int64_t vocab_size) {
     return error_of<TokenizerError>([&] { PromptTokenizer::from_file(file, vocab_size); });
   };
-  REQUIRE_THAT(refusal("goldens/absent.model", 512),
-               contains_text("goldens/absent.model: cannot be opened"));
+  REQUIRE_THAT(refusal("goldens/absent.model", 512), contains_text("goldens/absent.model: cannot be opened"));
   REQUIRE_THAT(refusal("goldens", 512), contains_text("goldens: is a folder"));
   REQUIRE_THAT(refusal("goldens/tokenizer.json", 512),
                contains_text("goldens/tokenizer.json: is not a SentencePiece model"));
@@ -81,18 +74,14 @@ TEST_CASE("PromptTokenizer names the file that it cannot use", "[policy][tokeniz
                contains_text("has 512 pieces, the model's embedding has 511 rows"));
 }
 
-TEST_CASE("find_tokenizer looks beside the weights, then in openpi's cache",
-          "[policy][tokenizer]") {
-  REQUIRE(find_tokenizer("goldens/policies/pi05_droid") ==
-          "goldens/policies/pi05_droid/paligemma_tokenizer.model");
-  const auto cache =
-      std::filesystem::temp_directory_path() / ("pi0_cache_" + std::to_string(getpid()));
+TEST_CASE("find_tokenizer looks beside the weights, then in openpi's cache", "[policy][tokenizer]") {
+  REQUIRE(find_tokenizer("goldens/policies/pi05_droid") == "goldens/policies/pi05_droid/paligemma_tokenizer.model");
+  const auto cache = std::filesystem::temp_directory_path() / ("pi0_cache_" + std::to_string(getpid()));
   setenv("OPENPI_DATA_HOME", cache.c_str(), 1);
   REQUIRE_THAT(error_of<TokenizerError>([] { find_tokenizer("goldens"); }),
                contains_text("goldens/paligemma_tokenizer.model") && contains_text(cache.string()));
   std::filesystem::create_directories(cache / "big_vision");
-  std::filesystem::copy("goldens/tiny_tokenizer.model",
-                        cache / "big_vision/paligemma_tokenizer.model");
+  std::filesystem::copy("goldens/tiny_tokenizer.model", cache / "big_vision/paligemma_tokenizer.model");
   REQUIRE(find_tokenizer("goldens") == cache / "big_vision/paligemma_tokenizer.model");
   std::filesystem::remove_all(cache);
   unsetenv("OPENPI_DATA_HOME");

@@ -23,9 +23,7 @@ std::string refusal(Value value, Call call) {
   return error_of<RequestError>([&] { call(with(std::move(value))); });
 }
 
-Image any_image(const protocol::Dict& request) {
-  return image_field(request, "field", ImageLayout::any, "");
-}
+Image any_image(const protocol::Dict& request) { return image_field(request, "field", ImageLayout::any, ""); }
 
 std::vector<double> two_numbers(const protocol::Dict& request, Numbers numbers = Numbers::any) {
   return numbers_field(request, "field", 2, numbers);
@@ -63,13 +61,12 @@ TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]")
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const std::vector<double> values = {0,   0.5, 1,    0.999, 1.004, 1.2, 2,    -0.01, -1,
                                       100, 1e4, -1e4, 1.2e7, nan,   inf, -inf, 0.25,  0.75};
-  REQUIRE(pixels<float>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1,
-                                                             156, 240, 16, 0, 0, 0, 0, 63, 191});
-  REQUIRE(pixels<double>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1,
-                                                              156, 240, 16, 0, 0, 0, 0, 63, 191});
-  REQUIRE(pixels<c10::Half>(values) == std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254,
-                                                                 1, 160, 0, 0, 0, 0, 0, 0, 63,
-                                                                 191});
+  REQUIRE(pixels<float>(values) ==
+          std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 156, 240, 16, 0, 0, 0, 0, 63, 191});
+  REQUIRE(pixels<double>(values) ==
+          std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 156, 240, 16, 0, 0, 0, 0, 63, 191});
+  REQUIRE(pixels<c10::Half>(values) ==
+          std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 160, 0, 0, 0, 0, 0, 0, 63, 191});
 }
 
 TEST_CASE("image_field takes a list of rows, as list(image) is one", "[policy][request]") {
@@ -82,20 +79,15 @@ TEST_CASE("image_field takes a list of rows, as list(image) is one", "[policy][r
 
 TEST_CASE("image_field names field, found and expected", "[policy][request]") {
   const auto read = [](const protocol::Dict& request) { any_image(request); };
-  const auto bytes = [](std::int64_t count) {
-    return std::vector<std::uint8_t>(static_cast<std::size_t>(count));
-  };
-  REQUIRE_THAT(refusal(std::string("x"), read),
-               contains_text("field: found str, expected an RGB image"));
-  REQUIRE_THAT(refusal(array_of('u', {4, 4}, bytes(16)), read),
-               contains_text("uint8 array [4, 4]"));
+  const auto bytes = [](std::int64_t count) { return std::vector<std::uint8_t>(static_cast<std::size_t>(count)); };
+  REQUIRE_THAT(refusal(std::string("x"), read), contains_text("field: found str, expected an RGB image"));
+  REQUIRE_THAT(refusal(array_of('u', {4, 4}, bytes(16)), read), contains_text("uint8 array [4, 4]"));
   REQUIRE_THAT(refusal(array_of('u', {4, 4, 4}, bytes(64)), read), contains_text("[4, 4, 4]"));
   REQUIRE_THAT(refusal(array_of('u', {0, 4, 3}, bytes(0)), read), contains_text("not empty"));
   REQUIRE_THAT(refusal(array_of('i', {2, 2, 3}, std::vector<std::int64_t>(12)), read),
                contains_text("field: found int64 array [2, 2, 3]"));
   REQUIRE_THAT(refusal(array_of('b', {2, 2, 3}, bytes(12)), read), contains_text("bool array"));
-  REQUIRE_THAT(error_of<RequestError>([] { any_image({}); }),
-               contains_text("field: missing; expected an RGB image"));
+  REQUIRE_THAT(error_of<RequestError>([] { any_image({}); }), contains_text("field: missing; expected an RGB image"));
 }
 
 TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]") {
@@ -118,8 +110,7 @@ TEST_CASE("numbers_field takes every real dtype and lists", "[policy][request]")
   REQUIRE(read(protocol::List{{one, Value(2.0)}}) == expected);
 }
 
-TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not finite",
-          "[policy][request]") {
+TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not finite", "[policy][request]") {
   const auto read = [](const protocol::Dict& request) { two_numbers(request); };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   REQUIRE_THAT(refusal(array_of<double>('f', {3}, {1, 2, 3}), read),
@@ -139,9 +130,7 @@ TEST_CASE("numbers_field refuses wrong sizes, types and numbers that are not fin
 }
 
 TEST_CASE("numbers_field takes one number without an axis", "[policy][request]") {
-  const auto read = [](Value value) {
-    return numbers_field(with(std::move(value)), "field", 1, Numbers::any).at(0);
-  };
+  const auto read = [](Value value) { return numbers_field(with(std::move(value)), "field", 1, Numbers::any).at(0); };
   REQUIRE(read(0.5) == 0.5);
   REQUIRE(read(std::int64_t{1}) == 1.0);
   REQUIRE(read(array_of<float>('f', {}, {0.5f})) == 0.5);
@@ -159,9 +148,8 @@ TEST_CASE("numbers_field refuses whole numbers where floats are needed", "[polic
   REQUIRE(refusal(array_of<float>('f', {2}, {1, 2}), read).empty());
   REQUIRE(refusal(protocol::List{{one, Value(0.5)}}, read).empty());
   REQUIRE(refusal(protocol::List{{one, Value(array_of<float>('f', {}, {2}))}}, read).empty());
-  REQUIRE_THAT(
-      refusal(array_of<std::int64_t>('i', {2}, {1, 2}), read),
-      contains_text("found int64 array [2], expected an array of 2 floating-point numbers"));
+  REQUIRE_THAT(refusal(array_of<std::int64_t>('i', {2}, {1, 2}), read),
+               contains_text("found int64 array [2], expected an array of 2 floating-point numbers"));
   REQUIRE_THAT(refusal(protocol::List{{one, one}}, read), contains_text("floating-point"));
 }
 
@@ -197,7 +185,8 @@ TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]
                contains_text("prompt: found text of 17 bytes, expected at most 16"));
   REQUIRE_THROWS_AS(read(protocol::Bytes{std::vector<std::uint8_t>(17, 'x')}), RequestError);
   REQUIRE_THROWS_AS(read(array_of<char>('S', {}, std::vector<char>(17, 'x'))), RequestError);
-  protocol::NdArray wide = array_of<std::uint32_t>('U', {}, std::vector<std::uint32_t>(9, 0x65e5));  // 27 bytes of UTF-8
+  protocol::NdArray wide =
+      array_of<std::uint32_t>('U', {}, std::vector<std::uint32_t>(9, 0x65e5));  // 27 bytes of UTF-8
   wide.dtype.item_size = 36;
   REQUIRE_THROWS_AS(read(wide), RequestError);
 

@@ -45,21 +45,17 @@ TEST_CASE("a DROID robot reads state, two cameras and the prompt", "[policy][rob
 TEST_CASE("every robot names the field that is missing", "[policy][robot]") {
   for (const std::string key : {"observation/exterior_image_1_left", "observation/wrist_image_left",
                                 "observation/joint_position", "observation/gripper_position"}) {
-    REQUIRE_THAT(refusal("droid", without(droid_request(), key)),
-                 contains_text(key + ": missing; expected"));
+    REQUIRE_THAT(refusal("droid", without(droid_request(), key)), contains_text(key + ": missing; expected"));
   }
-  for (const std::string key :
-       {"observation/state", "observation/image", "observation/wrist_image"}) {
-    REQUIRE_THAT(refusal("libero", without(libero_request(), key)),
-                 contains_text(key + ": missing; expected"));
+  for (const std::string key : {"observation/state", "observation/image", "observation/wrist_image"}) {
+    REQUIRE_THAT(refusal("libero", without(libero_request(), key)), contains_text(key + ": missing; expected"));
   }
   const protocol::Dict aloha = aloha_request({"cam_high"});
   REQUIRE_THAT(refusal("aloha", without(aloha, "state")), contains_text("state: missing; expected"));
   REQUIRE_THAT(refusal("aloha", without(aloha, "images")), contains_text("images: missing; expected a map"));
   REQUIRE_THAT(refusal("aloha", aloha_request({"cam_left_wrist"})),
                contains_text("images/cam_high: missing; expected an RGB image [3, height, width]"));
-  REQUIRE_FALSE(
-      read_request(robot_config("droid"), without(droid_request(), "prompt")).prompt.has_value());
+  REQUIRE_FALSE(read_request(robot_config("droid"), without(droid_request(), "prompt")).prompt.has_value());
 }
 
 TEST_CASE("a robot is given the leading actions of every step", "[policy][robot]") {
@@ -89,10 +85,8 @@ TEST_CASE("ALOHA's wrist cameras may be missing, other cameras are refused", "[p
     return seen;
   };
   REQUIRE(seen_by({"cam_high"}) == std::vector<bool>{true, false, false});
-  REQUIRE(seen_by({"cam_high", "cam_low", "cam_right_wrist"}) ==
-          std::vector<bool>{true, false, true});
-  REQUIRE(seen_by({"cam_left_wrist", "cam_right_wrist", "cam_high"}) ==
-          std::vector<bool>{true, true, true});
+  REQUIRE(seen_by({"cam_high", "cam_low", "cam_right_wrist"}) == std::vector<bool>{true, false, true});
+  REQUIRE(seen_by({"cam_left_wrist", "cam_right_wrist", "cam_high"}) == std::vector<bool>{true, true, true});
   REQUIRE_THAT(refusal("aloha", aloha_request({"cam_high", "cam_top"})),
                contains_text("images: found the camera 'cam_top', expected only cam_high, "
                              "cam_left_wrist, cam_right_wrist, cam_low"));
@@ -104,25 +98,24 @@ TEST_CASE("ALOHA's wrist cameras may be missing, other cameras are refused", "[p
                contains_text("images/cam_low: found uint8 array [4, 6]"));
 }
 
-TEST_CASE("ALOHA's joints and grippers are turned to Pi0's and back as openpi does",
-          "[policy][robot]") {
+TEST_CASE("ALOHA's joints and grippers are turned to Pi0's and back as openpi does", "[policy][robot]") {
   // openpi's _decode_state and _encode_actions of the same values, adapt_to_pi=True
-  std::vector<double> state = {0.1, 0.2, 0.3, 0.4,  0.5, 0.6, 0.4,
-                               0.7, 0.8, 0.9, -1.0, 1.1, 1.2, 3.0};
+  std::vector<double> state = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.4, 0.7, 0.8, 0.9, -1.0, 1.1, 1.2, 3.0};
   aloha_state_to_pi(state);
-  const std::vector<double> expected_state = {0.1, -0.2, -0.3, 0.4, 0.5, 0.6, -0.28197938172383, 0.7, -0.8, -0.9, -1.0, 1.1, 1.2, 0.945652797407483};
-  std::vector<double> action = {0.1, 0.2, 0.3, 0.4,  0.5, 0.6, 0.4,
-                                0.7, 0.8, 0.9, -1.0, 1.1, 1.2, 3.0};
+  const std::vector<double> expected_state = {0.1, -0.2, -0.3, 0.4,  0.5, 0.6, -0.28197938172383,
+                                              0.7, -0.8, -0.9, -1.0, 1.1, 1.2, 0.945652797407483};
+  std::vector<double> action = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.4, 0.7, 0.8, 0.9, -1.0, 1.1, 1.2, 3.0};
   pi_action_to_aloha(action);
-  const std::vector<double> expected_action = {0.1, -0.2, -0.3, 0.4, 0.5, 0.6, 0.7427448752544619, 0.7, -0.8, -0.9, -1.0, 1.1, 1.2, 1.9736306395871794};
+  const std::vector<double> expected_action = {0.1, -0.2, -0.3, 0.4,  0.5, 0.6, 0.7427448752544619,
+                                               0.7, -0.8, -0.9, -1.0, 1.1, 1.2, 1.9736306395871794};
   for (std::size_t i = 0; i < 14; ++i) {
     INFO(i);
     REQUIRE(state[i] == Approx(expected_state[i]).epsilon(1e-15));  // NumPy's arcsin: one ulp
     REQUIRE(action[i] == expected_action[i]);
   }
-  REQUIRE_THAT(refusal("aloha", with(aloha_request({"cam_high"}), "state",
-                                     array_of('i', {14}, std::vector<std::int64_t>(14)))),
-               contains_text("state: found int64 array [14], expected an array of 14 floating-point"));
+  REQUIRE_THAT(
+      refusal("aloha", with(aloha_request({"cam_high"}), "state", array_of('i', {14}, std::vector<std::int64_t>(14)))),
+      contains_text("state: found int64 array [14], expected an array of 14 floating-point"));
 }
 
 TEST_CASE("an unknown robot lists the known ones", "[policy][robot]") {

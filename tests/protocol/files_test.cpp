@@ -92,11 +92,9 @@ TEST_CASE("a file may hold more than the server takes", "[files]") {
 
 TEST_CASE("a file that is no message is named", "[files]") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(read_message(folder.path() / "absent"),
-                    contains_text("absent: cannot be opened"));
+  CHECK_THROWS_WITH(read_message(folder.path() / "absent"), contains_text("absent: cannot be opened"));
   write_all(folder.path() / "broken", "\xc1");
-  CHECK_THROWS_WITH(read_message(folder.path() / "broken"),
-                    contains_text("broken: message: byte 0"));
+  CHECK_THROWS_WITH(read_message(folder.path() / "broken"), contains_text("broken: message: byte 0"));
 }
 
 TEST_CASE("a file is written whole or stays as it was", "[files]") {
@@ -118,7 +116,8 @@ TEST_CASE("a full disk leaves what was there", "[files]") {
   const TemporaryFolder folder;
   const fs::path file = folder.path() / "a";
   REQUIRE(fs::is_character_file("/dev/full"));
-  CHECK_THROWS_WITH(write_whole("/dev/full", "lost"), contains_text("/dev/full: cannot be written: No space left on device"));
+  CHECK_THROWS_WITH(write_whole("/dev/full", "lost"),
+                    contains_text("/dev/full: cannot be written: No space left on device"));
   write_whole(file, "old");
   const FileSizeLimit limit(3);
   CHECK_THROWS_WITH(write_whole(file, "more"), contains_text("a: cannot be written: File too large"));
@@ -268,5 +267,6 @@ TEST_CASE("a pipe that nobody reads holds nobody up", "[files]") {
   const TemporaryFolder folder;
   const auto pipe = folder.path() / "pipe";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
-  CHECK_THROWS_WITH(write_whole(pipe, std::string_view("text")), contains_text("pipe: cannot be written: the pipe has no reader"));
+  CHECK_THROWS_WITH(write_whole(pipe, std::string_view("text")),
+                    contains_text("pipe: cannot be written: the pipe has no reader"));
 }

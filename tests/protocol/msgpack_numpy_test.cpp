@@ -21,8 +21,7 @@ namespace {
 Octets from_hex(std::string_view hex) {
   Octets bytes;
   for (std::size_t i = 0; i < hex.size(); i += 2) {
-    bytes.push_back(
-        static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
+    bytes.push_back(static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
   }
   return bytes;
 }
@@ -56,12 +55,10 @@ std::string hex_text(std::string_view text) {  // as str8
 
 // The wire form of an array; the parts are hex of msgpack values.
 std::string array_hex(const std::string& data, const std::string& dtype, const std::string& shape) {
-  return "84c40b5f5f6e6461727261795f5fc3c40464617461" + data + "c4056474797065" + dtype +
-         "c4057368617065" + shape;
+  return "84c40b5f5f6e6461727261795f5fc3c40464617461" + data + "c4056474797065" + dtype + "c4057368617065" + shape;
 }
 std::string scalar_hex(const std::string& data, std::string_view dtype) {
-  return "83c40d5f5f6e7067656e657269635f5fc3c40464617461" + data + "c4056474797065" +
-         hex_text(dtype);
+  return "83c40d5f5f6e7067656e657269635f5fc3c40464617461" + data + "c4056474797065" + hex_text(dtype);
 }
 
 Octets read_file(const std::string& path) {
@@ -124,16 +121,15 @@ TEST_CASE("lengths are packed in the shortest form", "[msgpack]") {
   CHECK(head(List{std::vector<Value>(15, 0)}, 4) == "9f00");
   CHECK(head(List{std::vector<Value>(16, 0)}, 8) == "dc001000");
   CHECK(head(List{std::vector<Value>(65536, 0)}, 12) == "dd0001000000");
-  for (const auto& [size, hex] :
-       std::vector<std::pair<std::size_t, std::string>>{{1, "d40578"},
-                                                        {2, "d50578"},
-                                                        {3, "c7030578"},
-                                                        {4, "d60578"},
-                                                        {8, "d70578"},
-                                                        {16, "d80578"},
-                                                        {17, "c7110578"},
-                                                        {256, "c801000578"},
-                                                        {65536, "c9000100000578"}}) {
+  for (const auto& [size, hex] : std::vector<std::pair<std::size_t, std::string>>{{1, "d40578"},
+                                                                                  {2, "d50578"},
+                                                                                  {3, "c7030578"},
+                                                                                  {4, "d60578"},
+                                                                                  {8, "d70578"},
+                                                                                  {16, "d80578"},
+                                                                                  {17, "c7110578"},
+                                                                                  {256, "c801000578"},
+                                                                                  {65536, "c9000100000578"}}) {
     CHECK(head(Extension{5, Octets(size, 'x')}, hex.size()) == hex);
   }
   Dict dict;
@@ -142,36 +138,35 @@ TEST_CASE("lengths are packed in the shortest form", "[msgpack]") {
 }
 
 TEST_CASE("what Python packs is packed to the same bytes again", "[msgpack]") {
-  const std::string hex = GENERATE(
-      as<std::string>{},
-      // every plain type; empty map, extensions, a timestamp
-      "8ba16ec0a174c3a166c2a164cb3ff8000000000000a173a2c3a9a162c4026162a16c9201a178a16d80a165c703"
-      "2a616263a26532d60161626364a27432d7ff000000146553f100",
-      // int16 [1, 3], float64 [], float32 [0, 3], U3 [2], S2 [1], bool [2]
-      "86a16184c40b5f5f6e6461727261795f5fc3c40464617461c406010002000300c4056474797065a33c6932c405"
-      "7368617065920103a17a84c40b5f5f6e6461727261795f5fc3c40464617461c408000000000000e03fc4056474"
-      "797065a33c6638c405736861706590a16584c40b5f5f6e6461727261795f5fc3c40464617461c400c405647479"
-      "7065a33c6634c4057368617065920003a17384c40b5f5f6e6461727261795f5fc3c40464617461c41861000000"
-      "6200000000000000630000006400000065000000c4056474797065a33c5533c40573686170659102a17984c40b"
-      "5f5f6e6461727261795f5fc3c40464617461c4027879c4056474797065a37c5332c40573686170659101a16284"
-      "c40b5f5f6e6461727261795f5fc3c40464617461c4020100c4056474797065a37c6231c40573686170659102",
-      // an array inside a map
-      "81a16981a16384c40b5f5f6e6461727261795f5fc3c40464617461c40107c4056474797065a37c7531c4057368"
-      "6170659101");
+  const std::string hex =
+      GENERATE(as<std::string>{},
+               // every plain type; empty map, extensions, a timestamp
+               "8ba16ec0a174c3a166c2a164cb3ff8000000000000a173a2c3a9a162c4026162a16c9201a178a16d80a165c703"
+               "2a616263a26532d60161626364a27432d7ff000000146553f100",
+               // int16 [1, 3], float64 [], float32 [0, 3], U3 [2], S2 [1], bool [2]
+               "86a16184c40b5f5f6e6461727261795f5fc3c40464617461c406010002000300c4056474797065a33c6932c405"
+               "7368617065920103a17a84c40b5f5f6e6461727261795f5fc3c40464617461c408000000000000e03fc4056474"
+               "797065a33c6638c405736861706590a16584c40b5f5f6e6461727261795f5fc3c40464617461c400c405647479"
+               "7065a33c6634c4057368617065920003a17384c40b5f5f6e6461727261795f5fc3c40464617461c41861000000"
+               "6200000000000000630000006400000065000000c4056474797065a33c5533c40573686170659102a17984c40b"
+               "5f5f6e6461727261795f5fc3c40464617461c4027879c4056474797065a37c5332c40573686170659101a16284"
+               "c40b5f5f6e6461727261795f5fc3c40464617461c4020100c4056474797065a37c6231c40573686170659102",
+               // an array inside a map
+               "81a16981a16384c40b5f5f6e6461727261795f5fc3c40464617461c40107c4056474797065a37c7531c4057368"
+               "6170659101");
   CHECK(to_hex(encode(decode(from_hex(hex)))) == hex);
 }
 
 TEST_CASE("openpi's requests and answers are packed to the same bytes again", "[msgpack][golden]") {
   const std::string folder = "goldens/policies/";
-  for (const char* file : {"pi05_droid/request.msgpack", "pi05_droid/response.msgpack",
-                           "pi05_droid_jointpos_polaris/request.msgpack",
-                           "pi05_droid_jointpos_polaris/response.msgpack"}) {
+  for (const char* file :
+       {"pi05_droid/request.msgpack", "pi05_droid/response.msgpack", "pi05_droid_jointpos_polaris/request.msgpack",
+        "pi05_droid_jointpos_polaris/response.msgpack"}) {
     const Octets bytes = read_file(folder + file);
     CHECK(encode(decode(bytes)) == bytes);
   }
   const Dict request = decode(read_file(folder + "pi05_droid/request.msgpack"));
-  CHECK(type_name(*request.find("observation/exterior_image_1_left")) ==
-        "uint8 array [224, 224, 3]");
+  CHECK(type_name(*request.find("observation/exterior_image_1_left")) == "uint8 array [224, 224, 3]");
   CHECK(type_name(*request.find("observation/joint_position")) == "float64 array [7]");
 }
 
@@ -184,9 +179,7 @@ TEST_CASE("floats are packed as float64, whole numbers too", "[msgpack]") {
   CHECK(hex_of(std::numeric_limits<double>::infinity()) == "cb7ff0000000000000");
 }
 
-TEST_CASE("float32 is read as double", "[msgpack]") {
-  CHECK(std::get<double>(decoded("ca3f000000")) == 0.5);
-}
+TEST_CASE("float32 is read as double", "[msgpack]") { CHECK(std::get<double>(decoded("ca3f000000")) == 0.5); }
 
 TEST_CASE("NumPy scalars become arrays of no axes", "[numpy]") {
   CHECK(type_name(decoded(scalar_hex("cb3fd0000000000000", "<f4"))) == "float32 array []");
@@ -257,17 +250,14 @@ TEST_CASE("spellings of a dtype", "[numpy]") {
   CHECK(accepted("bool", 1) == "bool array [1]");
   CHECK(type_name(decoded(array_hex("c40400000000", "c4033c6634", "9101"))) == "float32 array [1]");  // as bin
   for (const char* dtype :
-       {"",        "<",     "<f",   "<f3", "<f16", "<f08",          "<f+8", "<f8 ",
-        "< f8",    "|f8",   "<<f8", "zzz", "|O",   "|V8",           "<c8",  "<M8[ns]",
-        "<m8",     "f4,f4", "<U0",  "<U",  "<U-1", "<U99999999999", "<b4",  "float",
-        "<float32"}) {
+       {"",    "<",     "<f",      "<f3", "<f16",    "<f08", "<f+8",  "<f8 ", "< f8", "|f8",  "<<f8",
+        "zzz", "|O",    "|V8",     "<c8", "<M8[ns]", "<m8",  "f4,f4", "<U0",  "<U",   "<U-1", "<U99999999999",
+        "<b4", "float", "<float32"}) {
     CAPTURE(dtype);
     CHECK_THROWS_WITH(accepted(dtype, 8), Contains("'k': dtype '" + std::string(dtype) + "'"));
   }
-  CHECK_THROWS_WITH(accepted("<" + std::string(200, 'f'), 8),
-                    Contains(std::string(79, 'f') + "...'"));
-  CHECK_THROWS_WITH(decoded(array_hex("c400", "80", "90")),
-                    "'k': the array's dtype is map, expected str");
+  CHECK_THROWS_WITH(accepted("<" + std::string(200, 'f'), 8), Contains(std::string(79, 'f') + "...'"));
+  CHECK_THROWS_WITH(decoded(array_hex("c400", "80", "90")), "'k': the array's dtype is map, expected str");
 }
 
 TEST_CASE("an array whose parts do not fit is refused", "[numpy]") {
@@ -287,8 +277,7 @@ TEST_CASE("an array whose parts do not fit is refused", "[numpy]") {
   CHECK_THROWS_AS(decoded(array_hex("a85858585858585858", f8, "9101")), ProtocolError);  // str data
   CHECK_THROWS_WITH(decoded(array_hex(eight_bytes, f8, "dc0021" + std::string(66, '0'))),
                     "'k': an array of 33 axes, at most 32 are read");
-  CHECK_THROWS_WITH(decoded("81c40b5f5f6e6461727261795f5fc3"),
-                    "'k': the array's dtype is missing, expected str");
+  CHECK_THROWS_WITH(decoded("81c40b5f5f6e6461727261795f5fc3"), "'k': the array's dtype is missing, expected str");
   CHECK(type_name(decoded(array_hex("c400", f8, "920003"))) == "float64 array [0, 3]");
 }
 
@@ -320,22 +309,19 @@ TEST_CASE("what is not one msgpack map is refused", "[msgpack]") {
   CHECK(refusal("81a16bc1") == "'k': byte 3 is not msgpack");
   CHECK(refusal("93010203") == "message: found list, expected a map");
   CHECK(refusal("c0") == "message: found nil, expected a map");
-  CHECK(refusal(array_hex("c40100", "a37c7531", "9101")) ==
-        "message: found uint8 array [1], expected a map");
+  CHECK(refusal(array_hex("c40100", "a37c7531", "9101")) == "message: found uint8 array [1], expected a map");
   CHECK(refusal("8000") == "message: 1 bytes follow the msgpack value");
   CHECK(refusal("81a16bcb3ff8") == "'k': the bytes end in the middle of a value, at byte 4");
   CHECK(refusal("810102") == "message: a map key of type int, expected str or bin");
   CHECK(refusal("81c002") == "message: a map key of type nil, expected str or bin");
   CHECK(refusal("819002") == "message: a map key that is a list or a map, expected str or bin");
-  CHECK(refusal("81a16181a162920181900290") ==
-        "'a/b[1]': a map key that is a list or a map, expected str or bin");
+  CHECK(refusal("81a16181a162920181900290") == "'a/b[1]': a map key that is a list or a map, expected str or bin");
 }
 
 TEST_CASE("announced lengths without the bytes are refused", "[msgpack]") {
-  for (const char* hex :
-       {"ddffffffff", "dbffffffff", "c6ffffffff", "c9ffffffff", "dfffffffff",
-        "81a16bddffffffff616263", "81a16bdbffffffff616263", "81a16bc6ffffffff616263",
-        "81a16bc9ffffffff616263", "81a16bdfffffffff616263", "81a16bdd000fffff00", "81a16bde03ff"}) {
+  for (const char* hex : {"ddffffffff", "dbffffffff", "c6ffffffff", "c9ffffffff", "dfffffffff",
+                          "81a16bddffffffff616263", "81a16bdbffffffff616263", "81a16bc6ffffffff616263",
+                          "81a16bc9ffffffff616263", "81a16bdfffffffff616263", "81a16bdd000fffff00", "81a16bde03ff"}) {
     CAPTURE(hex);
     CHECK_THROWS_AS(decode(from_hex(hex)), ProtocolError);
   }
@@ -348,8 +334,8 @@ TEST_CASE("text must be UTF-8 as Python reads it", "[msgpack]") {
   for (const char* hex : {"a161", "a2c3a9", "a3e282ac", "a4f09fa496", "a4f48fbfbf", "a0"}) {
     CHECK_NOTHROW(decoded(hex));
   }
-  for (const char* hex : {"a1ff", "a180", "a1c3", "a2c080", "a2c1bf", "a3e08080", "a3eda080",
-                          "a4f0808080", "a4f4908080", "a4f5808080", "a2c328", "a2e282"}) {
+  for (const char* hex : {"a1ff", "a180", "a1c3", "a2c080", "a2c1bf", "a3e08080", "a3eda080", "a4f0808080",
+                          "a4f4908080", "a4f5808080", "a2c328", "a2e282"}) {
     CAPTURE(hex);
     CHECK_THROWS_WITH(decoded(hex), "'k': a string that is not UTF-8");
   }
@@ -361,8 +347,7 @@ TEST_CASE("limits", "[msgpack]") {
   SECTION("depth") {
     limits.max_depth = 3;
     CHECK_NOTHROW(decode(message_with("81a16b9101"), limits));
-    CHECK_THROWS_WITH(decode(message_with("81a16b919101"), limits),
-                      "'k/k[0]': maps and lists nested deeper than 3");
+    CHECK_THROWS_WITH(decode(message_with("81a16b919101"), limits), "'k/k[0]': maps and lists nested deeper than 3");
     std::string nested;  // with the map and the innermost list 1024, as deep as msgpack-python goes
     for (int i = 0; i < 1022; ++i) nested += "91";
     CHECK_NOTHROW(decode(from_hex("81a16b" + nested + "90")));
@@ -374,26 +359,22 @@ TEST_CASE("limits", "[msgpack]") {
   SECTION("strings") {
     limits.max_string_bytes = 3;
     CHECK_NOTHROW(decode(message_with("a3616263"), limits));
-    CHECK_THROWS_WITH(decode(message_with("a461626364"), limits),
-                      "'k': a string of 4 bytes, at most 3 are read");
+    CHECK_THROWS_WITH(decode(message_with("a461626364"), limits), "'k': a string of 4 bytes, at most 3 are read");
   }
   SECTION("bytes of an array") {
     limits.max_array_bytes = 3;
     CHECK_NOTHROW(decode(message_with("c403616263"), limits));
-    CHECK_THROWS_WITH(decode(message_with("c40461626364"), limits),
-                      "'k': 4 bytes of data, at most 3 are read");
+    CHECK_THROWS_WITH(decode(message_with("c40461626364"), limits), "'k': 4 bytes of data, at most 3 are read");
   }
   SECTION("values") {
     limits.max_values = 4;
     CHECK_NOTHROW(decode(message_with("9101"), limits));
     CHECK_THROWS_WITH(decode(message_with("93010203"), limits), "message: more than 4 values");
-    CHECK_THROWS_WITH(decode(message_with("95"), limits),
-                      "'k': a list that announces 5 items, at most 4 are read");
+    CHECK_THROWS_WITH(decode(message_with("95"), limits), "'k': a list that announces 5 items, at most 4 are read");
   }
   SECTION("entries of a map") {
     limits.max_values = 1;
-    CHECK_THROWS_WITH(decode(message_with("82"), limits),
-                      "'k': a map that announces 2 entries, at most 1 are read");
+    CHECK_THROWS_WITH(decode(message_with("82"), limits), "'k': a map that announces 2 entries, at most 1 are read");
   }
 }
 
@@ -401,7 +382,13 @@ TEST_CASE("fields that nobody reads stay as they came", "[msgpack]") {
   DecodeLimits limits;
   limits.fields = {"a", "m"};
   // {"a": 1, "b": [1, {"x": nil}], "m": {"y": 2}, "b": "last"}
-  const Octets message = from_hex("84a16101a162" "92" "01" "81a178c0" "a16d81a17902" "a162a46c617374");
+  const Octets message = from_hex(
+      "84a16101a162"
+      "92"
+      "01"
+      "81a178c0"
+      "a16d81a17902"
+      "a162a46c617374");
   const Dict dict = decode(message, limits);
   REQUIRE(dict.entries().size() == 3);
   CHECK(std::get<std::int64_t>(*dict.find("a")) == 1);
@@ -420,7 +407,12 @@ TEST_CASE("fields that nobody reads stay as they came", "[msgpack]") {
   CHECK_THROWS_WITH(decode(from_hex("81a16293"), limits), "'b': the bytes end in the middle of a value, at byte 4");
   CHECK_THROWS_AS(decode(from_hex("82a16101"), limits), ProtocolError);
   CHECK_THROWS_AS(decode(from_hex("de00"), limits), ProtocolError);
-  CHECK(decode(from_hex("82c40161" "01" "a16102"), limits).entries().size() == 1);  // a binary key is no field's
+  CHECK(decode(from_hex("82c40161"
+                        "01"
+                        "a16102"),
+               limits)
+            .entries()
+            .size() == 1);  // a binary key is no field's
 
   limits.max_depth = 3;
   for (const char* key : {"61", "62"}) {

@@ -60,15 +60,14 @@ void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats
   StatsBook together, alone;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   const auto attach = [&](StatsBook& book) {
-    return std::make_unique<quant::Attachment>(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
-                                               [](const std::string&) {}, device);
+    return std::make_unique<quant::Attachment>(
+        pi0.sites(), quant::make_plan(pi0.sites(), request), &book, [](const std::string&) {}, device);
   };
   std::vector<at::Tensor> singles;
   {
     const auto attachment = attach(alone);
     for (std::int64_t i = 0; i < 3; ++i) {
-      singles.push_back(
-          pi0.sample_actions(sample(golden.inputs, i), golden.noise.narrow(0, i, 1), steps));
+      singles.push_back(pi0.sample_actions(sample(golden.inputs, i), golden.noise.narrow(0, i, 1), steps));
       alone.finish_request(StatsBook::Measured::yes);
     }
   }
@@ -103,8 +102,7 @@ void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats
   CHECK(together.snapshot().sites[0].errors.call_count() == found.sites[0].errors.call_count());
 }
 
-TEST_CASE("a batch observed sample by sample has the statistics of its requests one by one",
-          "[quant][batch]") {
+TEST_CASE("a batch observed sample by sample has the statistics of its requests one by one", "[quant][batch]") {
   const test::GoldenCase golden = three_requests();
   SECTION("reference") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16);
@@ -115,8 +113,7 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
     compare(golden, *pi0, {Format::float8_e4m3, Format::float16}, &test::kernels_in_turn);
   }
   SECTION("fast") {
-    const auto pi0 = test::load_case(golden, Precision::bfloat16,
-                                     test::fast(model::fastest_instruction_set()));
+    const auto pi0 = test::load_case(golden, Precision::bfloat16, test::fast(model::fastest_instruction_set()));
     compare(golden, *pi0, {Format::float8_e4m3, Format::float16});
     compare(golden, *pi0, {Format::float32, Format::float8_e5m2});
   }

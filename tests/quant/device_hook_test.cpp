@@ -177,10 +177,9 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     const auto reference = test::load_case(golden, precision);
     const auto device = test::load_case(golden, precision, test::like_gpu());
-    for (const FormatPair formats : {FormatPair{Format::float8_e4m3, Format::float16},
-                                     FormatPair{Format::float16, Format::float8_e5m2},
-                                     FormatPair{Format::bfloat16, Format::bfloat16},
-                                     FormatPair{Format::float32, Format::float8_e4m3}}) {
+    for (const FormatPair formats :
+         {FormatPair{Format::float8_e4m3, Format::float16}, FormatPair{Format::float16, Format::float8_e5m2},
+          FormatPair{Format::bfloat16, Format::bfloat16}, FormatPair{Format::float32, Format::float8_e4m3}}) {
       if (precision == Precision::float32 && formats.input == Format::float8_e4m3) continue;
       INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
       compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr));

@@ -73,13 +73,13 @@ Allowed allowed(const model::MatmulSite& site, const at::Tensor& x, FormatPair f
   const at::Tensor a = as_input(x), w = as_input(site.weight), b = as_input(site.bias);
   const at::Tensor y = at::linear(a, w, b), reach = reach_of(a, w, b);
   const auto result = [&](const at::Tensor& sum) { return rounded(sum, formats.output).to(x.scalar_type()); };
-  const auto squared_error = [&, exact = at::linear(wide(x), wide(site.weight), wide(site.bias))](const at::Tensor& sum) {
+  const auto squared_error = [&,
+                              exact = at::linear(wide(x), wide(site.weight), wide(site.bias))](const at::Tensor& sum) {
     return (exact - wide(rounded(sum, formats.output))).square();
   };
   const at::Tensor moved = (squared_error(y - reach) - squared_error(y + reach)).abs();
   const double flips = moved.masked_select(moved.isfinite()).sum().item<double>() / static_cast<double>(y.numel());
-  return {result(y - reach), result(y + reach),
-          reach + reach_of(wide(x), wide(site.weight), wide(site.bias)), flips};
+  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight), wide(site.bias)), flips};
 }
 
 double mse_of(const StatsBook& book, const std::string& layer) {
@@ -89,8 +89,8 @@ double mse_of(const StatsBook& book, const std::string& layer) {
   throw std::logic_error(layer + " is not in the book");
 }
 
-void compare_sites(const test::GoldenCase& golden, FormatPair formats,
-                   model::Pi0& reference, const std::vector<std::unique_ptr<model::Pi0>>& fast) {
+void compare_sites(const test::GoldenCase& golden, FormatPair formats, model::Pi0& reference,
+                   const std::vector<std::unique_ptr<model::Pi0>>& fast) {
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   StatsBook book;
   const auto attachment = quant::attach(reference.sites(), request, &book);
@@ -139,8 +139,9 @@ void compare_sites(const test::GoldenCase& golden, FormatPair formats,
       const double found = mse_of(fast_book, each.path), expected = mse_of(book, each.path);
       INFO(found << " " << expected);
       const double tolerance = each.kind == model::SiteKind::linear ? 1e-4 : 2e-2;
-      CHECK((found == expected ||
-             std::abs(found - expected) <= tolerance * expected + 2 * std::sqrt(expected) * drift[each.path] + flips[each.path]));
+      CHECK((found == expected || std::abs(found - expected) <= tolerance * expected +
+                                                                    2 * std::sqrt(expected) * drift[each.path] +
+                                                                    flips[each.path]));
     }
   }
 }

@@ -50,8 +50,7 @@ quant::PlanRequest setting(const std::string& name) {
   request.rules = quant::one_pair(
       {quant::parse_format(name.substr(0, middle)),
        quant::parse_format(name.substr(middle + 2, end == std::string::npos ? end : end - middle - 2))});
-  request.attention = name.find("__attention") != std::string::npos ? AttentionScope::vision
-                                                                     : AttentionScope::none;
+  request.attention = name.find("__attention") != std::string::npos ? AttentionScope::vision : AttentionScope::none;
   const std::size_t skip = name.find("__skip_");
   for (const char* component : {"vision", "language", "action_expert", "action_head"}) {
     if (skip != std::string::npos && name.find(component, skip) != std::string::npos) {
@@ -112,9 +111,8 @@ void compare_statistics(const Outcome& outcome, const Json& expected) {
   CHECK(static_cast<double>(far) <= most_far * static_cast<double>(compared));
   for (const Json& row : expected["components"]) {
     if (row["component"] == "unknown") continue;
-    const auto mine = std::ranges::find_if(found["components"], [&](const Json& candidate) {
-      return candidate["component"] == row["component"];
-    });
+    const auto mine = std::ranges::find_if(
+        found["components"], [&](const Json& candidate) { return candidate["component"] == row["component"]; });
     REQUIRE(mine != found["components"].end());
     CHECK((*mine)["n_layers"] == row["n_layers"]);
     CHECK((*mine)["total_calls"] == row["total_calls"]);
@@ -136,8 +134,8 @@ void compare_statistics(const Outcome& outcome, const Json& expected) {
     double mse = 0;
     for (int image = 0; image < images; ++image) {
       const std::string name = "sdpa." + std::to_string(image * depth + index + 1);
-      const auto theirs = std::ranges::find_if(
-          expected["layers"], [&](const Json& candidate) { return candidate["layer"] == name; });
+      const auto theirs =
+          std::ranges::find_if(expected["layers"], [&](const Json& candidate) { return candidate["layer"] == name; });
       REQUIRE(theirs != expected["layers"].end());
       mse += (*theirs)["mse"].get<double>() / images;
     }
@@ -151,8 +149,7 @@ struct Share {
   std::size_t first = 0, of = 1;
 };
 
-void compare_with_goldens(const std::string& name, Precision precision,
-                          const model::Execution& execution = {},
+void compare_with_goldens(const std::string& name, Precision precision, const model::Execution& execution = {},
                           const quant::DeviceKernels* device = quant::cuda_kernels(), Share share = {}) {
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
@@ -170,17 +167,14 @@ void compare_with_goldens(const std::string& name, Precision precision,
     std::ifstream stream(folder / (key + ".json"));
     compare_statistics(outcome, Json::parse(stream));
     const double own_error = test::relative_rms(expected.tensor(key), exact);
-    CHECK(test::relative_rms(outcome.actions, expected.tensor(key)) <=
-          std::max(own_error, least));
+    CHECK(test::relative_rms(outcome.actions, expected.tensor(key)) <= std::max(own_error, least));
   }
 }
 
-TEST_CASE("Pi0.5 in float32: statistics and actions of every setting are the original's",
-          "[quant][golden]") {
+TEST_CASE("Pi0.5 in float32: statistics and actions of every setting are the original's", "[quant][golden]") {
   compare_with_goldens("tiny_pi05", Precision::float32);
 }
-TEST_CASE("Pi0.5 in bfloat16: statistics and actions of every setting are the original's",
-          "[quant][golden]") {
+TEST_CASE("Pi0.5 in bfloat16: statistics and actions of every setting are the original's", "[quant][golden]") {
   compare_with_goldens("tiny_pi05", Precision::bfloat16);
 }
 TEST_CASE("Pi0: statistics and actions of every setting are the original's", "[quant][golden]") {
@@ -188,21 +182,19 @@ TEST_CASE("Pi0: statistics and actions of every setting are the original's", "[q
   compare_with_goldens("tiny_pi0", Precision::bfloat16);
 }
 
-TEST_CASE("fast kernels: statistics and actions of every setting are the original's",
-          "[quant][golden][fast]") {
-  // The best set runs every setting, the others share them: fast_hook_test.cpp compares each at every site, for all pairs.
+TEST_CASE("fast kernels: statistics and actions of every setting are the original's", "[quant][golden][fast]") {
+  // The best set runs every setting, the others share them: fast_hook_test.cpp compares each at every site, for all
+  // pairs.
   const std::vector<model::InstructionSet> sets = model::instruction_sets();
   for (std::size_t i = 0; i < sets.size(); ++i) {
     INFO(model::name_of(sets[i]));
     const Share share = i + 1 == sets.size() ? Share{} : Share{i, sets.size() - 1};
     compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(sets[i]), quant::cuda_kernels(), share);
   }
-  compare_with_goldens("tiny_pi0", Precision::float32,
-                       test::fast(model::instruction_sets().back()));
+  compare_with_goldens("tiny_pi0", Precision::float32, test::fast(model::instruction_sets().back()));
 }
 
-TEST_CASE("device hooks: statistics and actions of every setting are the original's",
-          "[quant][golden][device]") {
+TEST_CASE("device hooks: statistics and actions of every setting are the original's", "[quant][golden][device]") {
   compare_with_goldens("tiny_pi05", Precision::bfloat16, test::like_gpu(), &test::kernels_in_turn);
 }
 
@@ -233,8 +225,7 @@ TEST_CASE("float32/float32 changes no bit and has no error, attention included",
   }
   // In bfloat16 a float32 linear is more exact than openpi's; attention alone changes nothing.
   const auto rounded = test::load_case(golden, Precision::bfloat16);
-  const quant::PlanRequest attention_only{
-      {{"*.sdpa", std::nullopt, FormatPair{}}}, AttentionScope::all, {}};
+  const quant::PlanRequest attention_only{{{"*.sdpa", std::nullopt, FormatPair{}}}, AttentionScope::all, {}};
   const at::Tensor unhooked = rounded->sample_actions(golden.inputs, golden.noise, 3);
   CHECK(at::equal(run_hooked(golden, *rounded, attention_only, 3).actions, unhooked));
 }
@@ -245,8 +236,8 @@ TEST_CASE("attaching 25 times leaves the model as it was", "[quant][attach]") {
   const at::Tensor plain = pi0->sample_actions(golden.inputs, golden.noise, 1);
   for (const Format input : quant::all_formats) {
     for (const Format output : quant::all_formats) {
-      const auto attachment = quant::attach(
-          pi0->sites(), {quant::one_pair({input, output}), AttentionScope::all, {}}, nullptr);
+      const auto attachment =
+          quant::attach(pi0->sites(), {quant::one_pair({input, output}), AttentionScope::all, {}}, nullptr);
       CHECK(attachment->site_count() == 94);
       pi0->sample_actions(golden.inputs, golden.noise, 1);
     }
@@ -259,8 +250,7 @@ TEST_CASE("attaching 25 times leaves the model as it was", "[quant][attach]") {
 
 TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]") {
   model::SiteList sites;
-  model::MatmulSite& site =
-      sites.add("gemma_expert.self_attn.sdpa", model::SiteKind::attention, 16, 16);
+  model::MatmulSite& site = sites.add("gemma_expert.self_attn.sdpa", model::SiteKind::attention, 16, 16);
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto random = [&](at::IntArrayRef shape) { return at::randn(shape).to(dtype); };
     const model::AttentionOperands exact{.form = model::AttentionForm::eager,
@@ -273,8 +263,7 @@ TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]
                                          .scale = 0.25};
     StatsBook book;
     const auto attachment = quant::attach(
-        sites, {quant::one_pair({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}},
-        &book);
+        sites, {quant::one_pair({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}}, &book);
     const at::Tensor hooked = site.hook->attention(exact);
     book.finish_request(StatsBook::Measured::yes);
 
@@ -285,11 +274,9 @@ TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]
     rounded.prefix_value = to_e5m2(exact.prefix_value);
     rounded.key = to_e5m2(exact.key);
     rounded.value = to_e5m2(exact.value);
-    const at::Tensor expected =
-        model::plain_attention(rounded).to(at::kFloat8_e4m3fn).to(dtype);
+    const at::Tensor expected = model::plain_attention(rounded).to(at::kFloat8_e4m3fn).to(dtype);
     CHECK(at::equal(hooked, expected));
-    const at::Tensor in_float =
-        model::plain_attention(exact).to(at::kFloat) - expected.to(at::kFloat);
+    const at::Tensor in_float = model::plain_attention(exact).to(at::kFloat) - expected.to(at::kFloat);
     CHECK(book.snapshot().sites[0].errors.mse() == in_float.pow(2).mean().item<float>());
   }
 }
@@ -301,8 +288,8 @@ TEST_CASE("an overflow is warned of once per layer and its elements are counted"
   std::map<std::string, int> warnings;
   const auto attachment = quant::attach(
       pi0->sites(),
-      {{{"*.q_proj", std::nullopt, FormatPair{Format::float32, Format::float16}}}, AttentionScope::none, {}},
-      &book, [&](const std::string& line) { ++warnings[line]; });
+      {{{"*.q_proj", std::nullopt, FormatPair{Format::float32, Format::float16}}}, AttentionScope::none, {}}, &book,
+      [&](const std::string& line) { ++warnings[line]; });
   const at::Tensor huge = at::full({2, 64}, 1e30F);
   model::MatmulSite* site = nullptr;
   for (model::MatmulSite& candidate : pi0->sites().all()) {
@@ -315,8 +302,7 @@ TEST_CASE("an overflow is warned of once per layer and its elements are counted"
   CHECK(warnings.begin()->second == 1);
   CHECK_THAT(warnings.begin()->first, contains_text(site->path));
   const quant::StatsSnapshot seen = book.snapshot();
-  const auto entry = std::ranges::find_if(
-      seen.sites, [&](const quant::SiteEntry& e) { return e.layer == site->path; });
+  const auto entry = std::ranges::find_if(seen.sites, [&](const quant::SiteEntry& e) { return e.layer == site->path; });
   CHECK(entry->errors.nonfinite() == 3 * 2 * site->out_features);
   CHECK_FALSE(entry->errors.rmse());
   const Json report = Json::parse(quant::report_json(seen, {}));
@@ -327,8 +313,7 @@ TEST_CASE("an unmeasured request is rounded the same and observes nothing", "[qu
   const test::GoldenCase golden = test::read_case("tiny_pi05");
   const auto pi0 = test::load_case(golden, Precision::bfloat16);
   StatsBook book;
-  const auto attachment = quant::attach(
-      pi0->sites(), setting("float8_e4m3__float16"), &book);
+  const auto attachment = quant::attach(pi0->sites(), setting("float8_e4m3__float16"), &book);
   const at::Tensor measured = pi0->sample_actions(golden.inputs, golden.noise, 1);
   book.finish_request(StatsBook::Measured::yes);
   attachment->measure(false);

@@ -67,12 +67,10 @@ TEST_CASE("the first rule that matches a site decides", "[quant][plan]") {
       quant::make_plan(sites.pi0.sites(),
                        {rules_of(R"({"rules":[{"match":"nowhere*","off":true}]})"), AttentionScope::all, {}}),
       contains_text("rule 1") && contains_text("nowhere*"));
-  CHECK_THROWS_WITH(
-      quant::make_plan(sites.pi0.sites(),
-                       {rules_of(R"({"rules":[{"component":"vision","off":true}]})"),
-                        AttentionScope::all,
-                        {Component::vision}}),
-      contains_text("component 'vision'"));
+  CHECK_THROWS_WITH(quant::make_plan(sites.pi0.sites(), {rules_of(R"({"rules":[{"component":"vision","off":true}]})"),
+                                                         AttentionScope::all,
+                                                         {Component::vision}}),
+                    contains_text("component 'vision'"));
 }
 
 TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]") {
@@ -96,7 +94,8 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16"}]})", "output_fmt");
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"half"}]})", "half");
   refuses(R"({"rules":[{"match":"*","off":true,"input_fmt":"float16","output_fmt":"float16"}]})", "off");
-  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})", "'rules' entry 2: unknown key 'of'; did you mean 'off'?");
+  refuses(R"({"rules":[{"match":"*","off":true},{"match":"a","of":true}]})",
+          "'rules' entry 2: unknown key 'of'; did you mean 'off'?");
   refuses(R"({"rules":[{"mach":"*","input_fmt":"float16","output_fmt":"float16"}]})",
           "unknown key 'mach'; did you mean 'match'?");
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"bflaot16"}]})", "did you mean 'bfloat16'?");

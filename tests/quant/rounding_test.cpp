@@ -18,11 +18,16 @@ at::Tensor by_libtorch(const at::Tensor& values, Format format) {
     return values.clamp(-448, 448).to(at::kFloat8_e4m3fn).to(at::kFloat);
   }
   switch (format) {
-    case Format::float16: return values.to(at::kHalf).to(at::kFloat);
-    case Format::bfloat16: return values.to(at::kBFloat16).to(at::kFloat);
-    case Format::float8_e4m3: return values.to(at::kFloat8_e4m3fn).to(at::kFloat);
-    case Format::float8_e5m2: return values.to(at::kFloat8_e5m2).to(at::kFloat);
-    case Format::float32: break;
+    case Format::float16:
+      return values.to(at::kHalf).to(at::kFloat);
+    case Format::bfloat16:
+      return values.to(at::kBFloat16).to(at::kFloat);
+    case Format::float8_e4m3:
+      return values.to(at::kFloat8_e4m3fn).to(at::kFloat);
+    case Format::float8_e5m2:
+      return values.to(at::kFloat8_e5m2).to(at::kFloat);
+    case Format::float32:
+      break;
   }
   return values;
 }
@@ -35,8 +40,8 @@ void check_all_formats(const at::Tensor& values) {
     CHECK(same(quant::round_by_casts(values, format), expected));
     const at::Tensor codes = quant::to_codes(expected, format);
     CHECK(same(quant::from_codes(codes), expected));
-    CHECK(codes.element_size() == (format == Format::float32   ? 4
-                                   : format == Format::float16 ? 2
+    CHECK(codes.element_size() == (format == Format::float32    ? 4
+                                   : format == Format::float16  ? 2
                                    : format == Format::bfloat16 ? 2
                                                                 : 1));
   }
@@ -49,17 +54,15 @@ TEST_CASE("every float16 and bfloat16 pattern is rounded as libtorch casts", "[q
 }
 
 TEST_CASE("ten million random float32 patterns are rounded as libtorch casts", "[quant][rounding]") {
-  check_all_formats(at::randint(-2147483648LL, 2147483648LL, {10'000'000}, at::kLong)
-                        .to(at::kInt)
-                        .view(at::kFloat));
+  check_all_formats(at::randint(-2147483648LL, 2147483648LL, {10'000'000}, at::kLong).to(at::kInt).view(at::kFloat));
 }
 
 TEST_CASE("ties, and their neighbours, are rounded as libtorch casts", "[quant][rounding]") {
   for (const Format format : quant::all_formats) {
     if (format == Format::float32) continue;
     // Halfway between neighbours on the grid: every value of the format, plus half a step.
-    const at::Tensor grid = by_libtorch(
-        at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kHalf).to(at::kFloat), format);
+    const at::Tensor grid =
+        by_libtorch(at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kHalf).to(at::kFloat), format);
     const at::Tensor scale = at::pow(2.0, at::arange(-30, 31, at::kFloat)).unsqueeze(1);
     const at::Tensor ties = (grid.unsqueeze(0) * scale * 1.5).flatten();
     const at::Tensor sums = (grid + by_libtorch(grid * 1.0625, format)) / 2;
@@ -74,9 +77,7 @@ TEST_CASE("ties, and their neighbours, are rounded as libtorch casts", "[quant][
 
 TEST_CASE("e4m3 saturates, the others overflow to infinity, and both are noticed", "[quant][rounding]") {
   const float infinity = std::numeric_limits<float>::infinity();
-  const auto one = [](float value, Format format) {
-    return quant::round_to(at::full({1}, value), format);
-  };
+  const auto one = [](float value, Format format) { return quant::round_to(at::full({1}, value), format); };
   CHECK(one(1e6F, Format::float8_e4m3).values.item<float>() == 448.0F);
   CHECK(one(-infinity, Format::float8_e4m3).values.item<float>() == -448.0F);
   CHECK(one(1e6F, Format::float8_e5m2).values.item<float>() == infinity);
@@ -97,23 +98,20 @@ TEST_CASE("rounding ties to even by example", "[quant][rounding]") {
   CHECK(at::equal(quant::round_to(values, Format::float8_e4m3).values, at::tensor({16.0F, 20.0F})));
 }
 
-TEST_CASE("a parameter's codes are those of its rounded values, over slices' borders",
-          "[quant][rounding]") {
+TEST_CASE("a parameter's codes are those of its rounded values, over slices' borders", "[quant][rounding]") {
   const at::Tensor parameter = (at::randn({1100, 1003}) * 30).to(at::kBFloat16);
   const quant::Rounded codes = quant::round_to_codes(parameter, Format::float8_e4m3);
   CHECK(codes.values.sizes() == parameter.sizes());
   CHECK(codes.values.element_size() == 1);
   CHECK_FALSE(codes.overflowed);
-  CHECK(at::equal(quant::from_codes(codes.values),
-                  by_libtorch(parameter.to(at::kFloat), Format::float8_e4m3)));
+  CHECK(at::equal(quant::from_codes(codes.values), by_libtorch(parameter.to(at::kFloat), Format::float8_e4m3)));
   CHECK(quant::round_to_codes(parameter * 100, Format::float8_e4m3).overflowed);
 }
 
 TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]") {
   const at::Tensor values = at::randn({6, 8, 10});
   for (const at::Tensor& view : {values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3]}) {
-    CHECK(at::equal(quant::round_to(view, Format::float8_e5m2).values,
-                    by_libtorch(view, Format::float8_e5m2)));
+    CHECK(at::equal(quant::round_to(view, Format::float8_e5m2).values, by_libtorch(view, Format::float8_e5m2)));
   }
   CHECK_THROWS(quant::round_to(values.to(at::kDouble), Format::float16));
 }

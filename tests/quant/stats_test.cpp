@@ -1,13 +1,13 @@
-#include "quant/error_stats.h"
-#include "quant/stats_book.h"
-#include "support/catch.h"
-
 #include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <thread>
+
+#include "quant/error_stats.h"
+#include "quant/stats_book.h"
+#include "support/catch.h"
 
 namespace pi0 {
 namespace {

@@ -15,7 +15,8 @@ TEST_CASE("what clients send is short in the log and moves no cursor", "[log]") 
   CHECK(log_text(std::string(200, 'x')) == std::string(200, 'x'));
   CHECK(log_text(std::string(201, 'x')) == std::string(200, 'x') + "...");
   CHECK(log_text("a\nb\r\x1b[2Jc\x7f") == "a\\u{a}b\\u{d}\\u{1b}[2Jc\\u{7f}");
-  CHECK(log_text("\u0085\u202e\u2066\ufeff\u2028\U000E0041") == "\\u{85}\\u{202e}\\u{2066}\\u{feff}\\u{2028}\\u{e0041}");
+  CHECK(log_text("\u0085\u202e\u2066\ufeff\u2028\U000E0041") ==
+        "\\u{85}\\u{202e}\\u{2066}\\u{feff}\\u{2028}\\u{e0041}");
   CHECK(log_text("\xff\xe6\x97") == "???");
 }
 

@@ -21,19 +21,14 @@ using test::request_with_prompt;
 
 namespace {
 
-std::string prompt_of(const Outcome& outcome) {
-  return std::get<std::string>(*outcome.answer.find("actions"));
-}
+std::string prompt_of(const Outcome& outcome) { return std::get<std::string>(*outcome.answer.find("actions")); }
 
 server::BatchInferFunction one_by_one_of(FakePolicy& policy) {
-  return server::one_by_one(
-      [&](const protocol::Dict& request) { return policy.infer(request); });
+  return server::one_by_one([&](const protocol::Dict& request) { return policy.infer(request); });
 }
 
 server::BatchInferFunction together(FakePolicy& policy) {
-  return [&](std::vector<protocol::Dict> requests) {
-    return policy.infer_together(std::move(requests));
-  };
+  return [&](std::vector<protocol::Dict> requests) { return policy.infer_together(std::move(requests)); };
 }
 
 InferenceWorker::ReadRequest reading(const std::string& prompt) {
@@ -58,8 +53,7 @@ class Submitter {
 
   std::vector<std::string> wait_for_all() {
     std::unique_lock lock(mutex_);
-    CHECK(changed_.wait_for(lock, test::patience,
-                            [this] { return ended_.size() == submitted_; }));
+    CHECK(changed_.wait_for(lock, test::patience, [this] { return ended_.size() == submitted_; }));
     return ended_;
   }
   std::vector<double> infer_ms() {
@@ -103,12 +97,9 @@ TEST_CASE("an exception is the outcome and the worker goes on", "[worker]") {
   InferenceWorker worker(one_by_one_of(policy));
   std::promise<Outcome> failed;
   std::promise<Outcome> good;
-  worker.submit(reading("fail"),
-                [&](Outcome outcome) { failed.set_value(std::move(outcome)); });
-  worker.submit(reading("a"),
-                [&](Outcome outcome) { good.set_value(std::move(outcome)); });
-  CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error),
-                    "'prompt': the policy was told to fail");
+  worker.submit(reading("fail"), [&](Outcome outcome) { failed.set_value(std::move(outcome)); });
+  worker.submit(reading("a"), [&](Outcome outcome) { good.set_value(std::move(outcome)); });
+  CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error), "'prompt': the policy was told to fail");
   CHECK(prompt_of(good.get_future().get()) == "a");
 }
 
@@ -117,10 +108,8 @@ TEST_CASE("a request can be taken back until it starts", "[worker]") {
   std::promise<void> done;
   {
     InferenceWorker worker(one_by_one_of(policy));
-    const auto running = worker.submit(reading("wait"),
-                                       [&](Outcome) { done.set_value(); });
-    const auto waiting = worker.submit(reading("never"),
-                                       [](Outcome) { FAIL("it was taken back"); });
+    const auto running = worker.submit(reading("wait"), [&](Outcome) { done.set_value(); });
+    const auto waiting = worker.submit(reading("never"), [](Outcome) { FAIL("it was taken back"); });
     policy.wait_for_starts(1);
     CHECK(worker.withdraw(waiting));
     CHECK_FALSE(worker.withdraw(waiting));
@@ -138,9 +127,7 @@ TEST_CASE("the end of the worker finishes what runs and drops what waits", "[wor
   {
     InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "dropped"}) {
-      worker.submit(reading(prompt), [&](Outcome outcome) {
-        answered.push_back(prompt_of(outcome));
-      });
+      worker.submit(reading(prompt), [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
     }
     policy.wait_for_starts(1);
     releasing = std::async(std::launch::async, [&] {
@@ -192,8 +179,7 @@ TEST_CASE("one bad request of a batch fails alone", "[worker][batch]") {
   CHECK(policy.batches() == Texts{"wait", "a fail b"});
 }
 
-TEST_CASE("an exception of the function, or a missing answer, is the outcome of the whole batch",
-          "[worker][batch]") {
+TEST_CASE("an exception of the function, or a missing answer, is the outcome of the whole batch", "[worker][batch]") {
   FakePolicy policy;
   InferenceWorker worker(
       [&](std::vector<protocol::Dict> requests) {
@@ -209,8 +195,7 @@ TEST_CASE("an exception of the function, or a missing answer, is the outcome of 
   policy.wait_for_starts(1);
   for (const char* prompt : {"a", "b", "c", "d", "e"}) client.submit(prompt);
   policy.release();
-  CHECK(client.wait_for_all() ==
-        Texts{"wait", "a failed", "b failed", "c failed", "d failed", "e failed"});
+  CHECK(client.wait_for_all() == Texts{"wait", "a failed", "b failed", "c failed", "d failed", "e failed"});
   client.submit("f");
   CHECK(client.wait_for_all().back() == "f");
 }
@@ -241,8 +226,7 @@ TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]
     worker.submit(reading("first"), [&](Outcome) { queued.get_future().wait(); });
     policy.wait_for_starts(1);
     for (const char* prompt : {"wait", "b", "dropped"}) {
-      worker.submit(reading(prompt),
-                    [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
+      worker.submit(reading(prompt), [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
     }
     queued.set_value();
     policy.wait_for_starts(2);
@@ -262,10 +246,18 @@ TEST_CASE("a request is read when its turn comes, and costs only itself when it 
   InferenceWorker worker(together(policy), /*max_batch=*/3);
   worker.submit(reading("wait"), [](Outcome) {});
   policy.wait_for_starts(1);
-  worker.submit([&]() -> protocol::Dict { ++reads; throw std::runtime_error("unreadable"); },
-                [&](Outcome outcome) { bad.set_value(std::move(outcome)); });
-  worker.submit([&] { ++reads; return request_with_prompt("good"); },
-                [&](Outcome outcome) { good.set_value(std::move(outcome)); });
+  worker.submit(
+      [&]() -> protocol::Dict {
+        ++reads;
+        throw std::runtime_error("unreadable");
+      },
+      [&](Outcome outcome) { bad.set_value(std::move(outcome)); });
+  worker.submit(
+      [&] {
+        ++reads;
+        return request_with_prompt("good");
+      },
+      [&](Outcome outcome) { good.set_value(std::move(outcome)); });
   CHECK(reads == 0);
   policy.release();
   const Outcome unread = bad.get_future().get();
@@ -281,18 +273,18 @@ TEST_CASE("the warm-up comes first, on the worker's thread, and its failure is t
   std::thread::id warmed, inferred;
   std::promise<void> done;
   {
-    InferenceWorker worker(
-        server::one_by_one([&](const protocol::Dict&) {
-          inferred = std::this_thread::get_id();
-          return protocol::Dict();
-        }),
-        1, [&] { warmed = std::this_thread::get_id(); });
+    InferenceWorker worker(server::one_by_one([&](const protocol::Dict&) {
+                             inferred = std::this_thread::get_id();
+                             return protocol::Dict();
+                           }),
+                           1, [&] { warmed = std::this_thread::get_id(); });
     CHECK(warmed != std::thread::id());
     worker.submit(reading("a"), [&](Outcome) { done.set_value(); });
     done.get_future().wait();
   }
   CHECK(inferred == warmed);
-  CHECK_THROWS_WITH(InferenceWorker(server::one_by_one({}), 1, [] { throw std::runtime_error("no memory"); }), "no memory");
+  CHECK_THROWS_WITH(InferenceWorker(server::one_by_one({}), 1, [] { throw std::runtime_error("no memory"); }),
+                    "no memory");
 }
 
 TEST_CASE("faults of the model are counted until it answers", "[worker]") {

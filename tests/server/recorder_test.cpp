@@ -53,13 +53,12 @@ class Log {
 
   int count(const std::string& text) const {
     const auto lines = sink_->last_formatted();
-    return static_cast<int>(std::ranges::count_if(
-        lines, [&](const std::string& line) { return line.find(text) != std::string::npos; }));
+    return static_cast<int>(
+        std::ranges::count_if(lines, [&](const std::string& line) { return line.find(text) != std::string::npos; }));
   }
 
  private:
-  std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> sink_ =
-      std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(1000);
+  std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> sink_ = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(1000);
   std::shared_ptr<spdlog::logger> before_ = spdlog::default_logger();
 };
 
@@ -69,9 +68,7 @@ bool soon(Condition condition) {
   return condition();
 }
 
-NdArray noise(std::uint8_t first_byte = 1) {
-  return {{'f', 4}, {1, 2}, {first_byte, 0, 0, 0, 0, 0, 0, 0}};
-}
+NdArray noise(std::uint8_t first_byte = 1) { return {{'f', 4}, {1, 2}, {first_byte, 0, 0, 0, 0, 0, 0, 0}}; }
 
 Dict answer_to(const std::string& prompt) {
   Dict answer;
@@ -89,8 +86,7 @@ fs::path file(const fs::path& folder, int number, const std::string& kind) {
 }
 
 bool has_pair(const fs::path& folder, int number) {
-  return fs::exists(file(folder, number, "request")) &&
-         fs::exists(file(folder, number, "response"));
+  return fs::exists(file(folder, number, "request")) && fs::exists(file(folder, number, "response"));
 }
 
 // Number to prompt. Every request must have its response and nothing else may be there.
@@ -105,8 +101,7 @@ std::map<int, std::string> recorded(const fs::path& folder) {
     CHECK(std::get<std::string>(*response.find("actions")) == prompt);
     prompts[number] = prompt;
   }
-  CHECK(std::distance(fs::directory_iterator(folder), {}) ==
-        static_cast<std::ptrdiff_t>(2 * prompts.size()));
+  CHECK(std::distance(fs::directory_iterator(folder), {}) == static_cast<std::ptrdiff_t>(2 * prompts.size()));
   return prompts;
 }
 
@@ -172,9 +167,9 @@ TEST_CASE("a pair is the request with its noise and the answer without timing", 
 TEST_CASE("numbers go on after the highest in the folder", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
-  for (const char* other : {"000003.request.msgpack", "1000000.response.msgpack", "notes.txt",
-                            "2000000.request.msgpack.part", "2000000.txt", "2000000request.msgpack",
-                            "x3000000.request.msgpack"}) {
+  for (const char* other :
+       {"000003.request.msgpack", "1000000.response.msgpack", "notes.txt", "2000000.request.msgpack.part",
+        "2000000.txt", "2000000request.msgpack", "x3000000.request.msgpack"}) {
     write_all(folder.path() / other, "old");
   }
   {
@@ -227,8 +222,8 @@ TEST_CASE("a folder that cannot be used is named", "[recorder]") {
   const Log log;
   const TemporaryFolder parent;
   write_all(parent.path() / "file", "");
-  for (const fs::path& bad : {parent.path() / "file", parent.path() / "file/below",
-                              fs::path("/proc"), fs::path("/proc/below")}) {
+  for (const fs::path& bad :
+       {parent.path() / "file", parent.path() / "file/below", fs::path("/proc"), fs::path("/proc/below")}) {
     CHECK_THROWS_WITH(Recorder({.folder = bad}), contains_text(bad.string()));
     CHECK_THROWS_AS(check_recording_folder(bad), std::runtime_error);
   }

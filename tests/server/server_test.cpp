@@ -36,15 +36,13 @@ namespace {
 // A server on a free port with a fake policy, on its own thread; stopped at the end.
 class RunningServer {
  public:
-  explicit RunningServer(ServerOptions options = {}, const protocol::Dict& metadata = {},
-                         std::size_t max_batch = 1) {
+  explicit RunningServer(ServerOptions options = {}, const protocol::Dict& metadata = {}, std::size_t max_batch = 1) {
     spdlog::set_level(spdlog::level::off);
     options.host = "127.0.0.1";
     options.port = 0;
     if (max_batch == 1) {
-      server_ = std::make_unique<Server>(
-          options, metadata,
-          [this](const protocol::Dict& request) { return policy.infer(request); });
+      server_ = std::make_unique<Server>(options, metadata,
+                                         [this](const protocol::Dict& request) { return policy.infer(request); });
     } else {
       const auto infer = [this](std::vector<protocol::Dict> requests) {
         return policy.infer_together(std::move(requests));
@@ -52,8 +50,7 @@ class RunningServer {
       server_ = std::make_unique<Server>(options, metadata, infer, max_batch);
     }
     server_->add_route({"POST", "/stats/reset", [] { return HttpResponse{200, "reset\n"}; }});
-    server_->add_route(
-        {"GET", "/broken", []() -> HttpResponse { throw std::runtime_error("no statistics"); }});
+    server_->add_route({"GET", "/broken", []() -> HttpResponse { throw std::runtime_error("no statistics"); }});
     server_->add_route({"GET", "/hold", [this] {  // the network thread, as a stopped process would be
                           held.arrive_and_wait();
                           held.arrive_and_wait();
@@ -109,9 +106,7 @@ void becomes(const RunningServer& server, const std::string& line) {
   CHECK(has_metric(server.port(), line));
 }
 
-std::string close_frame(std::uint16_t code) {
-  return {static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)};
-}
+std::string close_frame(std::uint16_t code) { return {static_cast<char>(code >> 8), static_cast<char>(code & 0xFF)}; }
 
 }  // namespace
 
@@ -265,8 +260,7 @@ TEST_CASE("a request whose client is gone before its turn is not inferred", "[se
   CHECK(server.policy.wait_for_starts(2) == std::vector<std::string>{"wait", "last"});
 }
 
-TEST_CASE("requests that wait together are answered together, a bad one refused alone",
-          "[server][batch]") {
+TEST_CASE("requests that wait together are answered together, a bad one refused alone", "[server][batch]") {
   RunningServer server({}, {}, /*max_batch=*/3);
   Client first(server);
   first.send(request_with_prompt("wait"));
@@ -295,8 +289,7 @@ TEST_CASE("requests that wait together are answered together, a bad one refused 
   CHECK(after.ask("alone") == "alone");
 }
 
-TEST_CASE("the end answers the request in hand, drops the others and closes with 1001",
-          "[server]") {
+TEST_CASE("the end answers the request in hand, drops the others and closes with 1001", "[server]") {
   RunningServer server;
   Client busy(server);
   Client waiting(server);
@@ -415,7 +408,8 @@ TEST_CASE("a client that does not read its answer loses its connection and holds
   CHECK(other.ask("meanwhile") == "meanwhile");
   becomes(server, "pi0_connections 1");
   std::string received;
-  while (slow.tcp().receive(received, Clock::now() + test::patience)) {}
+  while (slow.tcp().receive(received, Clock::now() + test::patience)) {
+  }
   CHECK(received.size() < count * size);
   CHECK(other.ask("afterwards") == "afterwards");
 }
@@ -552,8 +546,8 @@ TEST_CASE("a browser's page may not command a robot", "[server][security]") {
   const auto status = [&](const std::string& headers) {
     return http(server.port(), "GET /livez HTTP/1.1\r\n" + headers + "\r\n").substr(9, 3);
   };
-  for (const char* host : {"localhost:8000", "localhost", "127.0.0.1:9", "[::1]:8000", "127.1.2.3", "robot:1", "LOCALHOST:1", "localhost.",
-                           "127.1", "[::ffff:127.0.0.1]:8000"}) {
+  for (const char* host : {"localhost:8000", "localhost", "127.0.0.1:9", "[::1]:8000", "127.1.2.3", "robot:1",
+                           "LOCALHOST:1", "localhost.", "127.1", "[::ffff:127.0.0.1]:8000"}) {
     CHECK(status("Host: " + std::string(host) + "\r\n") == "200");
   }
   for (const char* host : {"site", "127.0.0.1.site", "localhost.site:8000", "192.168.0.1"}) {
@@ -702,7 +696,8 @@ TEST_CASE("with an API key everything but /healthz asks for it", "[server][secur
   CHECK(starts(ask("GET /metrics", ""), "HTTP/1.1 401"));
   CHECK(starts(ask("POST /stats/reset", ""), "HTTP/1.1 401"));
   CHECK(starts(ask("GET /metrics", "Authorization: Api-Key secret\r\n"), "HTTP/1.1 200"));
-  for (const char* wrong : {"Api-Key secre", "Api-Key secrets", "Api-Key Secret", "Bearer secret", "secret", "Api-Key "}) {
+  for (const char* wrong :
+       {"Api-Key secre", "Api-Key secrets", "Api-Key Secret", "Bearer secret", "secret", "Api-Key "}) {
     CHECK(starts(ask("GET /metrics", std::string("Authorization: ") + wrong + "\r\n"), "HTTP/1.1 401"));
   }
   CHECK(starts(http(server.port(), test::upgrade_request()), "HTTP/1.1 401"));
@@ -711,9 +706,8 @@ TEST_CASE("with an API key everything but /healthz asks for it", "[server][secur
 TEST_CASE("a taken port is named", "[server]") {
   const RunningServer server;
   const ServerOptions options{.host = "127.0.0.1", .port = server.port()};
-  CHECK_THROWS_WITH(
-      Server(options, {}, [](const protocol::Dict& request) { return request; }),
-      "port " + std::to_string(server.port()) + " on 127.0.0.1 is taken: Address already in use");
+  CHECK_THROWS_WITH(Server(options, {}, [](const protocol::Dict& request) { return request; }),
+                    "port " + std::to_string(server.port()) + " on 127.0.0.1 is taken: Address already in use");
 }
 
 TEST_CASE("a client that does not answer pings is closed, one that does is kept", "[server]") {
@@ -793,9 +787,7 @@ TEST_CASE("what breaks the WebSocket protocol is closed with its code", "[server
 
 TEST_CASE("plain HTTP requests", "[server][http]") {
   const RunningServer server;
-  const auto get = [&](const std::string& head) {
-    return http(server.port(), head + "\r\nHost: localhost\r\n\r\n");
-  };
+  const auto get = [&](const std::string& head) { return http(server.port(), head + "\r\nHost: localhost\r\n\r\n"); };
   SECTION("routes") {
     const std::string health = get("GET /healthz HTTP/1.1");
     CHECK(health.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -803,7 +795,8 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     CHECK(health.ends_with("\r\n\r\nOK\n"));
     CHECK(get("POST /stats/reset HTTP/1.1").ends_with("\r\n\r\nreset\n"));
     CHECK(get("GET /broken HTTP/1.1").starts_with("HTTP/1.1 500 "));
-    for (const char* target : {"/healthz?verbose", "/healthz?", "http://robot:8000/healthz", "http://robot/healthz?x=/y"}) {
+    for (const char* target :
+         {"/healthz?verbose", "/healthz?", "http://robot:8000/healthz", "http://robot/healthz?x=/y"}) {
       CHECK(get("GET " + std::string(target) + " HTTP/1.1").ends_with("\r\n\r\nOK\n"));
     }
     const std::string head = get("HEAD /healthz HTTP/1.1");
@@ -821,8 +814,9 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
   SECTION("what is neither a route nor an upgrade") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
-    CHECK(plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
-                          "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
+    CHECK(
+        plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
+                        "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
     CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
@@ -853,8 +847,7 @@ TEST_CASE("a request that comes with the handshake is answered", "[server][http]
   test::TcpClient client(server.port());
   std::string headers = test::upgrade_request();
   headers.insert(headers.size() - 2, "X-Padding: " + std::string(3000, 'x') + "\r\n");
-  client.send(headers +
-              test::frame_bytes({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  client.send(headers + test::frame_bytes({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
   std::string received;
   while (received.find("early") == std::string::npos) {
     REQUIRE(client.receive(received, Clock::now() + test::patience));

@@ -5,9 +5,7 @@
 #include <catch2/catch_all.hpp>  // IWYU pragma: export
 
 namespace pi0 {
-inline auto contains_text(const std::string& text) {
-  return Catch::Matchers::ContainsSubstring(text);
-}
+inline auto contains_text(const std::string& text) { return Catch::Matchers::ContainsSubstring(text); }
 }  // namespace pi0
 #else
 #include <catch2/catch.hpp>  // IWYU pragma: export

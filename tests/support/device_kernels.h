@@ -12,8 +12,8 @@ void round_neighbours_in_turn(const quant::RoundCall& call) {
   quant::with_constants(call.format, call.in_storage, call.out_storage, [&](auto format, auto in, auto out) {
     constexpr std::int64_t threads = 7;
     for (std::int64_t thread = 0; thread < threads; ++thread) {
-      if (quant::round_values<decltype(format)::value, decltype(in)::value, decltype(out)::value, count>(
-              call, thread, threads)) {
+      if (quant::round_values<decltype(format)::value, decltype(in)::value, decltype(out)::value, count>(call, thread,
+                                                                                                         threads)) {
         quant::set_flags(call);
       }
     }

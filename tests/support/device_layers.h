@@ -37,8 +37,7 @@ void rotate_in_turn(const model::RotateCall* calls, int count, void*) {
 
 void gelu_in_turn(const model::GeluCall& call, void*) {
   for (int thread = 0; thread < 5; ++thread) {
-    call.in_bfloat16 ? model::gelu_values<AsBfloat16>(call, thread, 5)
-                     : model::gelu_values<AsFloat>(call, thread, 5);
+    call.in_bfloat16 ? model::gelu_values<AsBfloat16>(call, thread, 5) : model::gelu_values<AsFloat>(call, thread, 5);
   }
 }
 
@@ -48,8 +47,7 @@ void scores_in_turn(const model::AttentionCall& call, int rows, int keys) {
   constexpr int block_keys = across * model::tile_columns * 2;
   for (int group = 0; group < call.samples * call.groups; ++group) {
     for (int row = 0; row < rows; row += down * model::tile_rows) {
-      for (int key = 0; key < keys; key += block_keys)
-        model::score_tile<down, across>(block, call, group, row, key);
+      for (int key = 0; key < keys; key += block_keys) model::score_tile<down, across>(block, call, group, row, key);
     }
   }
 }
@@ -59,8 +57,7 @@ void weigh_in_turn(const model::AttentionCall& call, int rows, int keys) {
   using Block = TurnBlock<256>;
   using Shape = model::WeighShape<Block, down, across, lane_keys>;
   Block block;
-  std::vector<std::max_align_t> shared(
-      static_cast<std::size_t>(Shape::bytes(keys)) / sizeof(std::max_align_t) + 1);
+  std::vector<std::max_align_t> shared(static_cast<std::size_t>(Shape::bytes(keys)) / sizeof(std::max_align_t) + 1);
   float factors[Shape::rows];
   for (int group = 0; group < call.samples * call.groups; ++group) {
     for (int row = 0; row < rows; row += Shape::rows) {
@@ -77,12 +74,10 @@ void attend_in_turn(const model::AttentionCall& call, void*) {
   const int keys = call.keys[0].tokens + call.keys[1].tokens;
   if (rows > 150) {
     scores_in_turn<2, 4>(call, rows, keys);
-    keys <= 256 ? weigh_in_turn<2, 2, 8>(call, rows, keys)
-                : weigh_in_turn<1, 4, 64>(call, rows, keys);
+    keys <= 256 ? weigh_in_turn<2, 2, 8>(call, rows, keys) : weigh_in_turn<1, 4, 64>(call, rows, keys);
   } else {
     scores_in_turn<1, 2>(call, rows, keys);
-    keys <= 640 ? weigh_in_turn<1, 1, 20>(call, rows, keys)
-                : weigh_in_turn<1, 1, 64>(call, rows, keys);
+    keys <= 640 ? weigh_in_turn<1, 1, 20>(call, rows, keys) : weigh_in_turn<1, 1, 64>(call, rows, keys);
   }
 }
 
@@ -100,13 +95,11 @@ void tiles_in_turn(const model::FewRowsCall& call) {
 }
 
 void layer_rows_in_turn(const model::FewRowsCall& call, void*) {
-  call.rows <= 8    ? tiles_in_turn<1>(call)
-  : call.rows <= 16 ? tiles_in_turn<2>(call)
-                    : tiles_in_turn<4>(call);
+  call.rows <= 8 ? tiles_in_turn<1>(call) : call.rows <= 16 ? tiles_in_turn<2>(call) : tiles_in_turn<4>(call);
 }
 
-constexpr model::DeviceLayers layers_in_turn = {norm_in_turn, rotate_in_turn, gelu_in_turn,
-                                                attend_in_turn, layer_rows_in_turn};
+constexpr model::DeviceLayers layers_in_turn = {norm_in_turn, rotate_in_turn, gelu_in_turn, attend_in_turn,
+                                                layer_rows_in_turn};
 
 }  // namespace
 }  // namespace pi0::test

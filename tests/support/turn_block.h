@@ -64,17 +64,14 @@ class TurnBlock {
       float a[16][16], b[16][8];
       std::array<model::TileProduct, warp_size> lanes;
       for (int lane = 0; lane < warp_size; ++lane) {
-        const model::TileProduct& own = lanes[static_cast<std::size_t>(lane)] =
-            operands(mine[warp * warp_size + lane]);
+        const model::TileProduct& own = lanes[static_cast<std::size_t>(lane)] = operands(mine[warp * warp_size + lane]);
         const int group = lane >> 2, in_group = lane & 3;
         for (int i = 0; i < 8; ++i) {
-          const int row = i % 4 < 2 ? group : group + 8,
-                    term = in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+          const int row = i % 4 < 2 ? group : group + 8, term = in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
           a[row][term] = value_of<halves>(own.a[i / 2], i % 2);
         }
         for (int i = 0; i < 4; ++i)
-          b[in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)][group] =
-              value_of<halves>(own.b[i / 2], i % 2);
+          b[in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)][group] = value_of<halves>(own.b[i / 2], i % 2);
       }
       for (int lane = 0; lane < warp_size; ++lane) {
         for (int i = 0; i < 4; ++i) {

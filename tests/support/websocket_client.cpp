@@ -143,9 +143,7 @@ WebSocketClient::WebSocketClient(std::uint16_t port, std::optional<int> receive_
   received_.erase(0, end + 4);
 }
 
-void WebSocketClient::send(std::string_view payload, const Frame& frame) {
-  tcp_.send(frame_bytes(payload, frame));
-}
+void WebSocketClient::send(std::string_view payload, const Frame& frame) { tcp_.send(frame_bytes(payload, frame)); }
 
 void WebSocketClient::send(const protocol::Dict& request) {
   const std::vector<std::uint8_t> bytes = protocol::encode(request);
@@ -190,8 +188,7 @@ protocol::Dict WebSocketClient::next_answer() {
   if (event.kind != "binary") {
     throw std::runtime_error("no answer but " + event.kind + ": " + event.payload);
   }
-  return protocol::decode(
-      {reinterpret_cast<const std::uint8_t*>(event.payload.data()), event.payload.size()});
+  return protocol::decode({reinterpret_cast<const std::uint8_t*>(event.payload.data()), event.payload.size()});
 }
 
 }  // namespace pi0::test

@@ -13,14 +13,7 @@
 
 namespace pi0::test {
 
-enum Opcode : std::uint8_t {
-  continuation = 0,
-  text = 1,
-  binary = 2,
-  close = 8,
-  ping = 9,
-  pong = 10
-};
+enum Opcode : std::uint8_t { continuation = 0, text = 1, binary = 2, close = 8, ping = 9, pong = 10 };
 
 class TcpClient {
  public:
@@ -34,8 +27,8 @@ class TcpClient {
   void send(std::string_view bytes);
   bool receive(std::string& into,
                std::chrono::steady_clock::time_point deadline);  // false at the end
-  std::string receive_all();  // until the server ends the connection
-  void reset();               // ends with a TCP RST
+  std::string receive_all();                                     // until the server ends the connection
+  void reset();                                                  // ends with a TCP RST
 
  private:
   int socket_ = -1;

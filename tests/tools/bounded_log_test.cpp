@@ -55,7 +55,8 @@ TEST_CASE("a bounded file keeps its first and its last part, however it comes", 
 
 TEST_CASE("a bounded file that cannot be written is named", "[bounded_log]") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(BoundedFile(folder.path() / "absent/log", 10), contains_text("absent/log: cannot be written: No such"));
+  CHECK_THROWS_WITH(BoundedFile(folder.path() / "absent/log", 10),
+                    contains_text("absent/log: cannot be written: No such"));
 }
 
 TEST_CASE("a log takes what was written until its end", "[bounded_log]") {
