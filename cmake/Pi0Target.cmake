@@ -32,7 +32,7 @@ if(PI0_WITH_TORCH)
   endif()
   add_library(pi0_precompiled STATIC "${PROJECT_BINARY_DIR}/precompiled.cpp")
   target_link_libraries(pi0_precompiled PRIVATE pi0_options pi0_torch)
-  target_precompile_headers(pi0_precompiled PRIVATE <ATen/ATen.h> <functional> <map> <memory>
+  target_precompile_headers(pi0_precompiled PRIVATE <ATen/ATen.h> <torch/nn/module.h> <functional> <map> <memory>
                             <string> <string_view> <vector>)
   target_compile_options(pi0_precompiled PRIVATE -fPIC $<$<BOOL:${PI0_CCACHE}>:-fpch-preprocess>)
 endif()

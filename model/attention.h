@@ -1,31 +1,49 @@
-// The model's only softmax(QKᵀ)V, with one hook slot.
+// The model's only softmax(QKᵀ)V, with a slot for a hook.
 #pragma once
 
-#include <memory>
-#include <string>
-
 #include "model/build_context.h"
-#include "model/kernels/fast_attention.h"
+#include "model/kv_cache.h"
+#include "model/matmul_site.h"
 
 namespace pi0::model {
 
-// References: modeling_gemma.py eager_attention_forward; transformers' sdpa_attention_forward.
-// Scores have the operands' dtype; mask and softmax are float32. [B, H, L, D].
-Tensor plain_attention(const AttentionOperands& operands);
+enum class AttentionForm {
+  eager,  // softmax(QKᵀ + mask)V step by step: Gemma
+  fused   // scaled_dot_product_attention: SigLIP
+};
+
+struct AttentionOperands {
+  AttentionForm form;
+  Tensor query;             // [B, H, L, D], after rotary embedding
+  const LayerKv* prefix;    // P positions before the query's own; null: none
+  Tensor key;               // [B, KV heads, L, D], after rotary embedding
+  Tensor value;             // as key
+  Tensor mask;              // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
+  double scale;
+};
+
+// Replaces the matmuls of one attention. One instance per attention; calls never overlap.
+class AttentionHook : public SiteHook {
+ public:
+  virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of the query
+};
 
 // Multiplications and additions of both its products.
 std::int64_t attention_flop(const AttentionOperands& operands);
 
-class Attention {
+// Registered as "sdpa" in its self_attn module.
+class Attention : public MatmulSite {
  public:
-  // `path` is the self_attn module's; its site is entered as `path`.sdpa.
-  Attention(BuildContext& context, const std::string& path, std::int64_t head_dim);
-  Tensor operator()(AttentionOperands operands) const;  // [B, H, L, D]
-  bool is_observed() const { return site_->is_observed(); }
+  Attention(const BuildContext& context, std::int64_t head_dim);
+  Tensor operator()(const AttentionOperands& operands) const;  // [B, H, L, D]
+
+  void set_hook(AttentionHook* hook) { hook_ = hook; }  // not owned
+  AttentionHook* hook() const { return hook_; }
+  SiteHook* any_hook() const override { return hook_; }
+  void remove_hook() override { hook_ = nullptr; }
 
  private:
-  MatmulSite* site_;
-  std::unique_ptr<PrefixPack> prefix_pack_;
+  AttentionHook* hook_ = nullptr;
 };
 
 }  // namespace pi0::model

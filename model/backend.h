@@ -1,26 +1,24 @@
-// What a model's layers are computed with. There is one implementation for each way to run: the
-// reference's operations, a CPU's fast kernels, a device's kernels. A model chooses one when it is
-// made.
+// What a model's layers are computed with: the reference's operations, a CPU's fast kernels, or a device's kernels. A
+// model gets one when it is made. Each backend is one folder below backends/.
 //
 // Shape letters as in pi0.h; rows of results may lie apart in memory where that is said.
 #pragma once
 
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "model/execution.h"
+#include "model/quantizer.h"
 #include "model/rope.h"
 
 namespace pi0::model {
 
-struct AttentionOperands;
-struct MatmulSite;
-
-// A residual stream: x + update · gate. Whoever norms it adds it up.
+// A residual stream: x + update · gate. The norm that reads it adds it up.
 struct Residual {
   Tensor x;            // [B, L, W]
   Tensor update = {};  // [B, L, W]; undefined: x alone
@@ -32,28 +30,42 @@ struct Normed {
   Tensor x;    // its norm, as is `sum`
 };
 
-// Linears that share their input. Their weights may lie one after the other in one tensor.
-struct JoinedSites {
-  std::vector<const MatmulSite*> sites;
-  Tensor weight = {};  // [sum of Out, In]; undefined: each has its own
+// What a backend keeps of linears that share their input.
+struct JoinedWeights {
+  Tensor weight = {};  // [sum of Out, In]; undefined: each linear has its own
   Tensor bias = {};    // [sum of Out]
 };
+
+using LinearSpan = std::span<const Linear* const>;
 
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  // xWᵀ + b of one site, [..., In] to [..., Out].
-  virtual Tensor linear(const MatmulSite& site, const Tensor& x) const = 0;
+  virtual std::string_view name() const = 0;  // reference, cpu, cuda
+  virtual std::string_view instructions() const { return ""; }  // of a CPU's fast kernels
 
-  // Lays the weights of sites together if that helps; the sites then hold parts of one tensor.
-  virtual JoinedSites join(std::span<MatmulSite* const> sites) const;
+  // Whether calls that nobody reads are left out and results that cannot change are kept. The reference does neither.
+  virtual bool skips_unread() const { return true; }
+
+  // Whether the cameras of a request are to be one batch.
+  virtual bool batches_cameras() const { return false; }
+
+  // Whether weights are kept in a layout of the backend's own, which pack() makes.
+  virtual bool packs_weights() const { return false; }
+  virtual Tensor pack(const Tensor& weight) const { return weight; }
+
+  // xWᵀ + b, [..., In] to [..., Out].
+  virtual Tensor linear(const Linear& linear, const Tensor& x) const = 0;
+
+  // Lays the weights of linears together if that helps; the linears then hold parts of one tensor.
+  virtual JoinedWeights join(std::span<Linear* const> linears) const;
 
   // The linears of x, in their order. Rows may lie apart.
-  virtual std::vector<Tensor> linears(const JoinedSites& joined, const Tensor& x) const;
+  virtual std::vector<Tensor> linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const;
 
   // GELU (tanh) of the first linear of x, times the second.
-  virtual Tensor gated_linears(const JoinedSites& joined, const Tensor& x) const;
+  virtual Tensor gated_linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const;
 
   // Gemma's RMS norm: the weight [W] is stored less one. Or the adaptive one: scale less one, shift
   // and gate of a modulation [B or 1, 3W].
@@ -64,20 +76,15 @@ class Backend {
   // GELU (tanh) of x [..., W], times `factor` unless that is undefined. Their rows may lie apart.
   virtual Tensor gelu(const Tensor& x, const Tensor& factor) const = 0;
 
-  // Rotary embedding of queries and keys [B, H, L, D] of any strides.
-  virtual std::pair<Tensor, Tensor> rotate(const Tensor& query, const Tensor& key,
-                                           const RotaryAngles& angles) const = 0;
+  // Rotary embedding of queries or keys [B, H, L, D] of any strides.
+  virtual std::vector<Tensor> rotate(std::span<const Tensor> heads, const RotaryAngles& angles) const = 0;
 
   // softmax(QKᵀ)V, [B, H, L, D].
   virtual Tensor attention(const AttentionOperands& operands) const = 0;
 
-  // Whether the cameras of a request should be one batch.
-  virtual bool batches_cameras() const { return false; }
+  // For the hooks of one attachment. `sink` outlives it. `moved` is called when what recorded work refers to has moved,
+  // which makes recordings void.
+  virtual std::unique_ptr<Quantizer> quantizer(ErrorSink& sink, std::function<void()> moved) const = 0;
 };
-
-std::shared_ptr<const Backend> make_backend(const Execution& execution);
-
-// With a device's kernels, also of tensors on the CPU where those work there.
-std::shared_ptr<const Backend> make_device_backend(const DeviceLayers& layers);
 
 }  // namespace pi0::model

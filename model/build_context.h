@@ -1,31 +1,50 @@
-// What a module needs while it is built: where its parameters come from, where they go, and the list
-// its sites are entered in.
+// What a module needs while it is built: where its parameters come from, and its path, which is the checkpoint's name
+// for it. Names are written once, where a child or a parameter is registered.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <torch/nn/module.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 
-#include "model/matmul_site.h"
+#include "model/execution.h"
 #include "model/weight_source.h"
 
 namespace pi0::model {
 
+// Groups modules under the name that the checkpoint gives them.
+struct Group : torch::nn::Module {};
+
 struct BuildContext {
   WeightSource& weights;
-  SiteList& sites;
   Precision precision;
-  const Execution& execution;
+  at::Device device;
+  const Backend& backend;
+  std::string path = {};  // of the module that is built; empty for the model
 
-  // For a caller that packs it at once.
-  Tensor lent(const std::string& name, at::IntArrayRef shape) {
-    return weights.lend(name, shape, storage_of(name, precision));
+  std::string path_of(const std::string& name) const { return path.empty() ? name : path + "." + name; }
+
+  // Builds a child module and registers it under `name`; dots separate the names of groups, which are made where they
+  // are missing. The parent owns it.
+  template <class Child, class... Arguments>
+  Child& add(torch::nn::Module& parent, const std::string& name, Arguments&&... arguments) const {
+    BuildContext context = *this;
+    context.path = path_of(name);
+    const std::size_t dot = name.rfind('.');
+    torch::nn::Module& owner = dot == name.npos ? parent : group(parent, name.substr(0, dot));
+    return *owner.register_module(dot == name.npos ? name : name.substr(dot + 1),
+                                  std::make_shared<Child>(context, std::forward<Arguments>(arguments)...));
   }
 
-  Tensor parameter(const std::string& name, at::IntArrayRef shape) {
-    const Tensor loaded = weights.load(name, shape, storage_of(name, precision));
-    return loaded.is_meta() ? loaded : loaded.to(execution.device);
-  }
+  // Loads a parameter of that shape and registers it under `name`, which may name groups too. Throws CheckpointError.
+  at::Tensor parameter(torch::nn::Module& owner, const std::string& name, at::IntArrayRef shape) const;
+
+  // The same for a caller that copies it at once: not registered, on the CPU.
+  at::Tensor lent(const std::string& name, at::IntArrayRef shape) const;
+
+ private:
+  static torch::nn::Module& group(torch::nn::Module& parent, const std::string& path);
 };
 
 }  // namespace pi0::model

@@ -1,9 +1,8 @@
-// The Gemma block and stack. PaliGemma's 2B language model and the 300M action expert differ only by
-// their GemmaConfig and by whether their norms follow the flow time.
+// The Gemma block and stack. PaliGemma's 2B language model and the 300M action expert differ only by their GemmaConfig
+// and by whether their norms are adaptive. Modules bear the checkpoint's names.
 // Reference: openpi's patched modeling_gemma.py.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "model/attention.h"
@@ -31,41 +30,64 @@ struct Modulation {
   Tensor last;  // [B, 3W]
 };
 
-class GemmaLayer {
+class GemmaAttention : public torch::nn::Module {
  public:
-  GemmaLayer(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms);
+  GemmaAttention(const BuildContext& context, const GemmaConfig& config);
 
-  // Attends to `prefix` (null: none) and to itself. The layer's own keys and values are put into `own` unless it
-  // is null.
-  Residual operator()(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation,
-                      const LayerKv* prefix, LayerKv* own) const;
+  // x [B, L, W] to the same. Attends to `prefix` (null: none) and to itself; its own keys and values are put into `own`
+  // unless that is null.
+  Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
-  // Its keys and values alone.
-  LayerKv keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const;
+  LayerKv keys_and_values(const Tensor& x, const GemmaPass& pass) const;
 
-  LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
-
-  // Whether a hook observes what the layer computes beyond its keys and values.
-  bool is_observed_beyond_keys() const;
-
+  bool is_observed_beyond_keys() const;  // whether a hook observes more than its keys and values
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
   Tensor heads(const Tensor& projected) const;  // [B, L, H·D] to [B, H, L, D]
-  Tensor attend(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
-  GemmaConfig config_;
-  Linear query_, key_, value_, out_;
-  Attention attention_;
-  Linear gate_, up_, down_;
-  RmsNorm input_norm_, post_attention_norm_;
-  JoinedLinears query_key_value_, gate_and_up_;
+  std::int64_t head_dim_;
+  double scale_;
+  Linear &query_, &key_, &value_, &out_;
+  Attention& attention_;
+  JoinedLinears query_key_value_;
   const Backend& backend_;
 };
 
-class Gemma {
+// down(GELU(gate(x)) · up(x))
+class GemmaMlp : public torch::nn::Module {
  public:
-  Gemma(BuildContext& context, const std::string& path, const GemmaConfig& config, RmsNorm::Form norms);
+  GemmaMlp(const BuildContext& context, const GemmaConfig& config);
+  Tensor operator()(const Tensor& x) const { return down_(gate_and_up_.gated(x)); }
+  bool is_observed() const { return gate_.is_observed() || up_.is_observed() || down_.is_observed(); }
+
+ private:
+  Linear &gate_, &up_, &down_;
+  JoinedLinears gate_and_up_;
+};
+
+class GemmaLayer : public torch::nn::Module {
+ public:
+  GemmaLayer(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms);
+
+  // As GemmaAttention.
+  Residual operator()(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation,
+                      const LayerKv* prefix, LayerKv* own) const;
+
+  LayerKv keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const;
+  LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
+  bool is_observed_beyond_keys() const { return attention_.is_observed_beyond_keys() || mlp_.is_observed(); }
+  at::ScalarType dtype() const { return attention_.dtype(); }
+
+ private:
+  GemmaAttention& attention_;
+  GemmaMlp& mlp_;
+  RmsNorm &input_norm_, &post_attention_norm_;
+};
+
+class Gemma : public torch::nn::Module {
+ public:
+  Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms);
 
   // Runs the prefix x [B, L, W] through all layers and keeps their keys and values.
   // mask [B, 1, L, L]; positions [B, L].
@@ -80,10 +102,12 @@ class Gemma {
   Modulation modulation(const Tensor& condition) const;  // of [B, W], or undefined
 
  private:
-  std::vector<GemmaLayer> layers_;
-  RmsNorm norm_;
+  const GemmaLayer& layer(std::size_t index) const { return *layers_[index]; }
+
+  std::vector<GemmaLayer*> layers_;
+  RmsNorm* norm_;
   RotaryEmbedding rotary_;
-  bool keep_tail_;  // compute what nothing reads, as the reference does
+  bool skips_unread_;
 };
 
 }  // namespace pi0::model

@@ -3,68 +3,71 @@
 #include <algorithm>
 
 namespace pi0::model {
-namespace {
 
-void count_flop(const MatmulSite& site, const Tensor& x) { site.flop += 2 * x.numel() * site.out_features; }
+std::vector<Tensor> LinearHook::linears(std::span<LinearHook* const> hooks, const Tensor& x) {
+  std::vector<Tensor> results;
+  for (LinearHook* hook : hooks) results.push_back(hook->linear(x));
+  return results;
+}
 
-}  // namespace
-
-Tensor plain_linear(const LinearOperands& operands) { return at::linear(operands.x, operands.weight, operands.bias); }
-
-Linear::Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out, Bias bias) {
-  MatmulSite& site = context.sites.add(path, SiteKind::linear, in, out);
-  site.gemm = context.execution.gemm;
-  if (site.gemm != nullptr) {
-    const Tensor weight = context.lent(path + ".weight", {out, in});
+Linear::Linear(const BuildContext& context, std::int64_t in, std::int64_t out, Bias bias)
+    : MatmulSite(context.path, SiteKind::linear, in, out, context.backend) {
+  if (backend.packs_weights()) {
+    const Tensor weight = context.lent("weight", {out, in});
     dtype_ = weight.scalar_type();
-    site.packed = pack_weight(weight);
+    weight_ = register_buffer("packed_weight", backend.pack(weight));
   } else {
-    site.weight = context.parameter(path + ".weight", {out, in});
-    dtype_ = site.weight.scalar_type();
+    weight_ = context.parameter(*this, "weight", {out, in});
+    dtype_ = weight_.scalar_type();
   }
-  if (bias == Bias::present) site.bias = context.parameter(path + ".bias", {out});
-  site_ = &site;
+  if (bias == Bias::present) bias_ = context.parameter(*this, "bias", {out});
 }
 
 Tensor Linear::operator()(const Tensor& x) const {
-  count_flop(*site_, x);
-  return site_->hook != nullptr ? site_->hook->linear(x) : site_->backend->linear(*site_, x);
+  count_flop(x);
+  return hook_ != nullptr ? hook_->linear(x) : backend.linear(*this, x);
 }
 
-JoinedLinears::JoinedLinears(std::initializer_list<const Linear*> linears) {
-  for (const Linear* linear : linears) sites_.push_back(linear->site_);
-  joined_ = sites_.front()->backend->join(sites_);
+void Linear::move_parameters(const Tensor& weight, const Tensor& bias) {
+  parameters_["weight"] = weight_ = weight;
+  if (bias_.defined()) parameters_["bias"] = bias_ = bias;
 }
 
-std::size_t JoinedLinears::hook_count() const {
-  return static_cast<std::size_t>(
-      std::ranges::count_if(sites_, [](const MatmulSite* site) { return site->hook != nullptr; }));
+UnusedHead::UnusedHead(const BuildContext& context, std::int64_t width, std::int64_t vocab_size)
+    : MatmulSite(context.path, SiteKind::linear, width, vocab_size, context.backend) {
+  context.weights.pass_over(context.path_of("weight"), {vocab_size, width});
+}
+
+JoinedLinears::JoinedLinears(std::vector<Linear*> linears)
+    : linears_(std::move(linears)), backend_(linears_.front()->backend), joined_(backend_.join(linears_)) {}
+
+bool JoinedLinears::has_hooks() const {
+  return std::ranges::any_of(linears_, [](const Linear* linear) { return linear->hook() != nullptr; });
 }
 
 std::vector<Tensor> JoinedLinears::hooked(const Tensor& x) const {
-  if (hook_count() == sites_.size()) {
-    std::vector<MatmulHook*> hooks;
-    for (const MatmulSite* site : sites_) hooks.push_back(site->hook);
-    return hooks.front()->linears(hooks, x);
+  std::vector<LinearHook*> hooks;
+  for (const Linear* linear : linears_) {
+    if (linear->hook() != nullptr) hooks.push_back(linear->hook());
   }
+  if (hooks.size() == linears_.size()) return hooks.front()->linears(hooks, x);
   std::vector<Tensor> results;
-  for (const MatmulSite* site : sites_) {
-    results.push_back(site->hook != nullptr ? site->hook->linear(x) : site->backend->linear(*site, x));
+  for (const Linear* linear : linears_) {
+    results.push_back(linear->hook() != nullptr ? linear->hook()->linear(x) : backend_.linear(*linear, x));
   }
   return results;
 }
 
 std::vector<Tensor> JoinedLinears::operator()(const Tensor& x) const {
-  for (const MatmulSite* site : sites_) count_flop(*site, x);
-  return hook_count() == 0 ? sites_.front()->backend->linears(joined_, x) : hooked(x);
+  for (const Linear* linear : linears_) linear->count_flop(x);
+  return has_hooks() ? hooked(x) : backend_.linears(linears_, joined_, x);
 }
 
 Tensor JoinedLinears::gated(const Tensor& x) const {
-  for (const MatmulSite* site : sites_) count_flop(*site, x);
-  const Backend& backend = *sites_.front()->backend;
-  if (hook_count() == 0) return backend.gated_linears(joined_, x);
+  for (const Linear* linear : linears_) linear->count_flop(x);
+  if (!has_hooks()) return backend_.gated_linears(linears_, joined_, x);
   const std::vector<Tensor> both = hooked(x);
-  return backend.gelu(both[0], both[1]);
+  return backend_.gelu(both[0], both[1]);
 }
 
 }  // namespace pi0::model

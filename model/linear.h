@@ -1,48 +1,77 @@
-// The model's only matmul with weights: torch.nn.Linear with one hook slot.
+// The model's only matmul with weights: torch.nn.Linear with a slot for a hook.
 #pragma once
 
-#include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "model/backend.h"
 #include "model/build_context.h"
+#include "model/matmul_site.h"
 
 namespace pi0::model {
 
 enum class Bias { none, present };
 
-Tensor plain_linear(const LinearOperands& operands);  // xWᵀ + b, [..., Out]
-
-class Linear {
+// Replaces the matmul of one linear. One instance per linear; calls never overlap.
+class LinearHook : public SiteHook {
  public:
-  Linear(BuildContext& context, const std::string& path, std::int64_t in, std::int64_t out, Bias bias = Bias::none);
+  virtual Tensor linear(const Tensor& x) = 0;  // [..., In] to [..., Out], dtype of x
 
-  Tensor operator()(const Tensor& x) const;  // [..., In] to [..., Out]
-  bool is_observed() const { return site_->is_observed(); }
-  at::ScalarType dtype() const { return dtype_; }  // of its inputs and outputs
-
- private:
-  friend class JoinedLinears;
-
-  MatmulSite* site_;  // owned by the model's SiteList
-  at::ScalarType dtype_;
+  // The linears whose hooks these are, this one among them, of the x that they share; in their order.
+  virtual std::vector<Tensor> linears(std::span<LinearHook* const> hooks, const Tensor& x);
 };
 
-// Linears that share their input: queries, keys and values; gate and up.
+class Linear : public MatmulSite {
+ public:
+  Linear(const BuildContext& context, std::int64_t in, std::int64_t out, Bias bias = Bias::none);
+
+  Tensor operator()(const Tensor& x) const;        // [..., In] to [..., Out]
+  at::ScalarType dtype() const { return dtype_; }  // of its inputs and outputs
+
+  // As the backend keeps it: registered as the parameter "weight" [Out, In], or packed as the buffer "packed_weight".
+  const Tensor& weight() const { return weight_; }
+  const Tensor& bias() const { return bias_; }  // [Out]; undefined without one
+
+  // For a backend that lays the parameters of several linears side by side: views of the same values.
+  void move_parameters(const Tensor& weight, const Tensor& bias);
+
+  void set_hook(LinearHook* hook) { hook_ = hook; }  // not owned
+  LinearHook* hook() const { return hook_; }
+  SiteHook* any_hook() const override { return hook_; }
+  void remove_hook() override { hook_ = nullptr; }
+
+  void count_flop(const Tensor& x) const { flop += 2 * x.numel() * out_features; }
+
+ private:
+  at::ScalarType dtype_;
+  Tensor weight_, bias_;
+  LinearHook* hook_ = nullptr;
+};
+
+// A vocabulary head: part of the checkpoint and of every list of layers, and never called.
+class UnusedHead : public MatmulSite {
+ public:
+  UnusedHead(const BuildContext& context, std::int64_t width, std::int64_t vocab_size);
+  SiteHook* any_hook() const override { return nullptr; }
+  void remove_hook() override {}
+};
+
+// Linears that share their input: query, key and value; gate and up. They belong to their modules.
 class JoinedLinears {
  public:
-  explicit JoinedLinears(std::initializer_list<const Linear*> linears);
+  explicit JoinedLinears(std::vector<Linear*> linears);
 
   std::vector<Tensor> operator()(const Tensor& x) const;  // [..., Out] each, in their order; rows may lie apart
   Tensor gated(const Tensor& x) const;                    // GELU (tanh) of the first, times the second
 
  private:
-  std::size_t hook_count() const;
   std::vector<Tensor> hooked(const Tensor& x) const;
+  bool has_hooks() const;
 
-  std::vector<MatmulSite*> sites_;
-  JoinedSites joined_;
+  std::vector<Linear*> linears_;
+  const Backend& backend_;
+  JoinedWeights joined_;
 };
 
 }  // namespace pi0::model

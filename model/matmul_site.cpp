@@ -43,10 +43,24 @@ Component component_of(std::string_view path) {
   return Component::unknown;
 }
 
-std::vector<Tensor> MatmulHook::linears(std::span<MatmulHook* const> hooks, const Tensor& x) {
-  std::vector<Tensor> results;
-  for (MatmulHook* hook : hooks) results.push_back(hook->linear(x));
-  return results;
+MatmulSite::MatmulSite(std::string site_path, SiteKind site_kind, std::int64_t in, std::int64_t out,
+                       const Backend& site_backend)
+    : path(std::move(site_path)),
+      component(component_of(path)),
+      kind(site_kind),
+      in_features(in),
+      out_features(out),
+      backend(site_backend) {}
+
+void MatmulSite::pretty_print(std::ostream& stream) const {
+  stream << name_of(kind) << "(" << in_features << ", " << out_features << ")";
+}
+
+SiteList::SiteList(const torch::nn::Module& root) {
+  // Without the root itself, which need not be held by a shared pointer.
+  for (const auto& module : root.modules(/*include_self=*/false)) {
+    if (auto* const site = dynamic_cast<MatmulSite*>(module.get())) sites_.emplace_back(*site);
+  }
 }
 
 }  // namespace pi0::model

@@ -1,8 +1,6 @@
-// Gemma's RMS norm, plain or adaptive, and SigLIP's layer norm. They know nothing of hooks.
+// Gemma's RMS norm, plain or adaptive, and SigLIP's layer norm. They know nothing of hooks, but the adaptive norm's
+// linear is a site like any other.
 #pragma once
-
-#include <optional>
-#include <string>
 
 #include "model/linear.h"
 
@@ -10,7 +8,7 @@ namespace pi0::model {
 
 // Reference: openpi's patched modeling_gemma.py GemmaRMSNorm. Plain: the weight is 1 + w. Adaptive
 // (Pi0.5's action expert): scale, shift and gate come from the flow time through a linear.
-class RmsNorm {
+class RmsNorm : public torch::nn::Module {
  public:
   struct Output {
     Tensor sum;   // the residual stream, [B, L, W]
@@ -19,27 +17,26 @@ class RmsNorm {
   };
   enum class Form { plain, adaptive };
 
-  RmsNorm(BuildContext& context, const std::string& path, std::int64_t width, Form form);
+  RmsNorm(const BuildContext& context, std::int64_t width, Form form);
 
   // Scale, shift and gate [B, 3W] of a condition [B, W]; undefined unless adaptive.
   Tensor modulation(const Tensor& condition) const;
   Output operator()(const Residual& x, const Tensor& modulation) const;
 
  private:
-  Tensor weight_;                // [W], plain only
-  std::optional<Linear> dense_;  // W to 3W, adaptive only
+  Tensor weight_;            // [W], plain only
+  Linear* dense_ = nullptr;  // W to 3W, adaptive only
   const Backend& backend_;
 };
 
-class LayerNorm {
+class LayerNorm : public torch::nn::Module {
  public:
-  LayerNorm(BuildContext& context, const std::string& path, std::int64_t width);
+  LayerNorm(const BuildContext& context, std::int64_t width);
   Normed operator()(const Residual& x) const;
 
  private:
+  Tensor weight_, bias_;  // [W]
   const Backend& backend_;
-  Tensor weight_;
-  Tensor bias_;
 };
 
 }  // namespace pi0::model

@@ -1,8 +1,7 @@
-// SigLIP So400m/14, PaliGemma's vision tower, and the projection to the language model's width.
+// SigLIP So400m/14, PaliGemma's vision tower. Modules bear the checkpoint's names.
 // Reference: transformers' modeling_siglip.py with openpi's patch.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "model/attention.h"
@@ -12,38 +11,64 @@
 
 namespace pi0::model {
 
-class SiglipLayer {
+class SiglipAttention : public torch::nn::Module {
  public:
-  SiglipLayer(BuildContext& context, const std::string& path, const VisionConfig& config);
-  Residual operator()(const Residual& x) const;
+  SiglipAttention(const BuildContext& context, const VisionConfig& config);
+  Tensor operator()(const Tensor& x) const;  // [B, L, W] to the same
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
-  Tensor attend(const Tensor& x) const;
-  Tensor feed(const Tensor& x) const;
-
   std::int64_t num_heads_;
-  LayerNorm norm1_;
-  Linear key_, value_, query_, out_;
-  Attention attention_;
-  LayerNorm norm2_;
-  Linear fc1_, fc2_;
+  Linear &key_, &value_, &query_, &out_;
+  Attention& attention_;
   JoinedLinears query_key_value_;
+};
+
+// fc2(GELU(fc1(x)))
+class SiglipMlp : public torch::nn::Module {
+ public:
+  SiglipMlp(const BuildContext& context, const VisionConfig& config);
+  Tensor operator()(const Tensor& x) const { return fc2_(backend_.gelu(fc1_(x), {})); }
+
+ private:
+  Linear &fc1_, &fc2_;
   const Backend& backend_;
 };
 
-class Siglip {
+class SiglipLayer : public torch::nn::Module {
  public:
-  Siglip(BuildContext& context, const std::string& path, const VisionConfig& config);
-  // [B, 3, 224, 224] float32 in [-1, 1] to [B, patches, W]
-  Tensor operator()(const Tensor& image) const;
+  SiglipLayer(const BuildContext& context, const VisionConfig& config);
+  Residual operator()(const Residual& x) const;
+  at::ScalarType dtype() const { return attention_.dtype(); }
+
+ private:
+  LayerNorm& norm1_;
+  SiglipAttention& attention_;
+  LayerNorm& norm2_;
+  SiglipMlp& mlp_;
+};
+
+// Images to patches: a convolution whose weights are float32 in both precisions, and learned positions.
+class SiglipEmbeddings : public torch::nn::Module {
+ public:
+  SiglipEmbeddings(const BuildContext& context, const VisionConfig& config);
+  Tensor operator()(const Tensor& image) const;  // [B, 3, 224, 224] float32 in [-1, 1] to [B, patches, W] float32
 
  private:
   std::int64_t patch_size_;
-  Tensor patch_weight_, patch_bias_;  // [W, 3, P, P], [W]; float32 in both precisions
-  Tensor positions_;                  // [patches, W] float32
-  std::vector<SiglipLayer> layers_;
-  LayerNorm post_norm_;
+  Tensor patch_weight_, patch_bias_;  // [W, 3, P, P], [W]
+  Tensor positions_;                  // [patches, W]
+};
+
+class Siglip : public torch::nn::Module {
+ public:
+  Siglip(const BuildContext& context, const VisionConfig& config);
+  Tensor operator()(const Tensor& image) const;  // [B, 3, 224, 224] float32 in [-1, 1] to [B, patches, W]
+
+ private:
+  SiglipEmbeddings& embeddings_;
+  std::vector<SiglipLayer*> layers_;
+  LayerNorm* post_norm_;
 };
 
 }  // namespace pi0::model

@@ -3,67 +3,96 @@
 #include <c10/core/InferenceMode.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
+#include "model/backend.h"
+
 namespace pi0::quant {
+namespace {
+
+std::string_view name_of(model::Operand operand) {
+  switch (operand) {
+    case model::Operand::weight: return "weight";
+    case model::Operand::bias: return "bias";
+    case model::Operand::input: return "input";
+    case model::Operand::output: break;
+  }
+  return "output";
+}
+
+}  // namespace
+
+void Attachment::Observer::observe(std::size_t site, std::size_t sample, const CallError& call) {
+  book_->observe(sites_[site].entry, sample, call);
+}
+
+void Attachment::Observer::observe(std::size_t site, std::size_t sample, const ErrorStats& calls) {
+  book_->observe(sites_[site].entry, sample, calls);
+}
+
+void Attachment::Observer::overflowed(std::size_t number, model::Operand operand) {
+  Site& site = sites_[number];
+  if (std::exchange(site.warned, true) || !warn_) return;
+  warn_(site.path + ": a format overflowed in its " + std::string(name_of(operand)));
+}
 
 Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-                       std::function<void(const std::string&)> warn, const DeviceKernels* device)
-    : list_(sites), context_{book, true, false, std::move(warn), &clock_} {
+                       std::function<void(const std::string&)> warn)
+    : sites_(sites),
+      book_(book),
+      observer_(book, std::move(warn)),
+      quantizer_(sites.backend().quantizer(observer_, [&sites] { sites.hooks_changed(); })) {
   const c10::InferenceMode inference;
-  if (plan.size() != sites.all().size()) {
-    throw std::logic_error("attach: the plan is for another model");
-  }
+  if (plan.size() != sites.all().size()) throw std::logic_error("attach: the plan is for another model");
   for (const model::MatmulSite& site : sites.all()) {
-    if (site.hook != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
+    if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
   }
-  const model::Execution& execution = sites.execution();
-  if (execution.kernels == model::Kernels::fast && execution.gemm == nullptr && device != nullptr) {
-    device_errors_ = std::make_unique<DeviceErrors>(execution.device, [&sites] { sites.hooks_changed(); });
+  measure(true);
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    if (plan[i]) add(sites.all()[i], *plan[i]);
   }
-  std::size_t index = 0;
-  for (model::MatmulSite& site : sites.all()) {
-    const std::optional<FormatPair>& formats = plan[index++];
-    if (!formats) continue;
-    std::size_t entry = 0;
-    if (book != nullptr) {
-      entry = book->add_site({site.path,
-                              std::string(name_of(site.component)),
-                              std::string(name_of(site.kind)),
-                              site.in_features,
-                              site.out_features,
-                              {}});
-    }
-    if (site.gemm != nullptr && site.kind == model::SiteKind::linear) {
-      hooks_.push_back(
-          std::make_unique<FastLinearHook>(site, *formats, context_, entry, rounding_kernels(site.gemm->set), inputs_));
-    } else if (device_errors_) {
-      hooks_.push_back(std::make_unique<DeviceHook>(site, *formats, context_, entry, *device, *device_errors_));
-    } else {
-      hooks_.push_back(std::make_unique<QuantHook>(site, *formats, context_, entry));
-    }
-    sites_.push_back(&site);
-  }
-  for (std::size_t i = 0; i < hooks_.size(); ++i) sites_[i]->hook = hooks_[i].get();
-  if (device_errors_ && book != nullptr) {
-    book->gather_from([errors = device_errors_.get()] { return errors->collect(); });
-  }
-  list_.hooks_changed();
+  if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });
+  sites_.hooks_changed();
   ::malloc_trim(0);  // rounding in float32 slices leaves holes between the codes
 }
 
-Attachment::~Attachment() {
-  for (model::MatmulSite* site : sites_) site->hook = nullptr;
-  list_.hooks_changed();
-  if (!device_errors_) return;
-  if (context_.book != nullptr) context_.book->gather_from({});
-  device_errors_->collect();  // for its warnings
+void Attachment::add(model::MatmulSite& site, FormatPair formats) {
+  ++site_count_;
+  std::size_t entry = 0;
+  if (book_ != nullptr) {
+    entry = book_->add_site({site.path, std::string(model::name_of(site.component)),
+                             std::string(model::name_of(site.kind)), site.in_features, site.out_features, {}});
+  }
+  const auto hook_on = [&]<class Hook>(auto& module) {
+    observer_.add(site.path, entry);
+    auto hook = std::make_unique<Hook>(module, *quantizer_, formats);
+    module.set_hook(hook.get());
+    hooks_.push_back(std::move(hook));
+    hooked_.push_back(&site);
+  };
+  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) hook_on.template operator()<LinearHook>(*linear);
+  if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
+    hook_on.template operator()<AttentionHook>(*attention);
+  }
 }
 
+Attachment::~Attachment() {
+  for (model::MatmulSite* site : hooked_) site->remove_hook();
+  sites_.hooks_changed();
+  if (book_ != nullptr) {
+    book_->before_counting({});
+    book_->drop_request();
+  }
+  quantizer_->collect();  // for its warnings
+}
+
+void Attachment::measure(bool measured) { quantizer_->mode.measured = book_ != nullptr && measured; }
+
 void Attachment::observe_samples_apart(bool apart) {
-  if (context_.samples_apart != apart) list_.hooks_changed();
-  context_.samples_apart = apart;
+  if (quantizer_->mode.samples_apart != apart) sites_.hooks_changed();
+  quantizer_->mode.samples_apart = apart;
 }
 
 std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,

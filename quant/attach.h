@@ -1,5 +1,5 @@
-// Puts hooks on a loaded model's sites and takes them off again. The model's weights are not touched,
-// so that one loaded model can be attached to any number of times.
+// Puts hooks on a loaded model's sites and takes them off again. The model's weights are not changed, so one loaded model
+// can be attached to any number of times.
 // Reference: pi0-quant model_patcher.py patch_model, unpatch_model.
 #pragma once
 
@@ -9,45 +9,65 @@
 #include <vector>
 
 #include "model/matmul_site.h"
-#include "quant/device_hook.h"
-#include "quant/fast_hook.h"
 #include "quant/quant_hook.h"
 #include "quant/quant_plan.h"
 #include "quant/stats_book.h"
 
 namespace pi0::quant {
 
-// Hooks on one model; detaches when it goes. Not to be made or destroyed during an inference.
+// Hooks on one model, until it is destroyed. Not to be made or destroyed during an inference.
 class Attachment {
  public:
-  // A hook for every site the plan gives formats, with an entry in `book` unless that is null. `sites`
-  // and `book` must outlive the attachment. Throws std::logic_error when a site has a hook already. A model that
-  // is fast without a CPU's kernels gets hooks of `device`, where there are such.
+  // A hook for every site that the plan gives formats, with an entry in `book` unless that is null. `sites` and `book`
+  // must outlive the attachment. Throws std::logic_error when a site has a hook already or the plan is for another
+  // model. `warn` is told once per layer that a format overflowed.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-             std::function<void(const std::string&)> warn = {}, const DeviceKernels* device = cuda_kernels());
+             std::function<void(const std::string&)> warn = {});
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
 
-  std::size_t site_count() const { return hooks_.size(); }
+  std::size_t site_count() const { return site_count_; }
 
   // Whether requests from now on are observed; an unobserved one costs one matmul per site, not two.
-  void measure(bool measured) { context_.measure = measured; }
+  void measure(bool measured);
 
   // Whether from now on each sample of a batch is an observation of its own, as if requests had come
   // one by one; otherwise a whole batch is one, as in pi0-quant.
   void observe_samples_apart(bool apart);
 
-  const HookClock& clock() const { return clock_; }
+  const model::HookClock& clock() const { return quantizer_->clock; }
 
  private:
-  model::SiteList& list_;
-  HookClock clock_;
-  HookContext context_;
-  std::vector<model::MatmulSite*> sites_;  // those with our hooks
-  PackedInputs inputs_;
-  std::unique_ptr<DeviceErrors> device_errors_;  // null without hooks of a device
-  std::vector<std::unique_ptr<model::MatmulHook>> hooks_;
+  // Enters what the quantizer observes in the book.
+  class Observer : public model::ErrorSink {
+   public:
+    Observer(StatsBook* book, std::function<void(const std::string&)> warn) : book_(book), warn_(std::move(warn)) {}
+    void add(const std::string& path, std::size_t entry) { sites_.push_back({path, entry}); }  // by quantizer number
+    void observe(std::size_t site, std::size_t sample, const CallError& call) override;
+    void observe(std::size_t site, std::size_t sample, const ErrorStats& calls) override;
+    void overflowed(std::size_t site, model::Operand operand) override;
+
+   private:
+    struct Site {
+      std::string path;
+      std::size_t entry;  // in the book
+      bool warned = false;
+    };
+    StatsBook* const book_;
+    const std::function<void(const std::string&)> warn_;
+    std::vector<Site> sites_;
+  };
+
+  void add(model::MatmulSite& site, FormatPair formats);
+
+  model::SiteList& sites_;
+  StatsBook* const book_;
+  Observer observer_;
+  std::size_t site_count_ = 0;
+  std::unique_ptr<model::Quantizer> quantizer_;
+  std::vector<std::unique_ptr<model::SiteHook>> hooks_;
+  std::vector<model::MatmulSite*> hooked_;
 };
 
 // Makes an attachment for `request` on `sites`; what callers outside the server use.

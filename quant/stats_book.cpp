@@ -26,30 +26,36 @@ std::size_t StatsBook::add_site(const SiteEntry& site) {
   return sites_.size() - 1;
 }
 
-void StatsBook::observe(std::size_t site, const CallError& call) { pending_.push_back({site, call}); }
+void StatsBook::observe(std::size_t site, std::size_t sample, const CallError& call) {
+  pending_.push_back({site, sample, call});
+}
+
+void StatsBook::observe(std::size_t site, std::size_t sample, const ErrorStats& calls) {
+  pending_.push_back({site, sample, calls});
+}
+
+std::vector<StatsBook::Observation> StatsBook::take_observations() {
+  if (before_counting_) before_counting_();
+  return std::exchange(pending_, {});
+}
 
 void StatsBook::finish_request(Measured measured) { finish_batch({true}, measured); }
 
-void StatsBook::drop_request() {
-  pending_.clear();
-  if (fetch_) fetch_();
-}
+void StatsBook::drop_request() { take_observations(); }
 
 void StatsBook::finish_batch(const std::vector<bool>& answered, Measured measured) {
-  const std::vector<Observation> seen = std::exchange(pending_, {});
-  const std::vector<Gathered> gathered = fetch_ ? fetch_() : std::vector<Gathered>{};
+  std::vector<Observation> seen = take_observations();
+  // As if the samples had come one by one: the order of calls decides the last bits of a running mean.
+  std::ranges::stable_sort(seen, {}, &Observation::sample);
   const std::lock_guard lock(mutex_);
-  for (const Gathered& calls : gathered) {
-    if (answered.at(calls.sample)) sites_[calls.site].errors.merge(calls.errors);
+  for (const Observation& each : seen) {
+    if (!answered.at(each.sample)) continue;
+    ErrorStats& errors = sites_[each.site].errors;
+    const auto* const call = std::get_if<CallError>(&each.seen);
+    call != nullptr ? errors.add(*call) : errors.merge(std::get<ErrorStats>(each.seen));
   }
-  for (std::size_t request = 0; request < answered.size(); ++request) {
-    if (!answered[request]) continue;
-    if (seen.size() % answered.size() != 0) {
-      throw std::logic_error("StatsBook: the samples of a batch were not observed in turns");
-    }
-    for (std::size_t i = request; i < seen.size(); i += answered.size()) {
-      sites_[seen[i].site].errors.add(seen[i].call);
-    }
+  for (const bool is_answered : answered) {
+    if (!is_answered) continue;
     ++requests_;
     if (measured == Measured::yes) ++measured_;
   }

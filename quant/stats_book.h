@@ -8,7 +8,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
-#include <utility>
+#include <variant>
 #include <vector>
 
 #include "quant/error_stats.h"
@@ -39,25 +39,20 @@ class StatsBook {
   // already keeps its entry.
   std::size_t add_site(const SiteEntry& site);
 
-  // On the model's thread, between its calls of finish_request().
-  void observe(std::size_t site, const CallError& call);
+  // On the model's thread: one call, or several, of a sample of the request under way.
+  void observe(std::size_t site, std::size_t sample, const CallError& call);
+  void observe(std::size_t site, std::size_t sample, const ErrorStats& calls);
 
-  // Calls of one sample of a request that were counted elsewhere, as on a GPU, instead of by observe().
-  struct Gathered {
-    std::size_t sample;
-    std::size_t site;
-    ErrorStats errors;
-  };
-  // From now on `fetch` is called once at the end of every request; null ends that.
-  void gather_from(std::function<std::vector<Gathered>()> fetch) { fetch_ = std::move(fetch); }
+  // From now on `work`, which may observe, is called at the end of every request, counted or not; null ends that.
+  void before_counting(std::function<void()> work) { before_counting_ = std::move(work); }
 
   // Counts a request and what was observed since the last one; drop_request() forgets it instead.
   enum class Measured { no, yes };
   void finish_request(Measured measured);
   void drop_request();
 
-  // The same for requests that were the samples of one batch and were observed apart, so that their
-  // observations came in turns. Those that were answered count, as if they had come one by one.
+  // The same for requests that were the samples of one batch and were observed apart. Those that were answered count, as
+  // if they had come one by one.
   void finish_batch(const std::vector<bool>& answered, Measured measured);
 
   StatsSnapshot snapshot() const;
@@ -67,10 +62,13 @@ class StatsBook {
  private:
   struct Observation {
     std::size_t site;
-    CallError call;
+    std::size_t sample;
+    std::variant<CallError, ErrorStats> seen;
   };
-  std::vector<Observation> pending_;  // of the model's thread alone, as is fetch_
-  std::function<std::vector<Gathered>()> fetch_;
+  std::vector<Observation> take_observations();
+
+  std::vector<Observation> pending_;  // of the model's thread alone, as is the next
+  std::function<void()> before_counting_;
 
   mutable std::mutex mutex_;
   std::vector<SiteEntry> sites_;  // guarded by mutex_, as is the rest

@@ -92,7 +92,7 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
                model.random_weights ? " with RANDOM WEIGHTS: its actions mean nothing" : "");
   const int threads = model.threads > 0 ? model.threads : at::get_num_threads();
   spdlog::info("{} on {}, kernels {}, {}, {}", meta["precision"].get<std::string>(), meta["device"].get<std::string>(),
-               model.kernels == pi0::tools::Kernels::reference ? "reference" : "fast",
+               name_of(model.kernels),
                pi0::tools::counted(static_cast<std::size_t>(threads), "CPU thread"),
                pi0::tools::counted(meta["num_steps"].get<std::size_t>(), "denoise step"));
 }

@@ -66,7 +66,7 @@ def quantized(build, folder, model, precision, kernels, attention):
     parts = []
     for pair in sorted((folder / "sweep").glob("*/stats.json")):
         errors = json.loads((pair.parent / "result.json").read_text())
-        known = {key: value for key, value in errors["entry"].items() if "second" not in key and not key.endswith("_ms")}
+        known = {key: value for key, value in errors["entry"].items() if key != "inference_time_s"}
         parts += [pair.parent.name.encode(), statistics_of(pair), json.dumps(known).encode()]
     return parts
 
@@ -114,10 +114,12 @@ def line(build, work, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=pathlib.Path)
-    build = parser.parse_args().build.resolve()
+    parser.add_argument("--only", choices=("trace", "masked", "quantized", "policy"), help="lines of this kind")
+    arguments = parser.parse_args()
+    build = arguments.build.resolve()
     os.environ["OMP_NUM_THREADS"] = "1"
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for future in [pool.submit(line, build, *each) for each in works(build)]:
+        for future in [pool.submit(line, build, *each) for each in works(build) if arguments.only in (None, each[0].__name__)]:
             print(future.result(), flush=True)
 
 

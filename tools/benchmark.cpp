@@ -10,6 +10,7 @@
 #include <string>
 
 #include "protocol/files.h"
+#include "quant/rounding.h"
 #include "tools/bench_case.h"
 #include "tools/bench_gauge.h"
 #include "tools/bench_report.h"
@@ -41,7 +42,7 @@ struct BenchOptions {
 // Hooks that are on the model while it is measured.
 struct Hooks {
   const quant::QuantPlan& plan;
-  const quant::HookClock& clock;
+  const model::HookClock& clock;
   quant::StatsBook& book;
   bool measured;
 };
@@ -59,11 +60,11 @@ void check_size(const CaseSize& size, const policy::PolicyConfig& policy) {
 }
 
 Json case_settings(const BenchOptions& options, const model::Pi0& model, const std::string& config) {
-  const model::GemmKernels* gemm = model.sites().execution().gemm;
+  const model::Backend& backend = *model.execution().backend;
   Json settings =
       report_meta(config, model.device(), options.model.precision, step_count(options.model, model.config()));
-  settings["kernels"] = model.sites().execution().kernels == Kernels::reference ? "reference" : "fast";
-  settings["instructions"] = gemm == nullptr ? Json() : Json(name_of(gemm->set));
+  settings["kernels"] = name_of(options.model.kernels);
+  settings["instructions"] = backend.instructions().empty() ? Json() : Json(backend.instructions());
   settings["threads"] = at::get_num_threads();
   settings["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
   settings["cameras"] = options.size.cameras;
@@ -116,8 +117,9 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
     ++index;
     const bool in_step =
         site.component == model::Component::action_expert || site.component == model::Component::action_head;
-    if (!in_step || site.kind != model::SiteKind::linear || site.flop == 0) continue;
-    const at::Tensor& exact = site.gemm != nullptr ? site.packed.panels : site.weight;
+    const auto* const linear = dynamic_cast<const model::Linear*>(&site);
+    if (!in_step || linear == nullptr || site.flop == 0) continue;
+    const at::Tensor& exact = linear->weight();
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
     const at::ScalarType codes = quant::code_dtype(formats.input);
     const bool rounded = formats.input != quant::Format::float32 && codes != exact.scalar_type();
@@ -173,7 +175,7 @@ BenchRun Bench::run(const Hooks* hooks) {
 BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
   const std::size_t product = gauge.fastest(operands_of(options.model.precision, model.device(), hooks));
   BenchMode mode{.name = name, .gemm = gauge.products()[product], .read_bandwidth = read_bandwidth};
-  const std::size_t warmup = options.warmup + (model.sites().execution().recorder ? runs_until_recorded : 0);
+  const std::size_t warmup = options.warmup + (model.execution().recorder ? runs_until_recorded : 0);
   for (std::size_t i = 0; i < warmup; ++i) {
     tell(fmt::format("{}: warm-up, {:.3f} s", name, run(hooks).seconds.total()));
   }

@@ -9,7 +9,8 @@
 #include <stdexcept>
 
 #include "model/checkpoint.h"
-#include "model/kernels/device_layer_kernels.h"
+#include "model/backends/cpu/cpu_backend.h"
+#include "model/backends/cuda/cuda_backend.h"
 #include "tools/option_checks.h"
 #include "tools/progress.h"
 #include "tools/tiny_tokenizer.h"
@@ -48,17 +49,17 @@ policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t
 }
 
 model::Execution chosen_execution(const ModelOptions& options) {
-  model::Execution execution{.device = chosen_device(options.device), .kernels = options.kernels};
+  model::Execution execution{.device = chosen_device(options.device)};
   if (options.instructions && !execution.device.is_cpu()) {
     throw std::invalid_argument("--instructions chooses a CPU's kernels, but the model runs on " +
                                 execution.device.str());
   }
   if (options.kernels == Kernels::reference) return execution;
   if (execution.device.is_cpu()) {
-    execution.gemm =
-        &model::gemm_kernels(options.instructions ? *options.instructions : model::fastest_instruction_set());
+    execution.backend =
+        model::cpu_backend(options.instructions ? *options.instructions : model::fastest_instruction_set());
   } else {
-    execution.layers = model::cuda_layers(execution.device.index());
+    execution.backend = model::cuda_backend(execution.device.index());
     execution.recorder = model::device_recorder(execution.device);
   }
   return execution;
@@ -204,6 +205,8 @@ model::ModelConfig chosen_sizes(const ModelOptions& options) {
   }
   return policy::model_config(*policy);
 }
+
+std::string name_of(Kernels kernels) { return kernels == Kernels::fast ? "fast" : "reference"; }
 
 at::Device chosen_device(const std::string& name) {
   const auto gpu_count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;

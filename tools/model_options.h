@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "model/kernels/gemm.h"
 #include "model/model_config.h"
 #include "model/pi0.h"
 #include "model/policy/policy.h"
@@ -17,7 +18,11 @@
 
 namespace pi0::tools {
 
-using model::Kernels;
+enum class Kernels {
+  reference,  // openpi's operations, one by one
+  fast        // the same function in less time
+};
+std::string name_of(Kernels kernels);  // as on the command line
 
 struct ModelOptions {
   std::string config;                 // name of a policy

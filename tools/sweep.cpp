@@ -80,7 +80,7 @@ class Sweep {
       : options_(options), model_(options.model, options.source, tell, [this] { stop_.check(); }) {
     meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision, model_.steps());
     meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
-    meta_["kernels"] = options.model.kernels == Kernels::fast ? "fast" : "reference";
+    meta_["kernels"] = name_of(options.model.kernels);
     meta_["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
     meta_["observations"] = model_.observations();
     meta_["seed"] = *options_.model.seed;

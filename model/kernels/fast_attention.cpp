@@ -6,7 +6,8 @@
 #include <limits>
 #include <utility>
 
-#include "model/matmul_site.h"
+#include "model/attention.h"
+#include "model/kernels/scratch.h"
 
 namespace pi0::model {
 namespace {
@@ -14,6 +15,29 @@ namespace {
 using at::Tensor;
 
 constexpr std::int64_t rows_per_block = 48;
+
+// A weight as it is multiplied: [panels][steps][32] lanes. Codes that are lanes already are shared.
+struct Lanes {
+  at::Tensor shared;
+  Scratch<std::uint32_t> widened;
+  std::int64_t panels = 0;
+  std::int64_t steps = 0;
+
+  const std::uint32_t* panel(std::int64_t index) const {
+    const auto* first = shared.defined() ? static_cast<const std::uint32_t*>(shared.const_data_ptr()) : widened.get();
+    return first + index * steps * panel_width;
+  }
+};
+
+// Keys and values [B, G, P, D] as the kernels read them.
+struct LanesKv : PackedKv {
+  struct Group {
+    Lanes keys;    // of [P, D]
+    Lanes values;  // of [D, P]
+  };
+  std::vector<Group> groups;  // B · G
+  std::int64_t count = 0;     // P
+};
 
 Lanes lanes_of(const GemmKernels& kernels, const Tensor& weight, Lane lane) {
   const PackedWeight packed = pack_weight(weight);
@@ -31,8 +55,8 @@ Lanes lanes_of(const GemmKernels& kernels, const Tensor& weight, Lane lane) {
   return lanes;
 }
 
-PackedKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const Tensor& value) {
-  PackedKv packed;
+LanesKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const Tensor& value) {
+  LanesKv packed;
   packed.count = key.size(2);
   for (std::int64_t b = 0; b < key.size(0); ++b) {
     for (std::int64_t g = 0; g < key.size(1); ++g) {
@@ -45,7 +69,7 @@ PackedKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const
 // One attention under way. Rows are those of all query heads that share a group: [H / G][L].
 class Attend {
  public:
-  Attend(const GemmKernels& kernels, const AttentionOperands& in, Lane lane, std::vector<const PackedKv*> parts)
+  Attend(const GemmKernels& kernels, const AttentionOperands& in, Lane lane, std::vector<const LanesKv*> parts)
       : kernels_(kernels),
         lane_(lane),
         in_bfloat16_(in.query.scalar_type() == at::kBFloat16),
@@ -58,7 +82,7 @@ class Attend {
         rows_(pack_input(kernels, in.query, lane, {})),
         mask_(in.mask.contiguous()),
         result_(at::empty({in.query.size(0), length_, heads_, size_}, in.query.options())) {
-    for (const PackedKv* part : parts_) {
+    for (const LanesKv* part : parts_) {
       keys_ += part->count;
       panels_ += part->groups.front().keys.panels;
     }
@@ -111,7 +135,7 @@ class Attend {
     const auto* const x = static_cast<const std::uint32_t*>(rows_.lanes.const_data_ptr()) +
                           (block.group * (heads_ / groups_) * length_ + block.first) * stride;
     float* scores = work.scores.get();
-    for (const PackedKv* part : parts_) {
+    for (const LanesKv* part : parts_) {
       const Lanes& keys = part->groups[static_cast<std::size_t>(block.group)].keys;
       for (std::int64_t panel = 0; panel < keys.panels; ++panel, scores += block.count * panel_width) {
         const std::uint32_t* const lanes = keys.panel(panel);
@@ -124,7 +148,7 @@ class Attend {
   void read_mask(const Block& block, std::int64_t row, float* terms) const {
     const float* from =
         mask_.const_data_ptr<float>() + (block.group / groups_ * length_ + (block.first + row) % length_) * keys_;
-    for (const PackedKv* part : parts_) {
+    for (const LanesKv* part : parts_) {
       const std::int64_t padded = part->groups.front().keys.panels * panel_width;
       std::copy_n(from, part->count, terms);
       std::fill(terms + part->count, terms + padded, -std::numeric_limits<float>::infinity());
@@ -157,7 +181,7 @@ class Attend {
     const auto group = static_cast<std::size_t>(block.group);
     for (std::int64_t panel = 0; panel < parts_.front()->groups[group].values.panels; ++panel) {
       const std::uint32_t* weights = work.weights.get();
-      for (const PackedKv* part : parts_) {
+      for (const LanesKv* part : parts_) {
         const Lanes& values = part->groups[group].values;
         const std::uint32_t* const lanes = values.panel(panel);
         multiply_stretch(kernels_, lane_,
@@ -180,7 +204,7 @@ class Attend {
   const Lane lane_;
   const bool in_bfloat16_;
   const float scale_;
-  const std::vector<const PackedKv*> parts_;  // the prefix's, then the query's own
+  const std::vector<const LanesKv*> parts_;  // the prefix's, then the query's own
   const std::int64_t heads_, groups_, length_, size_;
   std::int64_t keys_ = 0, panels_ = 0;  // of all parts
   const PackedInput rows_;
@@ -188,30 +212,22 @@ class Attend {
   Tensor result_;      // [B, L, H, D]
 };
 
-}  // namespace
-
-const std::uint32_t* Lanes::panel(std::int64_t index) const {
-  const auto* first = shared.defined() ? static_cast<const std::uint32_t*>(shared.const_data_ptr()) : widened.get();
-  return first + index * steps * panel_width;
-}
-
-const PackedKv& PrefixPack::get(const GemmKernels& kernels, Lane lane, const Tensor& key, const Tensor& value) {
-  if (!key_.is_same(key) || lane_ != lane) {
-    packed_ = pack_kv(kernels, lane, key, value);
-    key_ = key;
-    lane_ = lane;
+// All readers of a prefix have its dtype, and so its lanes.
+const LanesKv& packed_prefix(const GemmKernels& kernels, Lane lane, const LayerKv& prefix) {
+  if (!prefix.packed) {
+    prefix.packed = std::make_shared<const LanesKv>(pack_kv(kernels, lane, prefix.key, prefix.value));
   }
-  return packed_;
+  return static_cast<const LanesKv&>(*prefix.packed);
 }
+
+}  // namespace
 
 Tensor fast_attention(const GemmKernels& kernels, const AttentionOperands& in) {
   const bool pairs = in.query.scalar_type() == at::kBFloat16 && kernels.has_pairs;
   const Lane lane = pairs ? Lane::bfloat16_pair : Lane::float32;
-  const PackedKv own = pack_kv(kernels, lane, in.key, in.value);
-  if (!in.prefix_key.defined()) return Attend(kernels, in, lane, {&own}).run();
-  PrefixPack unkept;
-  PrefixPack& prefix = in.prefix_pack != nullptr ? *in.prefix_pack : unkept;
-  return Attend(kernels, in, lane, {&prefix.get(kernels, lane, in.prefix_key, in.prefix_value), &own}).run();
+  const LanesKv own = pack_kv(kernels, lane, in.key, in.value);
+  if (in.prefix == nullptr) return Attend(kernels, in, lane, {&own}).run();
+  return Attend(kernels, in, lane, {&packed_prefix(kernels, lane, *in.prefix), &own}).run();
 }
 
 }  // namespace pi0::model

@@ -1,11 +1,12 @@
 // A device's kernels on the CPU, thread by thread, against the reference's operations; on a GPU
 // where there is one.
-#include "support/device_layers.h"
+#include <array>
 
 #include "model/attention.h"
-#include "model/backend.h"
+#include "model/backends/cuda/cuda_backend.h"
 #include "support/catch.h"
 #include "support/devices.h"
+#include "support/lone_site.h"
 #include "support/tensors.h"
 
 namespace pi0 {
@@ -20,13 +21,13 @@ struct Place {
 };
 
 std::vector<Place> places() {
-  std::vector<Place> all{{at::kCPU, model::make_device_backend(test::layers_in_turn)}};
-  if (test::fast_gpu()) all.push_back({{at::kCUDA, 0}, model::make_device_backend(*model::cuda_layers(0))});
+  std::vector<Place> all{{at::kCPU, test::like_gpu_in_turn().backend}};
+  if (const auto gpu = test::fast_gpu()) all.push_back({gpu->device, gpu->backend});
   return all;
 }
 
 const model::Backend& reference() {
-  static const std::shared_ptr<const model::Backend> backend = model::make_backend({});
+  static const std::shared_ptr<const model::Backend> backend = model::reference_backend();
   return *backend;
 }
 
@@ -101,11 +102,14 @@ TEST_CASE("device GELU and rotary embedding are the reference's, of parts of a t
         return all.narrow(2, first * 16, count * 16).view({2, 7, count, 16}).transpose(1, 2);
       };
       const Tensor joined_there = joined.to(place.device);
-      const auto found = place.backend->rotate(heads(joined_there, 0, 4), heads(joined_there, 4, 1),
-                                               {angles.cos.to(place.device), angles.sin.to(place.device)});
-      const auto expected = reference().rotate(heads(joined, 0, 4), heads(joined, 4, 1), angles);
-      CHECK(at::equal(found.first.cpu(), expected.first));
-      CHECK(at::equal(found.second.cpu(), expected.second));
+      const std::array<Tensor, 2> both = {heads(joined, 0, 4), heads(joined, 4, 1)};
+      const std::array<Tensor, 2> both_there = {heads(joined_there, 0, 4), heads(joined_there, 4, 1)};
+      const model::RotaryAngles angles_there{angles.cos.to(place.device), angles.sin.to(place.device)};
+      const auto found = place.backend->rotate(both_there, angles_there);
+      const auto expected = reference().rotate(both, angles);
+      CHECK(at::equal(found[0].cpu(), expected[0]));
+      CHECK(at::equal(found[1].cpu(), expected[1]));
+      CHECK(at::equal(place.backend->rotate({&both_there[1], 1}, angles_there)[0].cpu(), expected[1]));
     }
   }
 }
@@ -129,10 +133,11 @@ TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
             .view({c.samples, tokens, heads, c.size})
             .transpose(1, 2);
       };
+      model::LayerKv prefix;
+      if (c.prefix > 0) prefix = {random(c.groups, c.prefix), random(c.groups, c.prefix)};
       model::AttentionOperands in{.form = c.form,
                                   .query = random(c.heads, c.tokens),
-                                  .prefix_key = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
-                                  .prefix_value = c.prefix > 0 ? random(c.groups, c.prefix) : Tensor{},
+                                  .prefix = c.prefix > 0 ? &prefix : nullptr,
                                   .key = random(c.groups, c.tokens),
                                   .value = random(c.groups, c.tokens),
                                   .mask = {},
@@ -141,7 +146,7 @@ TEST_CASE("device attention is the reference's", "[model][device][gpu]") {
         in.mask = at::where(at::rand({c.samples, 1, c.tokens, keys}) < 0.2, -2.3819763e38, 0.0).to(at::kFloat);
       }
       const Tensor expected = reference().attention(in);
-      for (Tensor* operand : {&in.query, &in.prefix_key, &in.prefix_value, &in.key, &in.value, &in.mask}) {
+      for (Tensor* operand : {&in.query, &prefix.key, &prefix.value, &in.key, &in.value, &in.mask}) {
         if (operand->defined()) *operand = operand->to(place.device);
       }
       const Tensor found = place.backend->attention(in);
@@ -157,43 +162,30 @@ TEST_CASE("device products of few rows are linears, alone, joined and gated", "[
   at::manual_seed(4);
   for (const Place& place : places()) {
     for (const std::int64_t in : {48, 1024, 1096}) {
-      model::SiteList sites;
-      std::vector<model::MatmulSite*> joined_sites;
-      for (const std::int64_t out : {40, 16, 8}) {
-        model::MatmulSite& site = sites.add("q_proj", model::SiteKind::linear, in, out);
-        site.weight = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).to(at::kBFloat16);
-        site.bias = at::randn({out}).to(at::kBFloat16);
-        joined_sites.push_back(&site);
-      }
+      test::LoneSite lone({place.device, place.backend});
+      const auto add = [&](const std::string& name, std::int64_t out, bool has_bias) {
+        const Tensor weight = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).to(at::kBFloat16);
+        return &lone.add_linear(name, weight, has_bias ? at::randn({out}).to(at::kBFloat16) : Tensor{});
+      };
+      const auto plain = [](const model::Linear* linear, const Tensor& x) {
+        return at::linear(x, linear->weight().cpu(), linear->bias().defined() ? linear->bias().cpu() : Tensor{});
+      };
+      const std::vector<model::Linear*> three = {add("q_proj", 40, true), add("k_proj", 16, true),
+                                                 add("v_proj", 8, true)};
       for (const std::int64_t rows : {1, 15, 16, 37}) {
         INFO(place.device.str() << " " << in << " terms, " << rows << " rows");
         const Tensor x = at::randn({1, rows, in}).to(at::kBFloat16);
-        std::vector<Tensor> expected;
-        for (const model::MatmulSite* site : joined_sites)
-          expected.push_back(at::linear(x, site->weight.cpu(), site->bias.cpu()));
-        for (model::MatmulSite* site : joined_sites) {
-          site->weight = site->weight.to(place.device);
-          site->bias = site->bias.to(place.device);
-        }
-        check_close(place.backend->linear(*joined_sites[0], x.to(place.device)), expected[0]);
-        const model::JoinedSites joined = place.backend->join(joined_sites);
-        const std::vector<Tensor> found = place.backend->linears(joined, x.to(place.device));
-        for (std::size_t i = 0; i < found.size(); ++i) check_close(found[i], expected[i]);
+        check_close(place.backend->linear(*three[0], x.to(place.device)), plain(three[0], x));
+        const model::JoinedWeights joined = place.backend->join(three);
+        const std::vector<Tensor> found = place.backend->linears(three, joined, x.to(place.device));
+        for (std::size_t i = 0; i < found.size(); ++i) check_close(found[i], plain(three[i], x));
       }
 
-      model::SiteList pair;
-      std::vector<model::MatmulSite*> gate_and_up;
-      for (int i = 0; i < 2; ++i) {
-        model::MatmulSite& site = pair.add("gate_proj", model::SiteKind::linear, in, 40);
-        site.weight = (at::randn({40, in}) / std::sqrt(static_cast<double>(in))).to(at::kBFloat16);
-        gate_and_up.push_back(&site);
-      }
+      const std::vector<model::Linear*> two = {add("gate_proj", 40, false), add("up_proj", 40, false)};
       for (const std::int64_t rows : {15, 70}) {
         const Tensor x = at::randn({1, rows, in}).to(at::kBFloat16);
-        const Tensor expected =
-            reference().gelu(at::linear(x, gate_and_up[0]->weight.cpu()), at::linear(x, gate_and_up[1]->weight.cpu()));
-        for (model::MatmulSite* site : gate_and_up) site->weight = site->weight.to(place.device);
-        const Tensor found = place.backend->gated_linears(place.backend->join(gate_and_up), x.to(place.device));
+        const Tensor expected = reference().gelu(plain(two[0], x), plain(two[1], x));
+        const Tensor found = place.backend->gated_linears(two, place.backend->join(two), x.to(place.device));
         CHECK(test::relative_rms(found.cpu(), expected) <= 3e-3);
       }
     }

@@ -1,7 +1,12 @@
 #include "model/pi0.h"
 
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "model/backends/reference/reference_backend.h"
+#include "model/weight_source.h"
 #include "support/catch.h"
-#include "support/device_layers.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -16,7 +21,7 @@ double bound(const std::string& tensor, Precision precision, const model::Execut
   const bool on_gpu = execution.device.is_cuda();
   if (precision == Precision::float32) return on_gpu ? 1e-4 : 1e-5;
   // LibTorch's own attention rounds its weights before all keys were seen on a GPU, another time than on a CPU.
-  if (on_gpu && execution.kernels == model::Kernels::reference) return tensor == "actions" ? 6e-3 : 1e-2;
+  if (on_gpu && execution.backend->name() == "reference") return tensor == "actions" ? 6e-3 : 1e-2;
   if (tensor == "image_features" || tensor == "prefix_embeddings") return 1.8e-3;
   if (tensor == "prefix_key_layer0" || tensor == "prefix_value_layer0") return 2.8e-3;
   return tensor == "actions" ? 3e-3 : 1e-2;
@@ -134,7 +139,7 @@ TEST_CASE("a recording holds for its own kind of request and its own hooks", "[m
 TEST_CASE("with a device's kernels in turn every traced tensor is openpi's", "[model][golden][device]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
     for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
-      compare_trace(name, precision, {.kernels = model::Kernels::fast, .layers = &test::layers_in_turn});
+      compare_trace(name, precision, test::like_gpu_in_turn());
     }
   }
 }
@@ -266,18 +271,27 @@ TEST_CASE("what fast kernels leave out is what nobody reads or observes", "[mode
   CHECK(flop_of(expert + "input_layernorm.dense") == 5 * 2 * 48 * 3 * 48);
 }
 
-class CountingHook : public model::MatmulHook {
+class CountingLinear : public model::LinearHook {
  public:
+  explicit CountingLinear(const model::Linear& site) : site_(site) {}
   at::Tensor linear(const at::Tensor& x) override {
     ++calls;
-    return model::plain_linear({x, site->weight, site->bias});
+    return model::plain_linear(x, site_.weight(), site_.bias());
   }
+  bool observes() const override { return true; }
+  int calls = 0;
+
+ private:
+  const model::Linear& site_;
+};
+
+class CountingAttention : public model::AttentionHook {
+ public:
   at::Tensor attention(const model::AttentionOperands& operands) override {
     ++calls;
     return model::plain_attention(operands);
   }
   bool observes() const override { return true; }
-  const model::MatmulSite* site = nullptr;
   int calls = 0;
 };
 
@@ -286,19 +300,27 @@ TEST_CASE("every site of the model runs through its hook, and a plain hook chang
     const test::GoldenCase golden = test::read_case(name);
     const auto pi0 = test::load_case(golden, Precision::bfloat16);
     const at::Tensor unhooked = pi0->sample_actions(golden.inputs, golden.noise, 2);
-    std::map<std::string, CountingHook> hooks;
+    std::map<std::string, CountingLinear> linears;
+    std::map<std::string, CountingAttention> attentions;
     for (model::MatmulSite& site : pi0->sites().all()) {
-      hooks[site.path].site = &site;
-      site.hook = &hooks[site.path];
+      if (auto* const linear = dynamic_cast<model::Linear*>(&site)) {
+        linear->set_hook(&linears.emplace(site.path, *linear).first->second);
+      }
+      if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
+        attention->set_hook(&attentions[site.path]);
+      }
     }
     CHECK(at::equal(pi0->sample_actions(golden.inputs, golden.noise, 2), unhooked));
-    for (const auto& [path, hook] : hooks) {
+    std::map<std::string, int> calls;
+    for (const auto& [path, hook] : linears) calls[path] = hook.calls;
+    for (const auto& [path, hook] : attentions) calls[path] = hook.calls;
+    CHECK(calls.size() + 2 == pi0->sites().all().size());  // the unused heads have no hook
+    for (const auto& [path, count] : calls) {
       INFO(path);
-      const bool unused = path.ends_with("lm_head");
       const bool per_image =
           path.find("vision_tower") != std::string::npos || path.find("projector") != std::string::npos;
       const bool per_request = path.find("language_model") != std::string::npos;
-      CHECK(hook.calls == (unused ? 0 : per_image ? 3 : per_request ? 1 : 2));
+      CHECK(count == (per_image ? 3 : per_request ? 1 : 2));
     }
   }
 }
@@ -318,6 +340,33 @@ TEST_CASE("a full-size Pi0.5 has openpi's 458 linears and 63 attentions", "[mode
   for (const model::MatmulSite& site : pi0.sites().all()) ++counts[site.kind];
   CHECK(counts[model::SiteKind::linear] == 458);
   CHECK(counts[model::SiteKind::attention] == 63);
+}
+
+TEST_CASE("the model is a tree of modules with the checkpoint's names", "[model]") {
+  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const std::shared_ptr<model::Pi0> pi0 = test::load_case(golden, Precision::bfloat16);
+  std::set<std::string> names;
+  for (const auto& parameter : pi0->named_parameters()) names.insert(parameter.key());
+  const model::SafetensorsFile checkpoint(golden.folder / "model.safetensors");
+  for (const auto& [name, entry] : checkpoint.entries()) {
+    if (!name.ends_with("lm_head.weight")) CHECK(names.erase(name) == 1);
+  }
+  CHECK(names == std::set<std::string>{"paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"});  // tied
+  std::vector<std::string> paths;
+  for (const auto& module : pi0->named_modules()) {
+    if (std::dynamic_pointer_cast<model::MatmulSite>(module.value())) paths.push_back(module.key());
+  }
+  REQUIRE(paths.size() == pi0->sites().all().size());
+  for (std::size_t i = 0; i < paths.size(); ++i) CHECK(paths[i] == pi0->sites().all()[i].get().path);
+  std::ostringstream shown;
+  shown << *pi0;
+  CHECK_THAT(shown.str(), contains_text("(q_proj): linear(48, 48)"));
+
+  const std::shared_ptr<model::Pi0> packed =
+      test::load_case(golden, Precision::bfloat16, test::fast(model::InstructionSet::portable));
+  const std::string projection = "paligemma_with_expert.gemma_expert.model.layers.0.self_attn.q_proj.";
+  CHECK(packed->named_buffers().contains(projection + "packed_weight"));
+  CHECK_FALSE(packed->named_parameters().contains(projection + "weight"));
 }
 
 TEST_CASE("the component of a path is the first rule that matches", "[model]") {

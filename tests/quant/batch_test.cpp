@@ -6,7 +6,6 @@
 
 #include "quant/attach.h"
 #include "support/catch.h"
-#include "support/device_kernels.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -54,14 +53,13 @@ double apart(std::optional<double> found, std::optional<double> expected) {
   return found && expected ? std::abs(*found / *expected - 1) : 1;
 }
 
-void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats,
-             const quant::DeviceKernels* device = nullptr) {
+void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
   constexpr std::int64_t steps = 1;
   StatsBook together, alone;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   const auto attach = [&](StatsBook& book) {
     return std::make_unique<quant::Attachment>(
-        pi0.sites(), quant::make_plan(pi0.sites(), request), &book, [](const std::string&) {}, device);
+        pi0.sites(), quant::make_plan(pi0.sites(), request), &book, [](const std::string&) {});
   };
   std::vector<at::Tensor> singles;
   {
@@ -110,7 +108,7 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
   }
   SECTION("a device's hooks, one after the other") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16, test::like_gpu());
-    compare(golden, *pi0, {Format::float8_e4m3, Format::float16}, &test::kernels_in_turn);
+    compare(golden, *pi0, {Format::float8_e4m3, Format::float16});
   }
   SECTION("fast") {
     const auto pi0 = test::load_case(golden, Precision::bfloat16, test::fast(model::fastest_instruction_set()));

@@ -1,13 +1,10 @@
 // Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
-#include "quant/device_hook.h"
-
-#include "model/backend.h"
+#include "model/backends/cuda/cuda_quantizer.h"
 #include "quant/attach.h"
 #include "quant/device_rounding.h"
 #include "support/catch.h"
-#include "support/device_kernels.h"
-#include "support/device_layers.h"
 #include "support/devices.h"
+#include "support/lone_site.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
 
@@ -75,23 +72,24 @@ TEST_CASE("a GPU rounds every pattern as the CPU does", "[quant][gpu]") {
 }
 
 // Rows of x are those of an identity, and so are the product's: what is rounded there on its way is a result by itself.
-void check_few_rows(const quant::DeviceKernels& kernels, at::Device device) {
+void check_few_rows(const model::Execution& execution) {
+  const at::Device device = execution.device;
   const at::Tensor patterns = at::arange(-32768, 32768, at::kInt).to(at::kShort).view(at::kBFloat16);
   constexpr std::int64_t in = 512;
   for (const Format format : quant::all_formats) {
-    model::SiteList sites({.device = device, .kernels = model::Kernels::fast});
-    model::MatmulSite& site = sites.add("gemma_expert.q_proj", model::SiteKind::linear, in, in);
-    site.weight = at::eye(in, at::kFloat).to(at::kBFloat16).to(device);
+    test::LoneSite lone(execution);
+    model::Linear& site = lone.add_linear("gemma_expert.q_proj", at::eye(in, at::kFloat).to(at::kBFloat16));
+    model::SiteList sites = lone.sites();
     const quant::PlanRequest request{quant::one_pair({format, Format::float32}), quant::AttentionScope::all, {}};
     StatsBook book;
-    const quant::Attachment attachment(sites, quant::make_plan(sites, request), &book, {}, &kernels);
+    const quant::Attachment attachment(sites, quant::make_plan(sites, request), &book);
     // A value that is not finite would be in every result of its row, times zero.
     const at::Tensor finite = at::where(patterns.to(at::kFloat).abs() < 4e4, patterns, at::zeros({1}, at::kBFloat16));
     const at::Tensor expected = quant::round_to(finite.to(at::kFloat), format).values.to(at::kBFloat16);
     std::int64_t different = 0;
     for (std::int64_t first = 0; first < finite.numel(); first += 16 * in) {
       const at::Tensor x = finite.narrow(0, first, 16 * in).view({1, 16, in});
-      const at::Tensor found = site.hook->linear(x.to(device)).cpu().view({-1});
+      const at::Tensor found = site.hook()->linear(x.to(device)).cpu().view({-1});
       different += (found != expected.narrow(0, first, 16 * in)).sum().item<std::int64_t>();
     }
     INFO(quant::name_of(format));
@@ -102,7 +100,7 @@ void check_few_rows(const quant::DeviceKernels& kernels, at::Device device) {
     special[0][1][6] = std::numeric_limits<float>::quiet_NaN();
     special[0][1][7] = 1.1;
     special[0][2][8] = -3.0;
-    const at::Tensor found = site.hook->linear(special.to(device)).cpu().to(at::kFloat);
+    const at::Tensor found = site.hook()->linear(special.to(device)).cpu().to(at::kFloat);
     if (format == Format::float8_e4m3) CHECK(found[0][0][5].item<float>() == 448.0F);
     CHECK(found[0][1].isnan().all().item<bool>());
     CHECK(found[0][2][8].item<float>() == -3.0F);
@@ -111,7 +109,7 @@ void check_few_rows(const quant::DeviceKernels& kernels, at::Device device) {
 }
 
 TEST_CASE("a product of few rows rounds every pattern as the CPU does", "[quant][device]") {
-  check_few_rows(test::kernels_in_turn, at::kCPU);
+  check_few_rows(test::like_gpu());
 }
 
 TEST_CASE("on a GPU a product of few rows rounds every pattern as the CPU does", "[quant][gpu]") {
@@ -119,7 +117,7 @@ TEST_CASE("on a GPU a product of few rows rounds every pattern as the CPU does",
     WARN("no GPU: not run");
     return;
   }
-  check_few_rows(*quant::cuda_kernels(), {at::kCUDA, 0});
+  check_few_rows(*test::fast_gpu());
 }
 
 struct Run {
@@ -129,13 +127,13 @@ struct Run {
 };
 
 // Two requests, hooked.
-Run run(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats, const quant::DeviceKernels* kernels) {
+Run run(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
   Run result;
   StatsBook book;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   const quant::Attachment attachment(
       pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
-      [&](const std::string& line) { result.warnings.push_back(line); }, kernels);
+      [&](const std::string& line) { result.warnings.push_back(line); });
   for (const double sign : {1.0, -1.0}) {
     result.actions.push_back(pi0.sample_actions(golden.inputs, golden.noise * sign, 2).cpu());
     book.finish_request(StatsBook::Measured::yes);
@@ -182,7 +180,7 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
           FormatPair{Format::bfloat16, Format::bfloat16}, FormatPair{Format::float32, Format::float8_e4m3}}) {
       if (precision == Precision::float32 && formats.input == Format::float8_e4m3) continue;
       INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
-      compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr));
+      compare(run(golden, *device, formats), run(golden, *reference, formats));
     }
   }
 }
@@ -195,11 +193,11 @@ TEST_CASE("device hooks observe each camera of a batch of them, and a kept sched
   golden.inputs.token_mask = golden.inputs.token_mask.narrow(1, 0, 24);
   const auto reference = test::load_case(golden, Precision::bfloat16);
   const auto device =
-      test::load_case(golden, Precision::bfloat16, {.kernels = model::Kernels::fast, .layers = &test::layers_in_turn});
-  REQUIRE(device->sites().backend().batches_cameras());
+      test::load_case(golden, Precision::bfloat16, test::like_gpu_in_turn());
+  REQUIRE(device->execution().backend->batches_cameras());
   const FormatPair formats{Format::float8_e4m3, Format::float16};
   // Norms and attention sum in another order as well here.
-  compare(run(golden, *device, formats, &test::kernels_in_turn), run(golden, *reference, formats, nullptr), 0.2);
+  compare(run(golden, *device, formats), run(golden, *reference, formats), 0.2);
 }
 
 // Multiples of 1/8 up to 8: float32 sums of their products are exact in any order, on any CPU.
@@ -209,21 +207,20 @@ at::Tensor eighths(at::IntArrayRef shape, at::ScalarType dtype) {
 
 // One linear of its own.
 struct OneLinear {
-  model::SiteList sites{test::like_gpu()};
-  model::MatmulSite& site = sites.add("gemma_expert.q_proj", model::SiteKind::linear, 24, 10);
+  test::LoneSite lone{test::like_gpu()};
+  model::Linear& site;
+  model::SiteList sites;
   StatsBook book;
 
-  explicit OneLinear(at::ScalarType dtype) {
-    site.weight = eighths({10, 24}, dtype) / 8;
-    site.bias = eighths({10}, dtype);
-  }
+  explicit OneLinear(at::ScalarType dtype)
+      : site(lone.add_linear("gemma_expert.q_proj", eighths({10, 24}, dtype) / 8, eighths({10}, dtype))),
+        sites(lone.sites()) {}
   quant::Attachment attach(FormatPair formats, std::vector<std::string>* warnings = nullptr) {
     const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
     return {sites, quant::make_plan(sites, request), &book,
             [warnings](const std::string& line) {
               if (warnings != nullptr) warnings->push_back(line);
-            },
-            &test::kernels_in_turn};
+            }};
   }
 };
 
@@ -232,17 +229,17 @@ TEST_CASE("a device linear's result and error are those of a direct computation"
     OneLinear one(dtype);
     const auto attachment = one.attach({Format::float8_e5m2, Format::float16});
     const at::Tensor x = eighths({3, 5, 24}, dtype);
-    const at::Tensor found = one.site.hook->linear(x);
+    const at::Tensor found = one.site.hook()->linear(x);
     one.book.finish_request(StatsBook::Measured::yes);
 
     const auto rounded = [](const at::Tensor& values) {
       return quant::round_to(values.to(at::kFloat), Format::float8_e5m2).values;
     };
-    const at::Tensor sums = at::matmul(rounded(x), rounded(one.site.weight).t()) + rounded(one.site.bias);
+    const at::Tensor sums = at::matmul(rounded(x), rounded(one.site.weight()).t()) + rounded(one.site.bias());
     const at::Tensor result = quant::round_to(sums, Format::float16).values;
     CHECK(at::equal(found, result.to(dtype)));
     const at::Tensor exact =
-        at::matmul(x.to(at::kFloat), one.site.weight.to(at::kFloat).t()) + one.site.bias.to(at::kFloat);
+        at::matmul(x.to(at::kFloat), one.site.weight().to(at::kFloat).t()) + one.site.bias().to(at::kFloat);
     const double mse = (exact - result).to(at::kDouble).square().mean().item<double>();
     CHECK(apart(one.book.snapshot().sites[0].errors.mse(), mse) <= 1e-6);
     CHECK(one.site.flop == 2 * x.numel() * 10);  // of the exact product; the layer counts the other
@@ -255,19 +252,19 @@ TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten"
   const at::Tensor x = eighths({3, 70, 24}, at::kBFloat16);  // more rows each than are multiplied in one go
   attachment.observe_samples_apart(true);
   const std::int64_t changes = one.sites.hook_changes();
-  const at::Tensor together = one.site.hook->linear(x);
+  const at::Tensor together = one.site.hook()->linear(x);
   CHECK(one.sites.hook_changes() > changes);  // the records moved
   const std::int64_t settled = one.sites.hook_changes();
-  CHECK(at::equal(one.site.hook->linear(x), together));
+  CHECK(at::equal(one.site.hook()->linear(x), together));
   CHECK(one.sites.hook_changes() == settled);
   one.book.drop_request();
-  one.site.hook->linear(x);
+  one.site.hook()->linear(x);
   one.book.finish_batch({true, false, true}, StatsBook::Measured::yes);
   const quant::ErrorStats found = one.book.snapshot().sites[0].errors;
 
   one.book.reset();
   for (const std::int64_t sample : {0, 2}) {
-    CHECK(at::equal(one.site.hook->linear(x.narrow(0, sample, 1)), together.narrow(0, sample, 1)));
+    CHECK(at::equal(one.site.hook()->linear(x.narrow(0, sample, 1)), together.narrow(0, sample, 1)));
     one.book.finish_request(StatsBook::Measured::yes);
   }
   const quant::ErrorStats alone = one.book.snapshot().sites[0].errors;
@@ -275,7 +272,7 @@ TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten"
   CHECK(apart(found.rmse(), alone.rmse()) <= 1e-12);
   CHECK(apart(found.mse_std(), alone.mse_std()) <= 1e-9);
 
-  one.site.hook->linear(x);
+  one.site.hook()->linear(x);
   one.book.drop_request();
   one.book.finish_request(StatsBook::Measured::yes);
   CHECK(one.book.snapshot().sites[0].errors.call_count() == 2);
@@ -287,14 +284,14 @@ TEST_CASE("joined calls of a batch are each an observation of their own sample",
   attachment.observe_samples_apart(true);
   const at::Tensor x = eighths({6, 70, 24}, at::kBFloat16);  // two calls of three samples each
   one.site.calls = 2;
-  one.site.hook->linear(x);
+  one.site.hook()->linear(x);
   one.site.calls = 1;
   one.book.finish_batch({true, true, false}, StatsBook::Measured::yes);
   const quant::ErrorStats joined = one.book.snapshot().sites[0].errors;
 
   one.book.reset();
   for (const std::int64_t sample : {0, 1}) {
-    for (const std::int64_t call : {0, 1}) one.site.hook->linear(x.narrow(0, 3 * call + sample, 1));
+    for (const std::int64_t call : {0, 1}) one.site.hook()->linear(x.narrow(0, 3 * call + sample, 1));
     one.book.finish_request(StatsBook::Measured::yes);
   }
   const quant::ErrorStats apart_calls = one.book.snapshot().sites[0].errors;
@@ -307,7 +304,7 @@ TEST_CASE("what overflows on a device is warned of when the request ends", "[qua
   OneLinear one(at::kFloat);
   std::vector<std::string> warnings;
   const auto attachment = one.attach({Format::float32, Format::float16}, &warnings);
-  for (int call = 0; call < 3; ++call) one.site.hook->linear(at::full({1, 2, 24}, 1e30F));
+  for (int call = 0; call < 3; ++call) one.site.hook()->linear(at::full({1, 2, 24}, 1e30F));
   CHECK(warnings.empty());
   one.book.finish_request(StatsBook::Measured::yes);
   REQUIRE(warnings.size() == 1);

@@ -1,13 +1,13 @@
-// Fast hooks against reference hooks, site by site, on the operands of a reference run.
-#include "quant/fast_hook.h"
-
+// The CPU's quantizer against the reference's, site by site, on the operands of a reference run.
 #include <ATen/Parallel.h>
 
+#include <deque>
 #include <map>
 
 #include "model/attention.h"
 #include "model/linear.h"
 #include "quant/attach.h"
+#include "quant/rounding.h"
 #include "support/catch.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -20,25 +20,43 @@ using quant::Format;
 using quant::FormatPair;
 using quant::StatsBook;
 
-// Keeps what the hook that it stands before was given and gave.
-class Listener : public model::MatmulHook {
+// Keep what the hook that they stand before was given and gave.
+class LinearListener : public model::LinearHook {
  public:
+  explicit LinearListener(model::Linear& site) : hook_(*site.hook()) { site.set_hook(this); }
   at::Tensor linear(const at::Tensor& x) override {
     inputs.push_back(x);
-    results.push_back(hook->linear(x));
+    results.push_back(hook_.linear(x));
     return results.back();
   }
-  at::Tensor attention(const model::AttentionOperands& operands) override {
-    attended.push_back(operands);
-    results.push_back(hook->attention(operands));
-    return results.back();
-  }
-  bool observes() const override { return hook->observes(); }
+  bool observes() const override { return hook_.observes(); }
 
-  model::MatmulHook* hook = nullptr;
-  std::vector<at::Tensor> inputs;
-  std::vector<model::AttentionOperands> attended;
+  std::vector<at::Tensor> inputs, results;
+
+ private:
+  model::LinearHook& hook_;
+};
+
+class AttentionListener : public model::AttentionHook {
+ public:
+  explicit AttentionListener(model::Attention& site) : hook_(*site.hook()) { site.set_hook(this); }
+  at::Tensor attention(const model::AttentionOperands& operands) override {
+    inputs.push_back(operands);
+    if (operands.prefix != nullptr) {  // which ends with the request
+      prefixes.push_back({operands.prefix->key, operands.prefix->value});
+      inputs.back().prefix = &prefixes.back();
+    }
+    results.push_back(hook_.attention(operands));
+    return results.back();
+  }
+  bool observes() const override { return hook_.observes(); }
+
+  std::vector<model::AttentionOperands> inputs;
+  std::deque<model::LayerKv> prefixes;
   std::vector<at::Tensor> results;
+
+ private:
+  model::AttentionHook& hook_;
 };
 
 class OneThread {
@@ -61,7 +79,7 @@ struct Allowed {
   double flips;          // what results at a rounding boundary can move the mean squared error by
 };
 
-Allowed allowed(const model::MatmulSite& site, const at::Tensor& x, FormatPair formats) {
+Allowed allowed(const model::Linear& site, const at::Tensor& x, FormatPair formats) {
   const auto wide = [](const at::Tensor& values) { return values.defined() ? values.to(at::kDouble) : values; };
   const auto magnitude = [](const at::Tensor& values) { return values.defined() ? values.abs() : values; };
   const auto as_input = [&](const at::Tensor& values) {
@@ -70,16 +88,16 @@ Allowed allowed(const model::MatmulSite& site, const at::Tensor& x, FormatPair f
   const auto reach_of = [&](const at::Tensor& a, const at::Tensor& w, const at::Tensor& b) {
     return at::linear(a.abs(), w.abs(), magnitude(b)) * (4 * std::ldexp(1.0, -23));
   };
-  const at::Tensor a = as_input(x), w = as_input(site.weight), b = as_input(site.bias);
+  const at::Tensor a = as_input(x), w = as_input(site.weight()), b = as_input(site.bias());
   const at::Tensor y = at::linear(a, w, b), reach = reach_of(a, w, b);
   const auto result = [&](const at::Tensor& sum) { return rounded(sum, formats.output).to(x.scalar_type()); };
   const auto squared_error = [&,
-                              exact = at::linear(wide(x), wide(site.weight), wide(site.bias))](const at::Tensor& sum) {
+                              exact = at::linear(wide(x), wide(site.weight()), wide(site.bias()))](const at::Tensor& sum) {
     return (exact - wide(rounded(sum, formats.output))).square();
   };
   const at::Tensor moved = (squared_error(y - reach) - squared_error(y + reach)).abs();
   const double flips = moved.masked_select(moved.isfinite()).sum().item<double>() / static_cast<double>(y.numel());
-  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight), wide(site.bias)), flips};
+  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight()), wide(site.bias())), flips};
 }
 
 double mse_of(const StatsBook& book, const std::string& layer) {
@@ -94,10 +112,11 @@ void compare_sites(const test::GoldenCase& golden, FormatPair formats, model::Pi
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   StatsBook book;
   const auto attachment = quant::attach(reference.sites(), request, &book);
-  std::map<std::string, Listener> listeners;
+  std::map<std::string, LinearListener> linears;
+  std::map<std::string, AttentionListener> attentions;
   for (model::MatmulSite& site : reference.sites().all()) {
-    listeners[site.path].hook = site.hook;
-    site.hook = &listeners[site.path];
+    if (auto* const linear = dynamic_cast<model::Linear*>(&site)) linears.try_emplace(site.path, *linear);
+    if (auto* const attention = dynamic_cast<model::Attention*>(&site)) attentions.try_emplace(site.path, *attention);
   }
   reference.sample_actions(golden.inputs, golden.noise, 1);
   book.finish_request(StatsBook::Measured::yes);
@@ -105,9 +124,12 @@ void compare_sites(const test::GoldenCase& golden, FormatPair formats, model::Pi
   std::map<std::string, double> drift;  // how far a site's RMSE may be from the reference's
   std::map<std::string, double> flips;  // and its mean squared error
   for (const model::MatmulSite& site : reference.sites().all()) {
-    for (const at::Tensor& x : listeners[site.path].inputs) {
-      may[site.path].push_back(allowed(site, x, formats));
-      flips[site.path] += may[site.path].back().flips / static_cast<double>(listeners[site.path].inputs.size());
+    const auto listener = linears.find(site.path);
+    if (listener == linears.end()) continue;
+    const std::vector<at::Tensor>& inputs = listener->second.inputs;
+    for (const at::Tensor& x : inputs) {
+      may[site.path].push_back(allowed(dynamic_cast<const model::Linear&>(site), x, formats));
+      flips[site.path] += may[site.path].back().flips / static_cast<double>(inputs.size());
       // Elements drift either way, so that of n of them a mean sees one part in the root of n.
       const at::Tensor& reach = may[site.path].back().reach;
       drift[site.path] = std::max(drift[site.path], reach.square().mean().sqrt().item<double>() /
@@ -119,23 +141,34 @@ void compare_sites(const test::GoldenCase& golden, FormatPair formats, model::Pi
     StatsBook fast_book;
     const auto fast_attachment = quant::attach(pi0->sites(), request, &fast_book);
     for (model::MatmulSite& site : pi0->sites().all()) {
-      INFO(model::name_of(pi0->sites().all().front().gemm->set) << " " << site.path);
-      const Listener& heard = listeners[site.path];
-      for (std::size_t i = 0; i < heard.inputs.size(); ++i) {
-        const at::Tensor found = site.hook->linear(heard.inputs[i]);
-        REQUIRE(found.scalar_type() == heard.inputs[i].scalar_type());
-        const Allowed& range = may[site.path][i];
-        const bool within = ((range.low <= found) & (found <= range.high)).all().item<bool>();
-        if (!within) CHECK(at::equal(found, heard.results[i]));  // NaN and infinities
+      INFO(pi0->sites().backend().instructions() << " " << site.path);
+      if (auto* const linear = dynamic_cast<model::Linear*>(&site)) {
+        const LinearListener& heard = linears.at(site.path);
+        for (std::size_t i = 0; i < heard.inputs.size(); ++i) {
+          const at::Tensor found = linear->hook()->linear(heard.inputs[i]);
+          REQUIRE(found.scalar_type() == heard.inputs[i].scalar_type());
+          const Allowed& range = may[site.path][i];
+          const bool within = ((range.low <= found) & (found <= range.high)).all().item<bool>();
+          if (!within) CHECK(at::equal(found, heard.results[i]));  // NaN and infinities
+        }
       }
-      for (std::size_t i = 0; i < heard.attended.size(); ++i) {
-        const at::Tensor found = site.hook->attention(heard.attended[i]);
-        CHECK(test::relative_rms(found.to(at::kFloat), heard.results[i].to(at::kFloat)) <= 0.02);
+      if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
+        const AttentionListener& heard = attentions.at(site.path);
+        for (std::size_t i = 0; i < heard.inputs.size(); ++i) {
+          model::LayerKv prefix;
+          model::AttentionOperands operands = heard.inputs[i];
+          if (operands.prefix != nullptr) {
+            prefix = {operands.prefix->key, operands.prefix->value};
+            operands.prefix = &prefix;
+          }
+          const at::Tensor found = attention->hook()->attention(operands);
+          CHECK(test::relative_rms(found.to(at::kFloat), heard.results[i].to(at::kFloat)) <= 0.02);
+        }
       }
     }
     fast_book.finish_request(StatsBook::Measured::yes);
     for (const model::MatmulSite& each : reference.sites().all()) {
-      INFO(model::name_of(pi0->sites().all().front().gemm->set) << " " << each.path);
+      INFO(pi0->sites().backend().instructions() << " " << each.path);
       const double found = mse_of(fast_book, each.path), expected = mse_of(book, each.path);
       INFO(found << " " << expected);
       const double tolerance = each.kind == model::SiteKind::linear ? 1e-4 : 2e-2;

@@ -7,8 +7,8 @@
 #include "quant/attach.h"
 #include "quant/report.h"
 #include "support/catch.h"
-#include "support/device_kernels.h"
 #include "support/devices.h"
+#include "support/lone_site.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
 
@@ -30,9 +30,9 @@ struct Outcome {
 };
 
 Outcome run_hooked(const test::GoldenCase& golden, model::Pi0& pi0, const quant::PlanRequest& request,
-                   std::int64_t num_steps, const quant::DeviceKernels* device = quant::cuda_kernels()) {
+                   std::int64_t num_steps) {
   StatsBook book;
-  const quant::Attachment attachment(pi0.sites(), quant::make_plan(pi0.sites(), request), &book, {}, device);
+  const quant::Attachment attachment(pi0.sites(), quant::make_plan(pi0.sites(), request), &book);
   Outcome outcome{pi0.sample_actions(golden.inputs, golden.noise, num_steps).cpu(), {}, {}};
   book.finish_request(StatsBook::Measured::yes);
   const quant::StatsSnapshot seen = book.snapshot();
@@ -149,8 +149,7 @@ struct Share {
   std::size_t first = 0, of = 1;
 };
 
-void compare_with_goldens(const std::string& name, Precision precision, const model::Execution& execution = {},
-                          const quant::DeviceKernels* device = quant::cuda_kernels(), Share share = {}) {
+void compare_with_goldens(const std::string& name, Precision precision, const model::Execution& execution = {}, Share share = {}) {
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
   const double least = precision == Precision::bfloat16 ? 3e-3 : execution.device.is_cpu() ? 1e-5 : 1e-4;
@@ -163,7 +162,7 @@ void compare_with_goldens(const std::string& name, Precision precision, const mo
   for (const auto& [key, entry] : expected.entries()) {
     if (number++ % share.of != share.first) continue;
     INFO(name << " " << suffix << " " << key);
-    const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps, device);
+    const Outcome outcome = run_hooked(golden, *pi0, setting(key), golden.config.num_steps);
     std::ifstream stream(folder / (key + ".json"));
     compare_statistics(outcome, Json::parse(stream));
     const double own_error = test::relative_rms(expected.tensor(key), exact);
@@ -189,13 +188,13 @@ TEST_CASE("fast kernels: statistics and actions of every setting are the origina
   for (std::size_t i = 0; i < sets.size(); ++i) {
     INFO(model::name_of(sets[i]));
     const Share share = i + 1 == sets.size() ? Share{} : Share{i, sets.size() - 1};
-    compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(sets[i]), quant::cuda_kernels(), share);
+    compare_with_goldens("tiny_pi05", Precision::bfloat16, test::fast(sets[i]), share);
   }
   compare_with_goldens("tiny_pi0", Precision::float32, test::fast(model::instruction_sets().back()));
 }
 
 TEST_CASE("device hooks: statistics and actions of every setting are the original's", "[quant][golden][device]") {
-  compare_with_goldens("tiny_pi05", Precision::bfloat16, test::like_gpu(), &test::kernels_in_turn);
+  compare_with_goldens("tiny_pi05", Precision::bfloat16, test::like_gpu());
 }
 
 TEST_CASE("on a GPU: statistics and actions of every setting are the original's", "[quant][golden][gpu]") {
@@ -249,14 +248,15 @@ TEST_CASE("attaching 25 times leaves the model as it was", "[quant][attach]") {
 }
 
 TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]") {
-  model::SiteList sites;
-  model::MatmulSite& site = sites.add("gemma_expert.self_attn.sdpa", model::SiteKind::attention, 16, 16);
+  test::LoneSite lone({});
+  model::Attention& site = lone.add_attention("gemma_expert.self_attn.sdpa", 16);
+  model::SiteList sites = lone.sites();
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto random = [&](at::IntArrayRef shape) { return at::randn(shape).to(dtype); };
+    const model::LayerKv prefix{random({2, 1, 7, 16}), random({2, 1, 7, 16})};
     const model::AttentionOperands exact{.form = model::AttentionForm::eager,
                                          .query = random({2, 8, 5, 16}),
-                                         .prefix_key = random({2, 1, 7, 16}),
-                                         .prefix_value = random({2, 1, 7, 16}),
+                                         .prefix = &prefix,
                                          .key = random({2, 1, 5, 16}),
                                          .value = random({2, 1, 5, 16}),
                                          .mask = at::zeros({2, 1, 5, 12}),
@@ -264,14 +264,14 @@ TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]
     StatsBook book;
     const auto attachment = quant::attach(
         sites, {quant::one_pair({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}}, &book);
-    const at::Tensor hooked = site.hook->attention(exact);
+    const at::Tensor hooked = site.hook()->attention(exact);
     book.finish_request(StatsBook::Measured::yes);
 
     const auto to_e5m2 = [&](const at::Tensor& x) { return x.to(at::kFloat8_e5m2).to(dtype); };
     model::AttentionOperands rounded = exact;
     rounded.query = to_e5m2(exact.query);
-    rounded.prefix_key = to_e5m2(exact.prefix_key);
-    rounded.prefix_value = to_e5m2(exact.prefix_value);
+    const model::LayerKv rounded_prefix{to_e5m2(prefix.key), to_e5m2(prefix.value)};
+    rounded.prefix = &rounded_prefix;
     rounded.key = to_e5m2(exact.key);
     rounded.value = to_e5m2(exact.value);
     const at::Tensor expected = model::plain_attention(rounded).to(at::kFloat8_e4m3fn).to(dtype);
@@ -291,12 +291,12 @@ TEST_CASE("an overflow is warned of once per layer and its elements are counted"
       {{{"*.q_proj", std::nullopt, FormatPair{Format::float32, Format::float16}}}, AttentionScope::none, {}}, &book,
       [&](const std::string& line) { ++warnings[line]; });
   const at::Tensor huge = at::full({2, 64}, 1e30F);
-  model::MatmulSite* site = nullptr;
+  model::Linear* site = nullptr;
   for (model::MatmulSite& candidate : pi0->sites().all()) {
-    if (candidate.hook != nullptr && candidate.in_features == 64) site = &candidate;
+    if (candidate.any_hook() != nullptr && candidate.in_features == 64) site = dynamic_cast<model::Linear*>(&candidate);
   }
   REQUIRE(site != nullptr);
-  for (int call = 0; call < 3; ++call) site->hook->linear(huge);
+  for (int call = 0; call < 3; ++call) site->hook()->linear(huge);
   book.finish_request(StatsBook::Measured::yes);
   REQUIRE(warnings.size() == 1);
   CHECK(warnings.begin()->second == 1);

@@ -75,13 +75,13 @@ TEST_CASE("requests of a batch count as if they had come one by one", "[quant][s
   const auto together = book_with_sites(), alone = book_with_sites();
   for (const std::size_t turn : {0, 1}) {
     for (const std::size_t site : {0, 1}) {
-      for (const std::size_t request : {0, 1, 2}) together->observe(site, call_of(request, site, turn));
+      for (const std::size_t request : {0, 1, 2}) together->observe(site, request, call_of(request, site, turn));
     }
   }
   together->finish_batch({true, false, true}, StatsBook::Measured::yes);
   for (const std::size_t request : {0, 2}) {
     for (const std::size_t turn : {0, 1}) {
-      for (const std::size_t site : {0, 1}) alone->observe(site, call_of(request, site, turn));
+      for (const std::size_t site : {0, 1}) alone->observe(site, 0, call_of(request, site, turn));
     }
     alone->finish_request(StatsBook::Measured::yes);
   }
@@ -97,10 +97,10 @@ TEST_CASE("requests of a batch count as if they had come one by one", "[quant][s
     CHECK(mine.nonfinite() == theirs.nonfinite());
   }
 
-  together->observe(0, calls[0]);
+  together->observe(0, 2, calls[0]);  // of a sample that the batch does not have
   CHECK_THROWS_AS(together->finish_batch({true, true}, StatsBook::Measured::yes), std::logic_error);
   together->finish_batch({true, true}, StatsBook::Measured::no);  // nothing was left of it
-  together->observe(0, calls[0]);
+  together->observe(0, 0, calls[0]);
   together->finish_batch({false, false}, StatsBook::Measured::yes);  // the model failed half way
   CHECK(together->snapshot().requests == 4);
   CHECK(together->snapshot().measured == 2);
@@ -111,10 +111,10 @@ TEST_CASE("a request counts whole or not at all", "[quant][stats]") {
   StatsBook book;
   const std::size_t site = book.add_site({"layer", "vision", "linear", 2, 3, {}});
   CHECK(book.add_site({"layer", "vision", "linear", 2, 3, {}}) == site);
-  book.observe(site, calls[0]);
+  book.observe(site, 0, calls[0]);
   CHECK(book.snapshot().sites[0].errors.call_count() == 0);
   book.drop_request();
-  book.observe(site, calls[1]);
+  book.observe(site, 0, calls[1]);
   book.finish_request(StatsBook::Measured::yes);
   book.finish_request(StatsBook::Measured::no);
   quant::StatsSnapshot seen = book.snapshot();
@@ -133,7 +133,7 @@ TEST_CASE("books merge by layer", "[quant][stats]") {
   StatsBook first, second;
   first.add_site({"a", "vision", "linear", 1, 1, {}});
   second.add_site({"b", "vision", "linear", 1, 1, {}});
-  second.observe(second.add_site({"a", "vision", "linear", 1, 1, {}}), calls[2]);
+  second.observe(second.add_site({"a", "vision", "linear", 1, 1, {}}), 0, calls[2]);
   second.finish_request(StatsBook::Measured::yes);
   first.merge(second);
   const quant::StatsSnapshot all = first.snapshot();
@@ -157,7 +157,7 @@ TEST_CASE("readers on other threads see finished requests only", "[quant][stats]
     for (int i = 0; i < 200; ++i) book.reset();
   });
   for (int request = 0; request < 3000; ++request) {
-    for (int call = 0; call < 3; ++call) book.observe(site, calls[0]);
+    for (int call = 0; call < 3; ++call) book.observe(site, 0, calls[0]);
     book.finish_request(StatsBook::Measured::yes);
   }
   resetter.join();

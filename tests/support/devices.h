@@ -8,8 +8,10 @@
 #include <optional>
 #include <utility>
 
-#include "model/execution.h"
-#include "model/kernels/device_layer_kernels.h"
+#include "model/backends/cuda/cuda_backend.h"
+#include "model/backends/cuda/cuda_quantizer.h"
+#include "support/device_kernels.h"
+#include "support/device_layers.h"
 
 namespace pi0::test {
 
@@ -17,15 +19,26 @@ namespace pi0::test {
 inline std::optional<model::Execution> fast_gpu() {
   if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) return std::nullopt;
   const at::Device device(at::kCUDA, 0);
-  return model::Execution{.device = device,
-                          .kernels = model::Kernels::fast,
-                          .layers = model::cuda_layers(0),
-                          .recorder = model::device_recorder(device)};
+  return model::Execution{device, model::cuda_backend(0), model::device_recorder(device)};
 }
 
-// The same way on the CPU, with libtorch's products.
+// LibTorch's layers with a device's quantization in turn.
+class LikeCuda : public model::ReferenceBackend {
+ public:
+  std::string_view name() const override { return "cuda"; }
+  bool skips_unread() const override { return true; }
+  std::unique_ptr<model::Quantizer> quantizer(model::ErrorSink& sink, std::function<void()> moved) const override {
+    return std::make_unique<model::CudaQuantizer>(*this, kernels_in_turn, sink, std::move(moved));
+  }
+};
+
+// A GPU's way on the CPU: with LibTorch's layers, or with a device's layers in turn.
 inline model::Execution like_gpu(std::shared_ptr<model::Recorder> recorder = nullptr) {
-  return {.kernels = model::Kernels::fast, .recorder = std::move(recorder)};
+  return {.backend = std::make_shared<const LikeCuda>(), .recorder = std::move(recorder)};
+}
+inline model::Execution like_gpu_in_turn(std::shared_ptr<model::Recorder> recorder = nullptr) {
+  return {.backend = std::make_shared<const model::CudaBackend>(layers_in_turn, kernels_in_turn),
+          .recorder = std::move(recorder)};
 }
 
 }  // namespace pi0::test

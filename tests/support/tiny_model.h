@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "model/backends/cpu/cpu_backend.h"
 #include "model/checkpoint.h"
 #include "model/pi0.h"
 #include "model/safetensors.h"
@@ -44,7 +45,7 @@ inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Pr
 
 // A CPU's fast kernels.
 inline model::Execution fast(model::InstructionSet set) {
-  return {.kernels = model::Kernels::fast, .gemm = &model::gemm_kernels(set)};
+  return {.backend = model::cpu_backend(set)};
 }
 
 }  // namespace pi0::test

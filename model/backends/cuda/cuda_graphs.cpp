@@ -5,6 +5,7 @@
 
 #include <exception>
 
+#include "model/backends/cuda/cuda_backend.h"
 #include "model/execution.h"
 
 namespace pi0::model {
@@ -47,6 +48,10 @@ class CudaRecorder : public Recorder {
 };
 
 }  // namespace
+
+std::shared_ptr<const Backend> cuda_backend(int device_index) {
+  return std::make_shared<const CudaBackend>(*cuda_layers(device_index), *quant::cuda_kernels());
+}
 
 std::shared_ptr<Recorder> device_recorder(at::Device device) {
   return device.is_cuda() ? std::make_shared<CudaRecorder>(device) : nullptr;

@@ -1,0 +1,44 @@
+#include "model/backends/cpu/cpu_backend.h"
+
+#include "model/backends/cpu/cpu_quantizer.h"
+#include "model/kernels/fast_attention.h"
+#include "model/kernels/fast_layers.h"
+#include "model/linear.h"
+
+namespace pi0::model {
+
+PackedWeight packed_weight_of(const Linear& linear) {
+  return {linear.weight(), linear.out_features, linear.in_features};
+}
+
+Tensor CpuBackend::linear(const Linear& linear, const Tensor& x) const {
+  return fast_linear(kernels_, x, packed_weight_of(linear), linear.bias());
+}
+
+Normed CpuBackend::rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const {
+  const Tensor x = add_up(in);
+  const auto [scale, shift] = scale_and_shift(weight, modulation);
+  return {x, fast_rms_norm(kernels_, x, scale, shift, epsilon)};
+}
+
+Tensor CpuBackend::gelu(const Tensor& x, const Tensor& factor) const { return fast_gelu(kernels_, x, factor); }
+
+std::vector<Tensor> CpuBackend::rotate(std::span<const Tensor> heads, const RotaryAngles& angles) const {
+  std::vector<Tensor> rotated;
+  for (const Tensor& each : heads) rotated.push_back(fast_rotate(kernels_, each, angles.cos, angles.sin));
+  return rotated;
+}
+
+Tensor CpuBackend::attention(const AttentionOperands& operands) const {
+  return operands.form == AttentionForm::eager ? fast_attention(kernels_, operands) : plain_attention(operands);
+}
+
+std::unique_ptr<Quantizer> CpuBackend::quantizer(ErrorSink& sink, std::function<void()>) const {
+  return std::make_unique<CpuQuantizer>(*this, sink);
+}
+
+std::shared_ptr<const Backend> cpu_backend(InstructionSet set) {
+  return std::make_shared<const CpuBackend>(gemm_kernels(set));
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,47 @@
+// Quantized linears with a CPU's fast kernels: rounding and error sums happen on strips of the result while they are in
+// cache. The same function as the reference's but for the order of sums.
+#pragma once
+
+#include <vector>
+
+#include "model/backends/cpu/cpu_backend.h"
+#include "model/backends/reference/reference_quantizer.h"
+#include "quant/kernels/rounding_kernels.h"
+
+namespace pi0::model {
+
+class CpuQuantizer : public ReferenceQuantizer {
+ public:
+  CpuQuantizer(const CpuBackend& backend, ErrorSink& sink);
+
+  std::size_t add(const Linear& linear, quant::FormatPair formats) override;
+  std::size_t add(const Attention& attention, quant::FormatPair formats) override;
+  std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
+  bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+
+ private:
+  // A linear's parameters. The rounded ones are the linear's own if rounding changes nothing.
+  struct Packed {
+    PackedWeight exact_weight, weight;
+    Tensor exact_terms, terms;  // the bias padded to whole panels
+    bool weight_is_exact = true;
+  };
+  // Inputs of one x, rounded and packed; linears that share x share them.
+  struct SharedInput {
+    quant::Format format;
+    Lane lane;
+    PackedInput packed;
+    bool overflowed;
+  };
+  class Inputs;
+
+  Lane lane_of(std::size_t site, at::ScalarType x) const;
+  SharedInput pack(const Tensor& x, quant::Format format, Lane lane);
+  Tensor linear(std::size_t site, const Tensor& x, Inputs& inputs);
+
+  const GemmKernels& gemm_;
+  const quant::RoundingKernels& rounding_;
+  std::vector<Packed> packed_;  // by site; empty for attentions
+};
+
+}  // namespace pi0::model

@@ -1,0 +1,260 @@
+#include "model/backends/cuda/cuda_quantizer.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "model/device_stream.h"
+#include "quant/device_rounding.h"
+
+namespace pi0::model {
+namespace {
+
+using quant::Format;
+using quant::HookedRowsCall;
+using quant::keeps;
+using quant::partial_count;
+using quant::ResultCall;
+
+static_assert(std::is_trivially_copyable_v<DeviceErrors::Record>);
+
+// A dtype that a format's values fit in and that matrix units multiply exactly.
+at::ScalarType operand_dtype(Format format) {
+  return format == Format::float32 ? at::kFloat : format == Format::float16 ? at::kHalf : at::kBFloat16;
+}
+
+// rows · weightᵀ in float32, [R, Out].
+Tensor product(const Tensor& rows, const Tensor& weight) {
+  const at::ScalarType dtype = rows.scalar_type();
+  if (rows.is_cuda() && dtype != at::kFloat && dtype == weight.scalar_type())
+    return at::mm(rows, weight.t(), at::kFloat);
+  return at::mm(rows.to(at::kFloat), weight.to(at::kFloat).t());
+}
+
+Tensor float_terms(const Tensor& bias) { return bias.defined() ? bias.to(at::kFloat).contiguous() : bias; }
+
+const float* terms_of(const Tensor& terms) { return terms.defined() ? terms.const_data_ptr<float>() : nullptr; }
+
+Tensor result_of(const Linear& linear, const Tensor& x) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = linear.out_features;
+  return at::empty(shape, x.options());
+}
+
+}  // namespace
+
+DeviceErrors::Slot DeviceErrors::slot(std::size_t site, std::int64_t samples, at::Device device) {
+  const auto stride = static_cast<std::int64_t>(sites_.size() * sizeof(Record));
+  const std::int64_t known = records_.defined() ? records_.size(0) : 0;
+  if (samples > known) {
+    const c10::InferenceMode inference;
+    const Tensor more = at::zeros({samples, stride}, at::device(device).dtype(at::kByte));
+    if (known > 0) more.narrow(0, 0, known).copy_(records_);
+    records_ = more;
+    moved_();
+  }
+  return {static_cast<Record*>(records_.mutable_data_ptr()) + site, stride};
+}
+
+void DeviceErrors::collect(ErrorSink& sink) {
+  if (!records_.defined()) return;
+  const c10::InferenceMode inference;
+  const Tensor host = records_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
+  records_.zero_();
+  const auto* next = static_cast<const Record*>(host.const_data_ptr());
+  for (std::size_t sample = 0; sample < static_cast<std::size_t>(host.size(0)); ++sample) {
+    for (std::size_t number = 0; number < sites_.size(); ++number) {
+      const Record& record = *next++;
+      if (record.input_overflowed != 0) sink.overflowed(number, Operand::input);
+      if (record.output_overflowed != 0) sink.overflowed(number, Operand::output);
+      if (record.errors.call_count() == 0) continue;
+      sink.observe(number, sample, record.errors);
+      Site& site = sites_[number];
+      if (sample > 0 || !std::exchange(site.keeps, false)) continue;
+      site.kept = record.errors;
+      site.has_kept = true;
+    }
+  }
+  for (std::size_t number = 0; number < sites_.size(); ++number) {
+    Site& site = sites_[number];
+    const auto samples = static_cast<std::size_t>(std::exchange(site.repeated_samples, 0));
+    const std::size_t first = std::exchange(site.has_kept, false) ? 1 : 0;  // the first sample was observed itself
+    for (std::size_t sample = first; sample < samples; ++sample) sink.observe(number, sample, site.kept);
+  }
+}
+
+CudaQuantizer::CudaQuantizer(const Backend& backend, const quant::DeviceKernels& kernels, ErrorSink& sink,
+                             std::function<void()> moved)
+    : ReferenceQuantizer(backend, sink), kernels_(kernels), errors_(std::move(moved)) {}
+
+std::size_t CudaQuantizer::add(const Linear& linear, quant::FormatPair formats) {
+  const std::size_t number = ReferenceQuantizer::add(linear, formats);
+  parts_.push_back({&linear, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
+  errors_.add_site();
+  return number;
+}
+
+std::size_t CudaQuantizer::add(const Attention& attention, quant::FormatPair formats) {
+  parts_.push_back({&attention, {}, {}, {}});
+  errors_.add_site();
+  return ReferenceQuantizer::add(attention, formats);
+}
+
+Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& values, at::ScalarType stored) {
+  std::vector<std::uint32_t*> flags;
+  for (const std::size_t site : sites) {
+    flags.push_back(&errors_.slot(site, 1, values.device()).first->input_overflowed);
+  }
+  return quant::round_on_device(kernels_, values, stored, sites_[sites.front()].formats.input, flags);
+}
+
+// A bias that rounding changes needs no second product: the sums are compared before it is added.
+bool CudaQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
+  const Site& site = sites_[number];
+  return keeps(site.formats.input, dtype) &&
+         (site.linear == nullptr || site.weight_codes.is_same(site.linear->weight()));
+}
+
+const Tensor& CudaQuantizer::wide_weight(std::size_t site) {
+  const Tensor& codes = sites_[site].weight_codes;
+  if (codes.element_size() > 1) return codes;
+  Tensor& wide = parts_[site].wide_weight;
+  if (!wide.defined()) {
+    const c10::InferenceMode inference;
+    wide = codes.to(at::kBFloat16);
+  }
+  return wide;
+}
+
+bool CudaQuantizer::takes_few_rows(std::size_t site, const Tensor& x) const {
+  const Linear& linear = *sites_[site].linear;
+  const bool samples_apart = mode.measured && mode.samples_apart && x.size(0) > 1;
+  return x.scalar_type() == at::kBFloat16 && linear.weight().scalar_type() == at::kBFloat16 &&
+         linear.in_features % 8 == 0 && x.numel() <= HookedRowsCall::most_rows * linear.in_features &&
+         !samples_apart && linear.calls == 1;
+}
+
+// Whether one call of the kernels can do all of them.
+bool CudaQuantizer::alike(std::span<const std::size_t> sites, const Tensor& x) const {
+  const std::size_t first = sites.front();
+  return std::ranges::all_of(sites, [&](std::size_t site) {
+    return sites_[site].formats.input == sites_[first].formats.input &&
+           takes_few_rows(site, x) == takes_few_rows(first, x) &&
+           has_exact_operands(site, x.scalar_type()) == has_exact_operands(first, x.scalar_type());
+  });
+}
+
+std::vector<Tensor> CudaQuantizer::linears(std::span<const std::size_t> sites, const Tensor& x) {
+  if (alike(sites, x)) return takes_few_rows(sites.front(), x) ? few_rows(sites, x) : many_rows(sites, x);
+  std::vector<Tensor> results;
+  for (const std::size_t site : sites) results.push_back(linears({&site, 1}, x).front());
+  return results;
+}
+
+std::vector<Tensor> CudaQuantizer::many_rows(std::span<const std::size_t> sites, const Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  const Tensor rows = x.contiguous();
+  const Format input = sites_[sites.front()].formats.input;
+  const Tensor operand = keeps(input, x.scalar_type()) ? rows : rounded(sites, rows, operand_dtype(input));
+  std::vector<Tensor> results;
+  for (const std::size_t site : sites) results.push_back(many_rows(site, rows, operand));
+  return results;
+}
+
+Tensor CudaQuantizer::many_rows(std::size_t site, const Tensor& x, const Tensor& rounded) {
+  const Linear& linear = *sites_[site].linear;
+  const auto as_rows = [&](const Tensor& tensor) { return tensor.view({-1, linear.in_features}); };
+  const Tensor sums = product(as_rows(rounded), wide_weight(site));
+  if (!mode.measured) return finish(site, sums, {}, result_of(linear, x));
+  const bool is_exact = has_exact_operands(site, x.scalar_type());
+  return finish(site, sums, is_exact ? sums : product(as_rows(x), linear.weight()), result_of(linear, x));
+}
+
+std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, const Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  TORCH_INTERNAL_ASSERT(sites.size() <= HookedRowsCall::most_parts);
+  const Tensor rows = x.contiguous();
+  const std::int64_t in = x.size(-1);
+  HookedRowsCall call{};
+  call.rows = static_cast<int>(x.numel() / in);
+  call.in = static_cast<int>(in);
+  call.x = static_cast<const std::uint16_t*>(rows.const_data_ptr());
+  call.input = sites_[sites.front()].formats.input;
+  call.compares_exact = mode.measured && !has_exact_operands(sites.front(), x.scalar_type());
+  std::vector<Tensor> results;
+  std::vector<Finish> finishes;  // hold their memory until the kernel is on its way
+  for (const std::size_t site : sites) {
+    const Linear& linear = *sites_[site].linear;
+    HookedRowsCall::Part& part = call.parts[call.part_count++];
+    part.weight = sites_[site].weight_codes.const_data_ptr();
+    part.exact_weight = static_cast<const std::uint16_t*>(linear.weight().const_data_ptr());
+    part.out = static_cast<int>(linear.out_features);
+    results.push_back(result_of(linear, x));
+    finishes.push_back(finish_of(site, results.back(), mode.measured, 1, partial_count(call.rows, part.out)));
+    part.result = finishes.back().call;
+    part.input_overflowed = &errors_.slot(site, 1, x.device()).first->input_overflowed;
+  }
+  kernels_.multiply_few_rows(call, current_stream(x.device()));
+  return results;
+}
+
+Tensor CudaQuantizer::round_operand(std::size_t site, const Tensor& operand) {
+  return keeps(sites_[site].formats.input, operand.scalar_type())
+             ? operand
+             : rounded({&site, 1}, operand, operand.scalar_type());
+}
+
+Tensor CudaQuantizer::round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) {
+  const c10::DeviceGuard guard(attended.device());
+  const Tensor sums = attended.contiguous();
+  return finish(site, sums, exact.defined() ? exact.contiguous() : exact, at::empty_like(sums));
+}
+
+CudaQuantizer::Finish CudaQuantizer::finish_of(std::size_t site, const Tensor& result, bool compared,
+                                               std::int64_t records, std::int64_t parts) {
+  const MatmulSite& module = module_of(site);
+  const DeviceErrors::Slot slot = errors_.slot(site, records, result.device());
+  const std::int64_t calls = compared ? module.calls : 1;
+  Finish finish{};
+  ResultCall& call = finish.call;
+  call.bias = terms_of(parts_[site].terms);
+  call.exact_bias = terms_of(parts_[site].exact_terms);
+  call.out = result.mutable_data_ptr();
+  call.out_storage = quant::storage_of(result.scalar_type());
+  call.compare_stored = module.kind == SiteKind::attention;
+  call.records = static_cast<int>(records);
+  call.calls = static_cast<int>(calls);
+  const std::int64_t values = result.numel() / records / calls;
+  TORCH_CHECK(values <= std::int64_t{1} << 30, module.path, ": found ", values,
+              " results at once, expected at most 2^30, as of a smaller batch");
+  call.values = static_cast<int>(values);
+  call.columns = static_cast<int>(result.size(-1));
+  call.format = sites_[site].formats.output;
+  call.overflowed = &slot.first->output_overflowed;
+  if (!compared) return finish;
+  call.errors = &slot.first->errors;
+  call.arrived = &slot.first->arrived;
+  call.record_stride = slot.stride;
+  finish.partial = at::empty({records * calls * parts * quant::part_bytes}, result.options().dtype(at::kByte));
+  call.partial = finish.partial.mutable_data_ptr();
+  return finish;
+}
+
+Tensor CudaQuantizer::finish(std::size_t site, const Tensor& sums, const Tensor& exact, const Tensor& result) {
+  const bool compared = exact.defined();
+  const std::int64_t calls = compared ? module_of(site).calls : 1;
+  TORCH_INTERNAL_ASSERT(result.size(0) % calls == 0);
+  const std::int64_t records = compared && mode.samples_apart ? result.size(0) / calls : 1;
+  const Finish finish = finish_of(site, result, compared, records, partial_count(result.numel() / records / calls));
+  kernels_.finish({.sums = sums.const_data_ptr(),
+                   .exact_sums = compared ? exact.const_data_ptr() : nullptr,
+                   .in_storage = quant::storage_of(sums.scalar_type()),
+                   .result = finish.call},
+                  current_stream(sums.device()));
+  return result;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,43 @@
+#include "model/schedule.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace pi0::model {
+
+std::vector<float> flow_times(std::int64_t num_steps) {
+  const auto dt = static_cast<float>(-1.0 / static_cast<double>(num_steps));
+  std::vector<float> times;
+  for (float time = 1.0F; time >= -dt / 2; time += dt) times.push_back(time);
+  return times;
+}
+
+ScheduleKeeper::ScheduleKeeper(const SiteList& sites, std::vector<const MatmulSite*> modulation_sites,
+                               Modulate modulate)
+    : sites_(sites), modulation_sites_(std::move(modulation_sites)), modulate_(std::move(modulate)) {}
+
+std::shared_ptr<const Schedule> ScheduleKeeper::get(std::int64_t num_steps, std::int64_t batch) {
+  constexpr std::int64_t most_steps = 100;  // kept: half a megabyte each
+  if (num_steps > most_steps || std::ranges::any_of(modulation_sites_, &MatmulSite::needs_each_call)) return nullptr;
+  std::vector<SiteHook*> observers;
+  for (const MatmulSite* site : modulation_sites_) {
+    if (site->is_observed()) observers.push_back(site->any_hook());
+  }
+  const bool observed = !observers.empty();
+  if (kept_ && kept_->num_steps == num_steps && kept_->hook_changes == sites_.hook_changes() &&
+      (kept_->observed || !observed)) {
+    for (SiteHook* hook : observers) hook->repeat_observed(batch);
+    return kept_;
+  }
+  kept_ = nullptr;  // what hooks keep from now on belongs to the new one
+  for (SiteHook* hook : observers) {
+    hook->keep_observed();
+    hook->repeat_observed(batch);  // for all samples but the one that is observed now
+  }
+  Schedule made{num_steps, sites_.hook_changes(), observed, {}};
+  for (const float time : flow_times(num_steps)) made.steps.push_back(modulate_(time));
+  kept_ = std::make_shared<const Schedule>(std::move(made));
+  return kept_;
+}
+
+}  // namespace pi0::model
