@@ -815,9 +815,9 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
     CHECK(
-        plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
+        plain.ends_with("/index.html: expected a WebSocket upgrade, as openpi's clients send, or one of GET /healthz, GET "
                         "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
-    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
+    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: expected a WebSocket upgrade") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
     const std::string other_protocol = get("hello policy server");
