@@ -42,6 +42,19 @@ HttpFront::~HttpFront() {
 }
 
 asio::awaitable<std::optional<Upgrade>> HttpFront::run() {
+  std::optional<Upgrade> asked = co_await read_request();
+  if (!asked) co_return asked;
+  stage_ = Stage::asking;
+  if (const auto response = respond(asked->request)) {
+    co_await write(asked->request, *response);
+    co_return std::nullopt;
+  }
+  stage_ = Stage::client;
+  ++service_.clients;
+  co_return asked;
+}
+
+asio::awaitable<std::optional<Upgrade>> HttpFront::read_request() {
   stream_.next_layer().expires_after(service_.options.handshake_timeout);
   boost::system::error_code error;
   co_await stream_.shake_hands(error);
@@ -53,20 +66,10 @@ asio::awaitable<std::optional<Upgrade>> HttpFront::run() {
   parser.header_limit(max_header_bytes);
   beast::flat_buffer received;
   co_await http::async_read_header(stream_, received, parser, into(error));
-  if (error) {
-    log_.info("connections without an HTTP request", "no HTTP request: " + error.message());
-    if (const auto response = refuse_bad_http(error)) co_await write(Request(), *response);
-    co_return std::nullopt;
-  }
-  stage_ = Stage::asking;
-  Request request = parser.release();
-  if (const auto response = respond(request)) {
-    co_await write(request, *response);
-    co_return std::nullopt;
-  }
-  stage_ = Stage::client;
-  ++service_.clients;
-  co_return Upgrade{std::move(request), std::move(received)};
+  if (!error) co_return Upgrade{parser.release(), std::move(received)};
+  log_.info("connections without an HTTP request", "no HTTP request: " + error.message());
+  if (const auto response = refuse_bad_http(error)) co_await write(Request(), *response);
+  co_return std::nullopt;
 }
 
 // Nothing for an upgrade that is accepted.

@@ -41,6 +41,7 @@ class HttpFront {
   Stage stage() const { return stage_; }
 
  private:
+  boost::asio::awaitable<std::optional<Upgrade>> read_request();  // nothing when none came
   std::optional<HttpResponse> respond(const Request& request);
   HttpResponse response_of(const Route& route);
   std::optional<HttpResponse> refuse(const Request& request);

@@ -285,7 +285,7 @@ TEST_CASE("what does not fit into the queue is dropped, counted and said once", 
     Stall stall;
     for (const char* prompt : {"0", "1", "2", "lost", "lost"}) record(recorder, prompt + picture);
     record(recorder, "lost, though it would fit");
-    CHECK(log.count("does not keep up") == 1);
+    CHECK(log.count("cannot be written fast enough") == 1);
     CHECK(log.count("warning") == 1);
 
     stall.release();
@@ -312,11 +312,11 @@ TEST_CASE("a request larger than the queue is dropped, others are not", "[record
     Recorder recorder({.folder = folder.path(), .max_waiting_bytes = 65'000});
     record(recorder, std::string(100'000, 'x'));
     record(recorder, std::string(100'000, 'x'));
-    CHECK(log.count("does not keep up") == 1);
+    CHECK(log.count("cannot be written fast enough") == 1);
     record(recorder, "small");
   }
   CHECK(recorded(folder.path()) == std::map<int, std::string>{{0, "small"}});
-  CHECK(log.count("recorded again, 2 were not") == 1);
+  CHECK(log.count("recorded again; not recorded: 2") == 1);
 }
 
 TEST_CASE("a removed folder is said once and is not made again", "[recorder]") {
@@ -363,7 +363,7 @@ TEST_CASE("a full disk is said once and recording goes on when there is room", "
     record(recorder, "after");
   }
   CHECK(log.count("No space left on device") == 1);
-  CHECK(log.count("recorded again, 1 were not") == 1);
+  CHECK(log.count("recorded again; not recorded: 1") == 1);
   CHECK(log.count("warning") == 2);
   if (kind == "response") fs::remove(file(folder.path(), 0, "request"));
   CHECK(recorded(folder.path()) == std::map<int, std::string>{{kind == "response", "after"}});
@@ -378,7 +378,7 @@ TEST_CASE("the end counts what was lost", "[recorder]") {
     record(recorder, "a");
     record(recorder, "b");
   }
-  CHECK(log.count("recording ends, 2 requests were not recorded") == 1);
+  CHECK(log.count("recording ends; requests not recorded: 2") == 1);
 }
 
 TEST_CASE("the end writes what waits", "[recorder]") {

@@ -814,9 +814,9 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
   SECTION("what is neither a route nor an upgrade") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
-    CHECK(
-        plain.ends_with("/index.html: expected a WebSocket upgrade, as openpi's clients send, or one of GET /healthz, GET "
-                        "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
+    CHECK(plain.ends_with(
+        "/index.html: expected a WebSocket upgrade, as openpi's clients send, or one of GET /healthz, GET "
+        "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
     CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: expected a WebSocket upgrade") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
