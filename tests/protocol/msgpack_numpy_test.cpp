@@ -219,7 +219,7 @@ TEST_CASE("float16 scalars are rounded as NumPy rounds them", "[numpy]") {
   CHECK(element<std::uint16_t>(decoded(scalar_hex(hex_of(value), "<f2"))) == bits);
 }
 
-TEST_CASE("big-endian arrays are turned round", "[numpy]") {
+TEST_CASE("big-endian arrays are converted", "[numpy]") {
   const Value floats = decoded(
       "84c40b5f5f6e6461727261795f5fc3c40464617461c4083fc00000c0000000c4056474797065a33e6634c40573"
       "686170659102");
@@ -260,7 +260,7 @@ TEST_CASE("spellings of a dtype", "[numpy]") {
   CHECK_THROWS_WITH(decoded(array_hex("c400", "80", "90")), "'k': the array's dtype is map, expected str");
 }
 
-TEST_CASE("an array whose parts do not fit is refused", "[numpy]") {
+TEST_CASE("an array whose parts do not match is refused", "[numpy]") {
   const std::string f8 = "a33c6638";
   const std::string eight_bytes = "c4080000000000000000";
   CHECK_THROWS_WITH(decoded(array_hex(eight_bytes, f8, "9102")),
@@ -378,7 +378,7 @@ TEST_CASE("limits", "[msgpack]") {
   }
 }
 
-TEST_CASE("fields that nobody reads stay as they came", "[msgpack]") {
+TEST_CASE("fields that nobody reads are kept as bytes", "[msgpack]") {
   DecodeLimits limits;
   limits.fields = {"a", "m"};
   // {"a": 1, "b": [1, {"x": nil}], "m": {"y": 2}, "b": "last"}
@@ -438,7 +438,7 @@ TEST_CASE("maps of many keys are read in time that grows with their bytes", "[ms
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));  // minutes when it grows with the square
 }
 
-TEST_CASE("an array that is not whole is not written", "[numpy]") {
+TEST_CASE("an array of the wrong size is not written", "[numpy]") {
   CHECK_THROWS_AS(encode(one(NdArray{{'f', 8}, {2}, Octets(8)})), ProtocolError);
   CHECK_THROWS_AS(encode(one(NdArray{{'f', 3}, {1}, Octets(3)})), ProtocolError);
   CHECK_THROWS_AS(encode(one(NdArray{{'f', 8}, {-1}, Octets(8)})), ProtocolError);
