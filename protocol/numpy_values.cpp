@@ -39,7 +39,7 @@ void store(NdArray& scalar, T value) {
   std::memcpy(scalar.data.data(), &value, sizeof(T));
 }
 
-// The next four store a number in the scalar's dtype; false when it is none or does not fit.
+// Each store_ function converts a number to the scalar's dtype; false when the value is no number or does not fit.
 template <typename T>
 bool store_integer(NdArray& scalar, const Value& value) {
   return std::visit(

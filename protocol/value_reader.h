@@ -12,7 +12,7 @@
 
 namespace pi0::protocol {
 
-// Throws ProtocolError for bytes that are no msgpack and for values beyond the limits. Nothing is allocated for a
+// Throws ProtocolError for bytes that are not msgpack and for values beyond the limits. Nothing is allocated for a
 // size that a header only announces.
 class ValueReader {
  public:

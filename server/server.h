@@ -69,8 +69,8 @@ class Server {
   // Serves on the calling thread, which becomes the network thread, until SIGINT, SIGTERM, SIGHUP (unless it is
   // ignored) or stop(). Then it accepts no new connection, answers the requests that the model works on, drops the
   // others, and closes every connection with 1001; connections that are open `end_timeout` after the last inference are
-  // cut off. A second signal ends the process at once. Throws std::runtime_error in the end if the model's failures
-  // made it stop (`exit_on_failure`).
+  // cut off. A second signal ends the process at once; signals after run() do nothing while the Server lives. Throws
+  // std::runtime_error in the end if the model's failures made it stop (`exit_on_failure`).
   void run();
 
   void stop();  // from any thread

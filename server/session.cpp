@@ -79,11 +79,11 @@ asio::awaitable<void> Session::read_messages() {
   try {
     // A buffer of Beast's that grows would throw bad_alloc in Beast's own code, where nobody catches it.
     std::vector<std::uint8_t> chunk(chunk_bytes);
-    while (!is_close_sent()) {
+    while (!is_closing()) {
       co_await read_message(chunk);
       // A client that does not wait for its answers is read ahead up to a limit. Beyond it reading pauses, of pings
       // too, until the next request is taken.
-      co_await changed_.until([this] { return is_close_sent() || !inbox_.is_full(); });
+      co_await changed_.until([this] { return is_closing() || !inbox_.is_full(); });
     }
   } catch (const boost::system::system_error& error) {
     const error_code closed = websocket::error::closed;
@@ -100,13 +100,13 @@ asio::awaitable<void> Session::read_message(std::span<std::uint8_t> chunk) {
   do {
     const std::size_t size = co_await ws_->async_read_some(asio::buffer(chunk.data(), chunk.size()), use_awaitable);
     heard_ = true;
-    if (is_close_sent()) continue;  // reads on for the client's close frame and keeps nothing
+    if (is_closing()) continue;  // reads on for the client's close frame and keeps nothing
     if (!inbox_.is_receiving()) expect_progress(0);
     inbox_.append(chunk.first(size));
     service_.backlog.make_room();  // may call give_way() of this session
   } while (!ws_->is_message_done());
   message_deadline_.cancel();
-  if (is_close_sent()) co_return;
+  if (is_closing()) co_return;
   inbox_.finish(ws_->got_text() ? MessageType::text : MessageType::binary);
   changed_.notify();
 }
@@ -246,7 +246,7 @@ bool Session::give_way() {
 
 // Starts the closing handshake; the watchdog ends it if the client does not.
 void Session::close(CloseCode code, std::string_view reason) {
-  if (is_close_sent()) return;
+  if (is_closing()) return;
   state_ = State::closing;
   inbox_.drop_all();
   message_deadline_.cancel();
@@ -275,7 +275,7 @@ void Session::watch() {
 // Ends a closing handshake that takes too long. Otherwise pings the client, or closes the connection with 1011 when
 // nothing came since the last ping.
 void Session::check_client() {
-  if (is_close_sent()) return ws_->tcp().close();
+  if (is_closing()) return ws_->tcp().close();
   const bool is_reading_paused = ticket_ && inbox_.is_full();
   if (!heard_ && !is_reading_paused) {
     log_.warn("connections that did not answer pings", "sent nothing since the last ping, closing");

@@ -45,7 +45,7 @@ class Session : public std::enable_shared_from_this<Session> {
     closing,  // sent a close frame and waits for the client's
     closed,   // nothing more can be sent
   };
-  bool is_close_sent() const { return state_ == State::closing || state_ == State::closed; }
+  bool is_closing() const { return state_ == State::closing || state_ == State::closed; }
 
   // What is sent for a request: an encoded answer, or the reason why there is none.
   struct Reply {

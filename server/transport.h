@@ -1,4 +1,4 @@
-// The streams of a connection, one on the other: TCP, TLS if the server has it, and the WebSocket.
+// The layers of a connection from the bottom up: TCP, TLS if the server uses it, and the WebSocket.
 #pragma once
 
 #include <array>
