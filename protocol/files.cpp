@@ -31,9 +31,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Only nesting could do harm: the rest is no larger than the file.
+// Only nesting could do harm: everything else is at most as large as the file.
 constexpr auto any = std::numeric_limits<std::size_t>::max();
-const DecodeLimits own_files{.max_depth = 1024, .max_values = any, .max_string_bytes = any, .max_array_bytes = any};
+const DecodeLimits file_limits{.max_depth = 1024, .max_values = any, .max_string_bytes = any, .max_array_bytes = any};
 
 [[noreturn]] void refuse(const fs::path& file, const std::string& what) {
   throw std::runtime_error(file.string() + ": " + what);
@@ -43,20 +43,21 @@ const DecodeLimits own_files{.max_depth = 1024, .max_values = any, .max_string_b
   refuse(file, std::string("cannot be written: ") + std::strerror(error));
 }
 
-// Where a file's content goes, and how.
+// Where a file's content is written, and how.
 struct Place {
   fs::path target;
   bool in_place = false;
   std::optional<mode_t> mode = {};  // of the file that is replaced
 };
 
-// Another process's or our own open file, whatever it is: its name leads to it, and it has no other that is sure.
+// A link such as /proc/self/fd/1 to a file that some process has open. Its target's name may be stale, so the file can
+// only be written through the link.
 bool is_open_file(const fs::path& link) {
   std::error_code none;
   return fs::canonical(link.parent_path(), none).native().starts_with("/proc/");
 }
 
-// Throws for what cannot be written.
+// Throws when the file cannot be written.
 Place place_of(const fs::path& file) {
   struct stat status {};
   const bool exists = ::stat(file.c_str(), &status) == 0;
@@ -75,18 +76,18 @@ Place place_of(const fs::path& file) {
   return place;
 }
 
-// The temporary files there are now.
+// The temporary files of this process.
 struct Unfinished {
   std::mutex mutex;
   std::set<fs::path> files;
 };
 
 Unfinished& unfinished() {
-  static Unfinished& ours = *new Unfinished;  // a thread may write while static objects are destroyed
+  static Unfinished& ours = *new Unfinished;  // never destroyed: a thread may still write when static objects are
   return ours;
 }
 
-// Nobody can have put something there before: the name is not to be guessed, and whatever has it is left alone.
+// The name is random and the file must be new (O_EXCL), so nobody can prepare a file or link there to be overwritten.
 std::pair<fs::path, int> make_temporary(const Place& place) {
   constexpr std::size_t longest = 200;  // of the 255 bytes that a name may have
   const std::string name = place.target.filename().string().substr(0, longest);
@@ -103,7 +104,7 @@ std::pair<fs::path, int> make_temporary(const Place& place) {
   }
 }
 
-// A pipe's reader may be about to come; a pipe that nobody reads must hold nobody up.
+// Waits a moment for a pipe's reader, which may be about to open it. A pipe that nobody reads must not block forever.
 int open_in_place(const fs::path& file) {
   constexpr std::chrono::milliseconds patience{1000}, pause{10};
   const auto deadline = std::chrono::steady_clock::now() + patience;
@@ -128,7 +129,7 @@ WholeFile::WholeFile(fs::path file) : file_(std::move(file)) {
   }
   std::tie(temporary_, descriptor_) = make_temporary(place);
   if (descriptor_ < 0) refuse_writing(file_, errno);
-  if (place.mode) ::fchmod(descriptor_, *place.mode);  // what the umask took from it; some file systems have no modes
+  if (place.mode) ::fchmod(descriptor_, *place.mode);  // open() applied the umask; fails where there are no modes
 }
 
 WholeFile::~WholeFile() {
@@ -148,7 +149,7 @@ void WholeFile::write(const void* data, std::size_t size) {
     if (written < 0 && errno == EAGAIN) {
       constexpr int patience_ms = 5000;
       pollfd room{descriptor_, POLLOUT, 0};
-      if (::poll(&room, 1, patience_ms) == 0) refuse(file_, "cannot be written: its reader does not read on");
+      if (::poll(&room, 1, patience_ms) == 0) refuse(file_, "cannot be written: its reader has stopped reading");
       continue;
     }
     if (written < 0) refuse_writing(file_, errno);
@@ -158,7 +159,8 @@ void WholeFile::write(const void* data, std::size_t size) {
 }
 
 void WholeFile::keep() {
-  // EINVAL: a file system without it. Before the rename: after a power cut a new name must not have no content.
+  // Before the rename: otherwise a power cut could leave the new name without content. EINVAL: no fsync on this file
+  // system.
   if (!temporary_.empty() && ::fsync(descriptor_) != 0 && errno != EINVAL) refuse_writing(file_, errno);
   if (!temporary_.empty()) {
     const std::lock_guard lock(unfinished().mutex);
@@ -170,7 +172,7 @@ void WholeFile::keep() {
 }
 
 void remove_unfinished_files() {
-  unfinished().mutex.lock();  // for good
+  unfinished().mutex.lock();  // and never unlocked: no thread may make another one
   for (const fs::path& file : unfinished().files) ::unlink(file.c_str());
 }
 
@@ -185,7 +187,7 @@ void write_whole(const fs::path& file, std::span<const std::uint8_t> content) {
 }
 
 void check_writable(const fs::path& file) {
-  // To open a pipe and close it would tell its reader that this was all.
+  // Opening and closing a pipe would look like the end of the data to its reader.
   if (!place_of(file).in_place) return void(WholeFile(file));
   if (::access(file.c_str(), W_OK) != 0) refuse_writing(file, errno);
 }
@@ -195,7 +197,7 @@ Dict read_message(const fs::path& file) {
   if (!stream) throw std::runtime_error(file.string() + ": cannot be opened: " + std::strerror(errno));
   const std::vector<std::uint8_t> bytes{std::istreambuf_iterator<char>(stream), {}};
   try {
-    return decode(bytes, own_files);
+    return decode(bytes, file_limits);
   } catch (const std::exception& error) {
     throw std::runtime_error(file.string() + ": " + error.what());
   }

@@ -1,4 +1,4 @@
-// The names in openpi's messages that are the same for every robot.
+// The fields of openpi's messages that are the same for every robot.
 #pragma once
 
 #include <optional>
@@ -14,14 +14,14 @@ inline constexpr std::string_view actions_key = "actions";
 inline constexpr std::string_view policy_timing_key = "policy_timing";
 inline constexpr std::string_view server_timing_key = "server_timing";
 
-// Adds policy_timing: the milliseconds the model took.
+// Adds policy_timing: the time the model took.
 void add_policy_timing(Dict& answer, double infer_ms);
 
-// Adds server_timing: the milliseconds of the whole inference and, from the second answer of a
-// connection on, of the previous request from waiting for it to its answer's last byte.
+// Adds server_timing: the time of the whole inference and, from a connection's second answer on, the time from when the
+// server began to wait for the previous request until its answer was sent. Both in milliseconds.
 void add_server_timing(Dict& answer, double infer_ms, std::optional<double> prev_total_ms);
 
-// The answer without both: what depends on request, noise and model alone.
+// The answer without policy_timing and server_timing: what is left depends only on request, noise and model.
 Dict without_timing(const Dict& answer);
 
 }  // namespace pi0::protocol

@@ -26,7 +26,7 @@ struct TypeName {
   std::string operator()(const Dict&) const { return "map"; }
   std::string operator()(const NdArray& array) const { return array_name(array); }
   std::string operator()(const Extension&) const { return "extension"; }
-  std::string operator()(const Packed&) const { return "a value that was not read"; }
+  std::string operator()(const Packed&) const { return "undecoded value"; }
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The values a request and an answer are made of: what msgpack can say, plus NumPy arrays.
-// Plain data without codecs, sockets or LibTorch.
+// The values that requests and answers are made of: msgpack's types and NumPy arrays.
+// Plain data; knows no byte format, sockets or LibTorch.
 #pragma once
 
 #include <cstddef>
@@ -32,13 +32,13 @@ struct Bytes {
   std::vector<std::uint8_t> data;
 };
 
-// A msgpack extension (timestamps among them), kept but never read.
+// A msgpack extension, such as a timestamp. Kept and written again, never interpreted.
 struct Extension {
   std::int8_t type = 0;
   std::vector<std::uint8_t> data;
 };
 
-// A field that was asked to stay as it came: the msgpack of one value, whole, of which nothing else is known.
+// One value left as msgpack bytes, because nobody reads it (DecodeLimits::fields).
 struct Packed {
   std::vector<std::uint8_t> data;
 };
@@ -46,17 +46,17 @@ struct Packed {
 struct Value;
 struct List;
 
-// Keeps the order in which keys were added, as a Python dict does. Keys are text: an entry under a
-// binary key is dropped by the decoder, since no field of a request has such a name.
+// Keeps the order in which keys were added, as a Python dict does. Keys are text: the decoder drops
+// entries under binary keys, since no field of a request has one.
 class Dict {
  public:
   using Entry = std::pair<std::string, Value>;
 
   Dict() = default;
-  explicit Dict(std::vector<Entry> entries);  // of keys that differ
+  explicit Dict(std::vector<Entry> entries);  // keys must differ
 
   const Value* find(std::string_view key) const;  // null when absent; owned by the Dict
-  void set(std::string key, Value value);         // replaces an entry of the same key in place
+  void set(std::string key, Value value);         // replaces the value of a key that is there already
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
@@ -74,6 +74,6 @@ struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, d
 };
 
 std::string dtype_name(const DType& dtype);  // "float32"
-std::string type_name(const Value& value);   // "nil", "str", "float32 array [7]", for messages
+std::string type_name(const Value& value);   // for error messages: "nil", "str", "float32 array [7]"
 
 }  // namespace pi0::protocol

@@ -1,4 +1,4 @@
-// Which addresses are one client's.
+// Which addresses belong to one machine.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ inline boost::asio::ip::address unmapped(const boost::asio::ip::address& address
   return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6());
 }
 
-// The address, or for IPv6 the network that it is in (the first 64 bits): one machine has all of that.
+// The address; of IPv6 only the network (the first 64 bits), since one machine may use all addresses in it.
 inline boost::asio::ip::address shared_part(const boost::asio::ip::address& address) {
   if (!address.is_v6() || address.is_loopback()) return address;
   auto bytes = address.to_v6().to_bytes();

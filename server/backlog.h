@@ -1,5 +1,5 @@
-// The bytes of requests that clients have sent and that are not answered yet, of all clients together, and who gives
-// way when they become too many: whoever holds most. For one thread.
+// Counts the bytes of all clients' unanswered requests, and closes clients when there are too many: first those that
+// hold the most. For one thread.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,11 @@ class Backlog {
  public:
   explicit Backlog(std::size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // One client's part, for as long as it lives.
+  // One client's bytes. Must outlive its shares.
   class Account {
    public:
-    // `give_way` drops what the client has sent, and with it shares of this account. It says whether the others go soon
-    // as well; they do not when their request is at work.
+    // `give_way` drops the client's messages and with them their shares. It returns true when the shares that are left
+    // end soon, too, and false when the model still works on the client's request.
     Account(Backlog& backlog, std::function<bool()> give_way) : backlog_(backlog), give_way_(std::move(give_way)) {
       place_ = backlog_.accounts_.insert(backlog_.accounts_.end(), this);
     }
@@ -31,12 +31,12 @@ class Backlog {
     Backlog& backlog_;
     std::function<bool()> give_way_;
     std::size_t bytes_ = 0;
-    std::size_t unfinished_ = 0;  // of these, of a message whose end has not come
-    std::size_t leaving_ = 0;     // of these, of what goes soon
+    std::size_t unfinished_ = 0;  // of these, in a message that is still arriving
+    std::size_t leaving_ = 0;     // of these, in messages that are about to be dropped
     std::list<Account*>::iterator place_;
   };
 
-  // A message's part in its client's, for as long as it lives.
+  // One message's bytes; counted for as long as this lives.
   class Share {
    public:
     explicit Share(Account& account) : account_(&account) {}
@@ -65,7 +65,7 @@ class Backlog {
       account_->unfinished_ += bytes;
       account_->backlog_.bytes_ += bytes;
     }
-    void finish() {  // the message's end has come
+    void finish() {  // the message is complete
       if (!std::exchange(finished_, true)) account_->unfinished_ -= bytes_;
     }
 
@@ -75,19 +75,13 @@ class Backlog {
     bool finished_ = false;
   };
 
-  // Until the bytes are within the limit: whoever has the largest unfinished message gives way, if it is more than half
-  // of what a client holds on average, else whoever holds most. That may be the caller.
+  // Calls `give_way` of accounts until the bytes are within the limit. That may be the caller's own account.
   void make_room() {
-    std::list<Account*> able = accounts_;  // to give something: not what is at work already
-    while (bytes_ - leaving_ > max_bytes_ && !able.empty()) {
-      const auto unfinished = std::ranges::max_element(able, {}, &Account::unfinished_);
-      const auto largest = std::ranges::max_element(able, {}, [](const Account* a) { return a->bytes_ - a->leaving_; });
-      const auto holders =
-          static_cast<std::size_t>(std::ranges::count_if(able, [](const Account* a) { return a->bytes_ > 0; }));
-      const bool by_unfinished = 2 * (*unfinished)->unfinished_ * std::max<std::size_t>(holders, 1) > bytes_;
-      const auto loser = by_unfinished ? unfinished : largest;
-      Account* const account = *loser;
-      able.erase(loser);
+    std::list<Account*> candidates = accounts_;
+    while (bytes_ - leaving_ > max_bytes_ && !candidates.empty()) {
+      const auto chosen = next_to_give_way(candidates);
+      Account* const account = *chosen;
+      candidates.erase(chosen);
       if (account->bytes_ == account->leaving_ || !account->give_way_()) continue;
       leaving_ += account->bytes_ - account->leaving_;
       account->leaving_ = account->bytes_;
@@ -95,9 +89,21 @@ class Backlog {
   }
 
  private:
+  // The account with the largest unfinished message, if that is more than half of what a client holds on average;
+  // otherwise the account that holds the most.
+  std::list<Account*>::iterator next_to_give_way(std::list<Account*>& candidates) const {
+    const auto unfinished = std::ranges::max_element(candidates, {}, &Account::unfinished_);
+    const auto largest =
+        std::ranges::max_element(candidates, {}, [](const Account* a) { return a->bytes_ - a->leaving_; });
+    const auto holders =
+        static_cast<std::size_t>(std::ranges::count_if(candidates, [](const Account* a) { return a->bytes_ > 0; }));
+    const bool is_large = 2 * (*unfinished)->unfinished_ * std::max<std::size_t>(holders, 1) > bytes_;
+    return is_large ? unfinished : largest;
+  }
+
   const std::size_t max_bytes_;
   std::size_t bytes_ = 0;
-  std::size_t leaving_ = 0;  // of these, of what goes soon
+  std::size_t leaving_ = 0;  // of these, in messages that are about to be dropped
   std::list<Account*> accounts_;
 };
 

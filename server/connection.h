@@ -1,56 +1,48 @@
-// One client from accept to end: HTTP request, upgrade, metadata, then request after request.
-// Everything runs on the network thread; only reading requests and the inference itself are the worker's.
+// One connection from accept() to its end: first HTTP (http_front), then a WebSocket (session) if it is a client's.
+// Everything runs on the network thread.
 #pragma once
 
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <cstdint>
-#include <functional>
 #include <memory>
-#include <vector>
 
-#include "server/backlog.h"
+#include "server/awaitable.h"
 #include "server/event_log.h"
-#include "server/inference_worker.h"
-#include "server/metrics.h"
-#include "server/routes.h"
-#include "server/server.h"
+#include "server/service.h"
 
 namespace pi0::server {
 
-// What all connections share; outlives them.
-struct Service {
-  const ServerOptions& options;
-  std::vector<std::uint8_t> metadata;  // the first frame
-  Routes routes;
-  InferenceWorker& worker;
-  Metrics& metrics;
-  Backlog& backlog;
-  EventLog& log;
-  boost::asio::ssl::context* tls;         // null: plain TCP
-  std::function<void()> inference_ended;  // after each that has an outcome
-  std::size_t clients = 0;                // connections that are WebSockets, or are to be
-  bool is_on_loopback = false;            // the listening socket
-  std::size_t most_clients = 0;           // --max-connections, or what the system's limits leave of it
-};
+class HttpFront;
+class Session;
+struct Upgrade;
+struct WebSocket;
 
-class Connection {
+class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  virtual ~Connection() = default;
+  Connection(boost::asio::ip::tcp::socket socket, Service& service);
+  ~Connection();
 
-  // The server ends: answers the request whose inference runs, then closes with 1001.
-  virtual void go_away() = 0;
+  void start();  // from here on the connection keeps itself alive until it ends
+  void
+  go_away();  // the server shuts down: a client's running request is answered, then the connection closes with 1001
+  void cut_off();  // ends the TCP connection at once
 
-  virtual void cut_off() = 0;           // ends the TCP connection at once
-  virtual bool is_client() const = 0;   // admitted: a WebSocket, or about to be one
-  virtual bool is_silent() const = 0;   // no client, and nothing that it sent waits to be read or answered
-  virtual bool has_answer() const = 0;  // to a plain HTTP request; it only has to close
-  virtual bool is_open() const = 0;
-  virtual const boost::asio::ip::address& address() const = 0;  // of IPv6 the part that is one machine's
+  bool is_client() const;    // a WebSocket, or accepted as one
+  bool is_silent() const;    // no request has come, and no byte waits to be read
+  bool is_answered() const;  // was a plain HTTP request; only has to close
+  bool is_open() const;
+  const boost::asio::ip::address& address() const { return address_; }  // of one machine: see shared_part()
+
+ private:
+  boost::asio::awaitable<void> run();
+  boost::asio::awaitable<void> accept(const Upgrade& upgrade);
+
+  Service& service_;
+  boost::asio::ip::address address_;
+  PeerLog log_;
+  std::shared_ptr<WebSocket> ws_;  // its TCP socket is there from the start
+  std::unique_ptr<HttpFront> front_;
+  std::shared_ptr<Session> session_;  // null before the upgrade and after the session
 };
-
-// The connection owns itself until its end.
-std::weak_ptr<Connection> open_connection(boost::asio::ip::tcp::socket socket, Service& service);
 
 }  // namespace pi0::server

@@ -1,4 +1,4 @@
-// A figure that /metrics reads at the moment it is asked.
+// A value that /metrics reads when it is requested.
 #pragma once
 
 #include <functional>
@@ -10,11 +10,11 @@ namespace pi0::server {
 
 struct GaugeValue {
   double value = 0;
-  std::vector<std::pair<std::string, std::string>> labels = {};  // name, value
+  std::vector<std::pair<std::string, std::string>> labels = {};  // name and value
 };
 
 struct Gauge {
-  std::string name;  // as Prometheus wants it: "pi0_queue_length"
+  std::string name;  // a Prometheus name: "pi0_queue_length"
   std::string help;
   std::function<std::vector<GaugeValue>()> read;  // on the network thread: must be quick
 };

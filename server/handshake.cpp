@@ -30,13 +30,13 @@ bool is_websocket_key(std::string_view key) {  // 16 bytes in base64
          });
 }
 
-// Of host:port or [address]:port.
+// The host of host:port or [address]:port.
 std::string_view without_port(std::string_view host) {
   const std::size_t colon = host.rfind(':');
   return colon == host.npos || host.ends_with(']') ? host : host.substr(0, colon);
 }
 
-// Nothing for a name, which may be made to lead anywhere. "127.1" is an address too.
+// Nothing for a name, since DNS may resolve it to any address. "127.1" is an address too.
 std::optional<boost::asio::ip::address> address_of(std::string host) {
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   in_addr old_form{};
@@ -46,7 +46,7 @@ std::optional<boost::asio::ip::address> address_of(std::string host) {
   return is_name ? std::nullopt : std::optional(unmapped(address));
 }
 
-// Of a host's name: capitals and a dot at its end mean nothing.
+// A host's name in lower case and without the dot that may end it.
 std::string plain_name(std::string_view host) {
   std::string name(host);
   std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -112,13 +112,13 @@ std::optional<HttpResponse> refuse_browser(const Request& request, const ServerO
                       (name == "localhost" || address_of(name));
   if (!origin.empty() && !is_own && !has(options.allowed_origins, origin) && !has(options.allowed_origins, "*")) {
     return forbidden("Origin '" + std::string(origin) +
-                     "' may not connect; the server's --allow-origin names who may.");
+                     "' may not connect; the server's option --allow-origin can allow it.");
   }
   const bool is_ours =
       name.empty() || is_loopback(name) || name == plain_name(options.host) || has(options.allowed_hosts, name);
   if (is_on_loopback && !is_ours) {
-    return forbidden("Host '" + name + "' is not a name of this server, which is bound to " + options.host +
-                     "; its --allow-host adds names.");
+    return forbidden("Host '" + name + "' is not a name of this server, which listens on " + options.host +
+                     "; its option --allow-host adds names.");
   }
   return std::nullopt;
 }
@@ -129,9 +129,9 @@ std::optional<HttpResponse> refuse_key(const Request& request, const std::string
   if (given.size() == wanted.size() && CRYPTO_memcmp(given.data(), wanted.data(), wanted.size()) == 0) {
     return std::nullopt;
   }
-  return HttpResponse{static_cast<unsigned>(http::status::unauthorized),
-                      given.empty() ? "No API key; expected the header 'Authorization: Api-Key KEY'.\n"
-                                    : "Not the API key of this server.\n"};
+  return HttpResponse{
+      static_cast<unsigned>(http::status::unauthorized),
+      given.empty() ? "No API key; expected the header 'Authorization: Api-Key KEY'.\n" : "Wrong API key.\n"};
 }
 
 }  // namespace pi0::server

@@ -28,7 +28,7 @@ InferenceWorker::InferenceWorker(BatchInferFunction infer, std::size_t max_batch
     : infer_(std::move(infer)), max_batch_(max_batch) {
   std::promise<void> is_warm;
   std::future<void> warm = is_warm.get_future();
-  // Libraries keep threads and memory per thread that calls them, so it must be this one.
+  // The warm-up runs on this thread because libraries keep memory and threads per calling thread.
   thread_ = std::thread([this, &warm_up, is_warm = std::move(is_warm)]() mutable {
     try {
       if (warm_up) warm_up();
@@ -97,7 +97,7 @@ void InferenceWorker::work() {
 
     std::vector<Outcome> outcomes = outcomes_of(std::move(reads));
     for (std::size_t i = 0; i < done.size(); ++i) done[i](std::move(outcomes[i]));
-    done.clear();  // before the wait for the next requests: a Done may own its connection
+    done.clear();                                         // before waiting again: a Done may keep its connection alive
     constexpr std::size_t large = std::size_t{32} << 20;  // far above a robot's request
     if (bytes > large) ::malloc_trim(0);
     lock.lock();
@@ -117,7 +117,7 @@ std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<ReadRequest> reads
       outcomes[i].error = std::current_exception();
       outcomes[i].was_read = false;
     }
-    reads[i] = nullptr;  // its bytes: the request takes as much again
+    reads[i] = nullptr;  // frees the encoded bytes: the decoded request takes as much again
   }
   if (requests.empty()) return outcomes;
   std::vector<Outcome> results = inferred(std::move(requests));
@@ -131,7 +131,7 @@ std::vector<Outcome> InferenceWorker::inferred(std::vector<protocol::Dict> reque
   const auto start = std::chrono::steady_clock::now();
   try {
     outcomes = infer_(std::move(requests));
-    if (outcomes.size() != count) throw std::logic_error("the policy did not answer each request");
+    if (outcomes.size() != count) throw std::logic_error("the policy did not return one answer per request");
   } catch (const std::exception&) {
     outcomes.assign(count, {.answer = {}, .error = std::current_exception(), .is_fault_of_model = true});
   }

@@ -1,5 +1,5 @@
-// The one thread that owns the model. Requests of all connections are inferred in the order in
-// which they came, several at once where that is asked for. Knows nothing of sockets.
+// The thread that owns the model. It runs the requests of all connections in the order of their arrival, one by one or
+// in batches. Knows no sockets.
 #pragma once
 
 #include <atomic>
@@ -17,49 +17,50 @@
 
 namespace pi0::server {
 
-// Called on one thread, never twice at a time. May throw std::exception: its what() is what the
-// client reads. Owns the request, so that it can be kept without a copy of its pictures.
+// Called on the worker's thread only. May throw std::exception; the client is sent its what(). Takes the request by
+// value, so that it can be kept without copying its images.
 using InferFunction = std::function<protocol::Dict(protocol::Dict request)>;
 
-// What became of a request.
+// The result of a request.
 struct Outcome {
   protocol::Dict answer;
   std::exception_ptr error = nullptr;  // null when there is an answer
-  bool is_fault_of_model = false;      // the error is not the request's, as when memory ends
-  double infer_ms = 0;                 // the worker fills this in, and the next: how long the function took
-  bool was_read = true;
+  bool is_fault_of_model = false;      // not the request's fault: out of memory, for example
+  double infer_ms = 0;                 // how long the function took; set by the worker, as is was_read
+  bool was_read = true;                // the request could be decoded
 };
 
-// The same for requests that waited together: an outcome for each, in their order. What it throws
-// becomes the error of all, and is the model's fault.
+// The same for a batch: one outcome per request, in their order. An exception becomes the error of all requests and is
+// the model's fault.
 using BatchInferFunction = std::function<std::vector<Outcome>(std::vector<protocol::Dict> requests)>;
 
-BatchInferFunction one_by_one(InferFunction infer);
+BatchInferFunction one_by_one(InferFunction infer);  // an exception is the fault of its request
 
 class InferenceWorker {
  public:
   using Done = std::function<void(Outcome)>;            // called once, on the worker's thread
-  using ReadRequest = std::function<protocol::Dict()>;  // likewise, when its turn has come; may throw
+  using ReadRequest = std::function<protocol::Dict()>;  // likewise, at the request's turn; may throw std::exception
   using Ticket = std::uint64_t;
 
-  // Gives `infer` up to `max_batch` of the requests that wait; never waits for more to come. Before all others
-  // `warm_up` runs on its thread, if there is one, and what it throws is thrown here.
+  // Passes up to `max_batch` waiting requests to `infer` and never waits for more. First `warm_up`, if any, runs on the
+  // worker's thread; its exceptions are thrown here.
   explicit InferenceWorker(BatchInferFunction infer, std::size_t max_batch = 1,
                            const std::function<void()>& warm_up = {});
-  ~InferenceWorker();  // finishes the inference that runs, drops the requests that wait
+  ~InferenceWorker();  // finishes the running inference, drops the waiting requests
 
-  // `bytes` are the request's, as it came. After large ones, what was freed goes back to the system.
+  // The other functions may be called from any thread. `bytes` is the size of the encoded request: after large ones
+  // freed memory is returned to the system.
   Ticket submit(ReadRequest read, Done done, std::size_t bytes = 0);
 
-  // Takes a request back. True when it had not started: its Done will not be called.
+  // Cancels a request. True when it had not started; its Done is not called then.
   bool withdraw(Ticket ticket);
 
   std::size_t waiting_count() const;
-  bool is_busy() const;  // an inference runs, or its Done do
+  bool is_busy() const;  // an inference or its Done functions run
 
-  // Calls of the model without an answer and with a fault of the model, since the last one with an answer.
+  // Batches with a fault of the model and without any answer, since the last answer.
   std::size_t faults_in_a_row() const { return faults_in_a_row_; }
-  void count_fault() { ++faults_in_a_row_; }  // of a request that could not even come to it
+  void count_fault() { ++faults_in_a_row_; }  // for a request that failed before it could be submitted
 
  private:
   struct Job {
@@ -82,7 +83,7 @@ class InferenceWorker {
   bool is_busy_ = false;
   bool stopping_ = false;
   std::atomic<std::size_t> faults_in_a_row_ = 0;
-  std::thread thread_;  // last: starts when the rest is there
+  std::thread thread_;  // last: uses the members above
 };
 
 }  // namespace pi0::server

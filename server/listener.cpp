@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -22,10 +23,10 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t newcomers = 64;   // connections that have not become clients yet
-constexpr rlim_t reserved_files = 128;  // for statistics, recordings, libraries and a GPU's driver
+constexpr std::size_t max_pending = 64;  // connections that are no clients yet
+constexpr rlim_t reserved_files = 128;   // for statistics, recordings, libraries and a GPU's driver
 
-// So many sockets, or fewer where the system does not allow as many open files.
+// `wanted`, or fewer when the system's limit on open files is too low even after it is raised.
 std::size_t sockets_within_limit(std::size_t wanted) {
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
@@ -41,11 +42,12 @@ std::size_t sockets_within_limit(std::size_t wanted) {
 
 }  // namespace
 
-Listener::Listener(asio::io_context& io, Service& service) : service_(service), acceptor_(io), pause_(io) {
-  most_sockets_ = sockets_within_limit(service.options.max_connections + newcomers);
-  service.most_clients = most_sockets_ > newcomers ? most_sockets_ - newcomers : most_sockets_ / 2;
-  if (service.most_clients < service.options.max_connections) {
-    spdlog::warn("the system's limit of open files leaves places for {} clients, not {}", service.most_clients,
+Listener::Listener(asio::io_context& io, Service& service)
+    : service_(service), acceptor_(io), pause_(io.get_executor()) {
+  max_sockets_ = sockets_within_limit(service.options.max_connections + max_pending);
+  service.max_clients = max_sockets_ > max_pending ? max_sockets_ - max_pending : max_sockets_ / 2;
+  if (service.max_clients < service.options.max_connections) {
+    spdlog::warn("the system's limit on open files allows {} clients instead of {}", service.max_clients,
                  service.options.max_connections);
   }
   const auto& [host, port] = std::tie(service.options.host, service.options.port);
@@ -86,7 +88,7 @@ bool Listener::has_connections() const {
 }
 
 void Listener::accept_next() {
-  if (open_sockets() >= most_sockets_ && !cut_off_newcomer()) return pause();
+  if (open_sockets() >= max_sockets_ && !cut_off_pending()) return pause();
   acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
     if (!acceptor_.is_open()) return;
     if (error) {  // the client is gone already
@@ -101,10 +103,7 @@ void Listener::accept_next() {
 }
 
 void Listener::pause() {
-  pause_.expires_after(std::chrono::milliseconds(100));
-  pause_.async_wait([this](const error_code&) {
-    if (acceptor_.is_open()) accept_next();
-  });
+  pause_.start(std::chrono::milliseconds(100), [this] { accept_next(); });
 }
 
 void Listener::take(tcp::socket socket) {
@@ -113,12 +112,15 @@ void Listener::take(tcp::socket socket) {
   const bool is_own = address.is_loopback() || address == unmapped(socket.local_endpoint(unknown).address());
   if (!is_own && count_of(shared_part(address)) >= service_.options.max_connections_per_address) {
     service_.log.add(spdlog::level::warn, "connections refused",
-                     "connection from " + address.to_string() + " refused: it has --max-connections-per-address open");
+                     "connection from " + address.to_string() +
+                         " refused: it already has --max-connections-per-address connections");
     return;
   }
-  if (newcomers_here().size() >= newcomers) cut_off_newcomer();
+  if (pending_connections().size() >= max_pending) cut_off_pending();
   try {
-    connections_.push_back(open_connection(std::move(socket), service_));
+    const auto connection = std::make_shared<Connection>(std::move(socket), service_);
+    connections_.push_back(connection);
+    connection->start();
   } catch (const std::exception& failure) {  // no memory
     spdlog::error("cannot serve a connection: {}", failure.what());
   }
@@ -138,7 +140,7 @@ std::size_t Listener::count_of(const asio::ip::address& address) const {
   }));
 }
 
-std::vector<std::shared_ptr<Connection>> Listener::newcomers_here() const {
+std::vector<std::shared_ptr<Connection>> Listener::pending_connections() const {
   std::vector<std::shared_ptr<Connection>> found;
   for (const auto& weak : connections_) {
     auto connection = weak.lock();
@@ -147,23 +149,24 @@ std::vector<std::shared_ptr<Connection>> Listener::newcomers_here() const {
   return found;
 }
 
-// Of those that are not clients yet, and may never be: of the address that has most of them, first who has its answer,
-// then the oldest that says nothing, then the oldest. False when there is none.
-bool Listener::cut_off_newcomer() {
-  std::vector<std::shared_ptr<Connection>> here = newcomers_here();
-  if (here.empty()) return false;
+// Closes a pending connection, of the address that has the most of them: one that is answered, else the oldest that
+// sent nothing, else the oldest. False when there is none.
+bool Listener::cut_off_pending() {
+  std::vector<std::shared_ptr<Connection>> pending = pending_connections();
+  if (pending.empty()) return false;
   std::map<asio::ip::address, std::size_t> counts;
-  for (const auto& connection : here) ++counts[connection->address()];
+  for (const auto& connection : pending) ++counts[connection->address()];
   const auto busiest = std::ranges::max_element(counts, {}, [](const auto& count) { return count.second; })->first;
-  std::erase_if(here, [&](const auto& connection) { return connection->address() != busiest; });
-  auto loser = std::ranges::find_if(here, [](const auto& connection) { return connection->has_answer(); });
-  if (loser == here.end())
-    loser = std::ranges::find_if(here, [](const auto& connection) { return connection->is_silent(); });
-  if (loser == here.end()) loser = here.begin();
-  service_.log.add(
-      spdlog::level::warn, "connections cut off that were no clients",
-      "connection from " + (*loser)->address().to_string() + " cut off: it is no client yet, and others come");
-  (*loser)->cut_off();
+  std::erase_if(pending, [&](const auto& connection) { return connection->address() != busiest; });
+  auto chosen = std::ranges::find_if(pending, [](const auto& connection) { return connection->is_answered(); });
+  if (chosen == pending.end()) {
+    chosen = std::ranges::find_if(pending, [](const auto& connection) { return connection->is_silent(); });
+  }
+  if (chosen == pending.end()) chosen = pending.begin();
+  service_.log.add(spdlog::level::warn, "connections closed before they became clients",
+                   "connection from " + (*chosen)->address().to_string() +
+                       " closed: it is no client yet, and a new connection needs its place");
+  (*chosen)->cut_off();
   return true;
 }
 

@@ -1,9 +1,9 @@
-// The listening socket: accepts clients and knows which connections are open.
+// The listening socket: accepts connections, limits how many are open, and tells them when the server shuts down. For
+// the network thread.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -11,20 +11,20 @@
 #include <vector>
 
 #include "server/connection.h"
+#include "server/deadline.h"
 
 namespace pi0::server {
 
 class Listener {
  public:
-  // Binds and listens. Throws std::runtime_error that names host and port. Both references outlive
-  // the listener.
+  // Binds and listens. Throws std::runtime_error that names host and port. Both references outlive the listener.
   Listener(boost::asio::io_context& io, Service& service);
 
   std::uint16_t port() const { return port_; }
 
   void accept_next();  // starts accepting
-  void stop();         // accepts no more and tells every connection to go away
-  void cut_off();      // ends what connections are left, without a word
+  void stop();         // accepts no more and calls go_away() of every connection
+  void cut_off();      // ends the remaining TCP connections at once
   bool has_connections() const;
 
  private:
@@ -32,14 +32,14 @@ class Listener {
   void pause();
   std::size_t open_sockets() const;
   std::size_t count_of(const boost::asio::ip::address& address) const;
-  std::vector<std::shared_ptr<Connection>> newcomers_here() const;
-  bool cut_off_newcomer();
+  std::vector<std::shared_ptr<Connection>> pending_connections() const;
+  bool cut_off_pending();
 
   Service& service_;
   boost::asio::ip::tcp::acceptor acceptor_;
-  boost::asio::steady_timer pause_;
+  Deadline pause_;  // before the next accept, while no place is free
   std::uint16_t port_ = 0;
-  std::size_t most_sockets_ = 0;
+  std::size_t max_sockets_ = 0;
   std::list<std::weak_ptr<Connection>> connections_;  // in the order in which they came
 };
 

@@ -1,5 +1,5 @@
-// The bytes of one message. They are the system's again as soon as they are not needed: freed memory of the model's
-// process stays with it otherwise.
+// The bytes of one message, in pages of their own. Freeing them gives the memory back to the system at once, which
+// malloc does not.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ class MessageBytes {
     return *this;
   }
 
-  void append(std::span<const std::uint8_t> bytes);  // throws std::bad_alloc, and is as before then
+  void append(std::span<const std::uint8_t> bytes);  // throws std::bad_alloc and then changes nothing
 
   std::size_t size() const { return size_; }
   std::span<const std::uint8_t> view() const { return {data_, size_}; }
@@ -32,7 +32,7 @@ class MessageBytes {
  private:
   std::uint8_t* data_ = nullptr;
   std::size_t size_ = 0;
-  std::size_t capacity_ = 0;  // what is beyond the size takes no memory until it is used
+  std::size_t capacity_ = 0;  // pages beyond size_ take no memory until they are written
 };
 
 }  // namespace pi0::server

@@ -14,12 +14,12 @@ namespace {
 prometheus::Counter& request_counter(prometheus::Registry& registry, const std::string& result) {
   return prometheus::BuildCounter()
       .Name("pi0_requests_total")
-      .Help("Messages of clients, by what became of them.")
+      .Help("Requests of clients, by result.")
       .Register(registry)
       .Add({{"result", result}});
 }
 
-// A model answers in milliseconds on a GPU and in minutes at full size with statistics on a CPU.
+// The buckets reach from milliseconds, a GPU, to minutes, a full-size model with statistics on a CPU.
 prometheus::Histogram& latency(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(
       {},
@@ -48,14 +48,11 @@ Metrics::Metrics()
       failed_(request_counter(*registry_, "failed")),
       dropped_(request_counter(*registry_, "dropped")),
       infer_seconds_(latency(*registry_, "pi0_inference_seconds",
-                             "Time in the policy of answered requests; of a batch, the whole batch's.")),
+                             "Inference time of answered requests; for a batch, of the whole batch.")),
       total_seconds_(latency(*registry_, "pi0_request_seconds",
-                             "Time of answered requests from their arrival until the answer was sent.")),
-      connections_(prometheus::BuildGauge()
-                       .Name("pi0_connections")
-                       .Help("Clients that are connected.")
-                       .Register(*registry_)
-                       .Add({})) {}
+                             "Time from the arrival of answered requests until their answer was sent.")),
+      connections_(
+          prometheus::BuildGauge().Name("pi0_connections").Help("Connected clients.").Register(*registry_).Add({})) {}
 
 Metrics::~Metrics() = default;
 

@@ -1,4 +1,4 @@
-// What a server counts while it runs, as Prometheus reads it. Any thread may call.
+// Counters, latencies and gauges in Prometheus' format. Any thread may call, except add().
 #pragma once
 
 #include <cstddef>
@@ -23,19 +23,19 @@ class Metrics {
   Metrics();
   ~Metrics();
 
-  // What became of a message of a client. Dropped: the client or the server went away before its turn.
-  void answered(double infer_seconds, double total_seconds);  // the total from its arrival to the answer's end
-  void refused();                                             // not a request that can be read
-  void failed();                                              // the policy did not answer it
-  void dropped(std::size_t count);
-  std::uint64_t answered_count() const;  // so far
+  // The result of a client's message.
+  void answered(double infer_seconds, double total_seconds);  // total: from its last byte until the answer was sent
+  void refused();                                             // it could not be decoded
+  void failed();                                              // the policy threw
+  void dropped(std::size_t count);                            // the connection ended first
+  std::uint64_t answered_count() const;
 
   void connection_opened();
   void connection_closed();
 
   void add(Gauge gauge);  // before the first text()
 
-  // Prometheus' text format, version 0.0.4. Throws what a gauge throws.
+  // Prometheus' text format, version 0.0.4. Throws what a gauge's read() throws.
   std::string text() const;
 
  private:

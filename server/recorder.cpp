@@ -32,7 +32,7 @@ constexpr std::string_view response_ending = ".response.msgpack";
 
 double gib(std::uint64_t bytes) { return static_cast<double>(bytes) / (std::uint64_t{1} << 30); }
 
-// A link that leads nowhere is something, too.
+// Counts a broken link, which fs::exists() alone would not.
 bool is_taken(const fs::path& file) { return fs::exists(fs::symlink_status(file)); }
 
 // The number in a recording's name; nothing for other files.
@@ -81,10 +81,10 @@ class FolderLock {
     if (descriptor_ < 0) {
       throw std::runtime_error(folder.string() + ": cannot be opened: " + std::strerror(errno));
     }
-    // Other errors: a file system without locks.
+    // Other errors mean that the file system has no locks; record without.
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
     ::close(descriptor_);
-    throw std::runtime_error(folder.string() + ": another server records there");
+    throw std::runtime_error(folder.string() + ": another server is recording there");
   }
   ~FolderLock() { ::close(descriptor_); }
   FolderLock(const FolderLock&) = delete;
@@ -96,7 +96,7 @@ class FolderLock {
 
 }  // namespace
 
-// The recordings that are on disk.
+// The recordings on disk.
 class Recorder::Folder {
  public:
   explicit Folder(fs::path path) : path_(std::move(path)), lock_(path_) {
@@ -146,11 +146,11 @@ Recorder::Recorder(RecorderOptions options) : options_(std::move(options)) {
   std::error_code error;
   fs::create_directories(options_.folder, error);
   if (error) {
-    throw std::runtime_error(options_.folder.string() + ": cannot be made: " + error.message());
+    throw std::runtime_error(options_.folder.string() + ": cannot be created: " + error.message());
   }
   folder_ = std::make_unique<Folder>(options_.folder);
   protocol::check_writable(folder_->next_request());
-  spdlog::info("requests and answers are recorded from {} on; {:.3g} of {:.3g} GiB are used",
+  spdlog::info("recording requests and answers, the first as {}; {:.3g} of {:.3g} GiB are used",
                fs::absolute(folder_->next_request()).string(), gib(folder_->bytes()), gib(options_.max_folder_bytes));
   thread_ = std::thread([this] { work(); });
 }
@@ -163,7 +163,7 @@ Recorder::~Recorder() {
   changed_.notify_one();
   thread_.join();
   if (const std::uint64_t lost = dropped_ + failures_; lost > 0) {
-    spdlog::warn("recording ends, {} requests were not recorded", lost);
+    spdlog::warn("recording ends; requests not recorded: {}", lost);
   }
 }
 
@@ -176,16 +176,17 @@ void Recorder::record(protocol::Dict request, protocol::NdArray noise, const pro
   recording.bytes = memory_of(recording.request) + memory_of(recording.response);
 
   const std::lock_guard lock(mutex_);
-  // Until all is written after an overflow: recordings without gaps, and few lines in the log.
+  // After an overflow nothing is recorded until everything waiting is written: one gap and one line in the log instead
+  // of many.
   const bool is_behind = dropped_ > 0 && waiting_bytes_ > 0;
   if (is_behind || waiting_bytes_ + recording.bytes > options_.max_waiting_bytes) {
     if (dropped_++ == 0) {
-      spdlog::warn("writing recordings does not keep up: the next requests are not recorded");
+      spdlog::warn("recordings cannot be written fast enough: the next requests are not recorded");
     }
     return;
   }
   if (dropped_ > 0) {
-    spdlog::warn("requests are recorded again, {} were not", std::exchange(dropped_, 0));
+    spdlog::warn("requests are recorded again; not recorded: {}", std::exchange(dropped_, 0));
   }
   waiting_bytes_ += recording.bytes;
   waiting_.push_back(std::move(recording));
@@ -218,10 +219,10 @@ void Recorder::write(Recording recording) {
     return;
   }
   if (is_full_) {
-    spdlog::warn("{}: recording is over, the limit of {:.3g} GiB is reached", options_.folder.string(),
+    spdlog::warn("{}: recording is over: the limit of {:.3g} GiB is reached", options_.folder.string(),
                  gib(options_.max_folder_bytes));
   } else if (failures_ > 0) {
-    spdlog::warn("requests are recorded again, {} were not", std::exchange(failures_, 0));
+    spdlog::warn("requests are recorded again; not recorded: {}", std::exchange(failures_, 0));
   }
 }
 

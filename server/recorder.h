@@ -1,5 +1,5 @@
-// Answered requests as files that `pi0 infer` reads back: 000000.request.msgpack with the noise
-// that was used, 000000.response.msgpack without timings, and so on. Knows no model and no sockets.
+// Writes answered requests as files that `pi0 infer` can replay: 000000.request.msgpack with the noise that was used,
+// 000000.response.msgpack without timings, and so on. Knows no model and no sockets.
 #pragma once
 
 #include <atomic>
@@ -19,21 +19,21 @@ namespace pi0::server {
 struct RecorderOptions {
   std::filesystem::path folder;                              // empty: nothing is recorded
   std::uint64_t max_folder_bytes = std::uint64_t{10} << 30;  // of all recordings in the folder
-  std::size_t max_waiting_bytes = std::size_t{256} << 20;    // of memory, until they are written
+  std::size_t max_waiting_bytes = std::size_t{256} << 20;    // of memory, for recordings not yet written
 };
 
-// Throws std::runtime_error when no recorder could work with this folder. Leaves nothing behind.
+// Throws std::runtime_error when a recorder could not write into this folder. Creates nothing.
 void check_recording_folder(const std::filesystem::path& folder);
 
 class Recorder {
  public:
-  // Makes the folder if there is none, and numbers on after the recordings that are in it. Throws
-  // std::runtime_error when it cannot be written or another recorder has it.
+  // Creates the folder if needed, and continues the numbers of the recordings in it. Throws std::runtime_error when the
+  // folder cannot be written or another recorder uses it.
   explicit Recorder(RecorderOptions options);
-  ~Recorder();  // writes what waits
+  ~Recorder();  // writes the waiting recordings first
 
-  // From any thread, and never waits for the disk: what cannot be recorded is a line in the log.
-  // `noise` becomes the request's field of that name unless it has one.
+  // Queues a recording; never waits for the disk. The log says what could not be recorded. `noise` becomes the
+  // request's field "noise" unless it has one. Any thread may call.
   void record(protocol::Dict request, protocol::NdArray noise, const protocol::Dict& answer);
 
  private:
@@ -48,17 +48,18 @@ class Recorder {
   void write(Recording recording);
 
   const RecorderOptions options_;
-  std::unique_ptr<Folder> folder_;     // the thread's, as the next; null after a failure: open it anew
-  std::uint64_t failures_ = 0;         // since the last success
-  std::atomic<bool> is_full_ = false;  // recording is over
+  // The recorder thread's. Null after a failure: the folder is opened again for the next recording.
+  std::unique_ptr<Folder> folder_;
+  std::uint64_t failures_ = 0;         // since the last success; the recorder thread's
+  std::atomic<bool> is_full_ = false;  // the limit is reached; nothing more is recorded
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Recording> waiting_;  // guarded by mutex_, as are the next three
-  std::size_t waiting_bytes_ = 0;  // the recording that is being written included
-  std::uint64_t dropped_ = 0;      // since writing could not keep up
+  std::size_t waiting_bytes_ = 0;  // of waiting_ and the recording that is being written
+  std::uint64_t dropped_ = 0;      // since max_waiting_bytes was reached
   bool stopping_ = false;
-  std::thread thread_;  // last: starts when the rest is there
+  std::thread thread_;  // last: uses the members above
 };
 
 }  // namespace pi0::server

@@ -1,4 +1,4 @@
-// Plain HTTP requests that are answered beside the WebSocket: by path, whatever query follows it; no body is read.
+// Plain HTTP requests on the server's port. A route is chosen by method and path; its query and body are not read.
 #pragma once
 
 #include <functional>
@@ -11,13 +11,13 @@ struct HttpResponse {
   unsigned status = 200;
   std::string body;
   std::string content_type = "text/plain; charset=utf-8";
-  std::string allow = {};  // of a 405: the methods that the path answers
+  std::string allow = {};  // with 405: the methods that the path has
 };
 
-enum class Access { open, with_key };  // with_key: when the server has an API key
+enum class Access { open, with_key };  // with_key: needs the API key, if the server has one
 
 struct Route {
-  std::string method;                     // "GET", which answers HEAD too
+  std::string method;                     // "GET", which also answers HEAD
   std::string path;                       // "/healthz"
   std::function<HttpResponse()> respond;  // on the network thread: must be quick
   Access access = Access::with_key;

@@ -22,7 +22,7 @@ std::string_view path_of(const Request& request) {
   return target.substr(0, target.find('?'));
 }
 
-bool names_websocket(const Request& request) {
+bool upgrades_to_websocket(const Request& request) {
   return http::token_list{request[http::field::upgrade]}.exists("websocket");
 }
 
@@ -55,7 +55,7 @@ HttpResponse wrong_method(const Request& request, std::string_view path, const s
 
 const Route* route_of(const Routes& routes, const Request& request) {
   const std::string_view path = path_of(request);
-  if (names_websocket(request) && path != std::string_view(request.target().data(), request.target().size())) {
+  if (upgrades_to_websocket(request) && path != std::string_view(request.target().data(), request.target().size())) {
     return nullptr;
   }
   const auto route = std::ranges::find_if(
@@ -76,7 +76,7 @@ std::optional<HttpResponse> refuse_plain_request(const Routes& routes, const Req
   for (const Route& route : routes) known += (known.empty() ? "" : ", ") + route.method + " " + route.path;
   return HttpResponse{
       static_cast<unsigned>(http::status::upgrade_required),
-      std::string(path) + ": openpi's clients connect here, with WebSocket. Plain HTTP has " + known + ".\n"};
+      std::string(path) + ": expected a WebSocket upgrade, as openpi's clients send, or one of " + known + ".\n"};
 }
 
 }  // namespace pi0::server

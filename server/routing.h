@@ -1,4 +1,4 @@
-// Which route answers a plain HTTP request, and what the others are told.
+// Which route answers a plain HTTP request, and the responses to requests that have none.
 #pragma once
 
 #include <optional>
@@ -8,13 +8,13 @@
 
 namespace pi0::server {
 
-// The route of the request's path and method; null when there is none. A query does not count, nor does where the path
-// stands in an absolute address (RFC 9112 3.2.2). Upgrades with a query are WebSockets whatever their path, as at
-// openpi's.
+// The route of the request's method and path; null when there is none. Ignores a query, and scheme and host of an
+// absolute address (RFC 9112 3.2.2). A WebSocket upgrade with either has no route, whatever its path, as with openpi's
+// server.
 const Route* route_of(const Routes& routes, const Request& request);
 
-// What a request that has no route is told, unless it asks for an upgrade: 405 with the methods of its path, or 426
-// with the routes that there are.
+// The response to a request without a route: 405 with the methods that its path has, or 426 with the list of routes.
+// Nothing for a request that asks for an upgrade.
 std::optional<HttpResponse> refuse_plain_request(const Routes& routes, const Request& request);
 
 }  // namespace pi0::server

@@ -15,11 +15,13 @@
 #include <utility>
 
 #include "protocol/files.h"
-#include "server/connection.h"
+#include "server/backlog.h"
+#include "server/deadline.h"
 #include "server/end_signals.h"
 #include "server/event_log.h"
 #include "server/listener.h"
 #include "server/metrics.h"
+#include "server/service.h"
 #include "server/tls.h"
 
 namespace pi0::server {
@@ -33,8 +35,8 @@ class Server::Impl {
       : options_(std::move(options)),
         backlog_(options_.max_waiting_bytes),
         worker_(std::move(infer), max_batch, warm_up),
-        service_{options_, protocol::encode(metadata),    {}, worker_, metrics_, backlog_, log_,
-                 nullptr,  [this] { look_after_model(); }},
+        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, log_,
+                 nullptr,  [this] { check_model(); }},
         listener_(io_, service_) {
     for (const int signal : end_signals()) signals_.add(signal);
     if (!options_.tls_certificates.empty()) {
@@ -45,7 +47,7 @@ class Server::Impl {
     add_route({"GET", "/livez", [] { return HttpResponse{200, "OK\n"}; }, Access::open});
     add_route({"GET", "/metrics",
                [this] { return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"}; }});
-    add_gauge({"pi0_queue_length", "Requests that wait for the model.",
+    add_gauge({"pi0_queue_length", "Requests waiting for the model.",
                [this] { return std::vector{GaugeValue{static_cast<double>(worker_.waiting_count())}}; }});
   }
 
@@ -68,39 +70,27 @@ class Server::Impl {
   }
 
   void run() {
-    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
-      if (error) return;  // stop() came first
-      spdlog::info("{}: no new requests; a second signal ends at once", name_of_signal(signal));
-      signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
-        if (cancelled) return;
-        spdlog::warn("a second signal: the request in hand gets no answer");
-        run_safely(last_work_);
-        spdlog::shutdown();
-        protocol::remove_unfinished_files();
-        std::_Exit(1);
-      });
-      shut_down();
-    });
+    await_end_signal();
     every(std::chrono::seconds(10), [this] { log_.flush(); });
     listener_.accept_next();
     spdlog::info("serving on {}:{}", options_.host, port());
     spdlog::info("open to {}, {}, {}", options_.host == "0.0.0.0" ? "every network this machine is on" : options_.host,
                  options_.api_key.empty() ? "without an API key" : "with an API key",
                  options_.tls_certificates.empty() ? "not encrypted" : "with TLS");
-    // A second signal is waited for until then, so it is not work that keeps the loop going.
+    // Not io_.run(): the wait for a second signal would keep it running after the last connection.
     while (!stopping_ || listener_.has_connections()) {
       try {
         if (io_.run_one() == 0) break;
-      } catch (const std::exception& error) {  // no memory for one client's work: the others go on
+      } catch (const std::exception& error) {  // no memory for one client's work: the others continue
         spdlog::error("{}", error.what());
       }
     }
-    signals_.cancel();  // more of them change nothing
+    signals_.cancel();  // from here on signals are ignored
     end_check_.cancel();
     io_.run();
     log_.flush();
     spdlog::info("all connections are closed");
-    if (has_failed_) throw std::runtime_error("the model failed twice in a row, and --exit-on-failure was asked for");
+    if (has_failed_) throw std::runtime_error("the model failed twice in a row, and --exit-on-failure is set");
   }
 
   void stop() {
@@ -116,7 +106,26 @@ class Server::Impl {
     }
   }
 
-  // A handler may be on its way when its wait is cancelled, and must not wait again then.
+  void await_end_signal() {
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;  // stop() was called first
+      spdlog::info("{}: no new requests; a second signal ends at once", name_of_signal(signal));
+      signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
+        if (!cancelled) end_at_once();
+      });
+      shut_down();
+    });
+  }
+
+  [[noreturn]] void end_at_once() {
+    spdlog::warn("second signal: ending at once, the running request gets no answer");
+    run_safely(last_work_);
+    spdlog::shutdown();
+    protocol::remove_unfinished_files();
+    std::_Exit(1);
+  }
+
+  // `stopping_` is checked because a handler may already be queued when its wait is cancelled.
   void watch_signal(asio::signal_set& signals, std::function<void()> work) {
     signals.async_wait(
         [this, &signals, work = std::move(work)](const boost::system::error_code& cancelled, int) mutable {
@@ -138,18 +147,19 @@ class Server::Impl {
 
   bool is_failing() const { return worker_.faults_in_a_row() >= 2; }
 
+  std::string failures() const {
+    return "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row";
+  }
+
   HttpResponse health() const {
-    if (stopping_) return {503, "the server ends\n"};
-    if (is_failing())
-      return {503, "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row\n"};
+    if (stopping_) return {503, "the server is shutting down\n"};
+    if (is_failing()) return {503, failures() + "\n"};
     return {200, "OK\n"};
   }
 
-  void look_after_model() {
+  void check_model() {
     if (!is_failing()) return;
-    log_.add(
-        spdlog::level::err, "failures of the model",
-        "the model failed " + std::to_string(worker_.faults_in_a_row()) + " times in a row, by no request's fault");
+    log_.add(spdlog::level::err, "failures of the model", failures() + ", and not because of a request");
     if (!options_.exit_on_failure || stopping_) return;
     has_failed_ = true;
     shut_down();
@@ -164,18 +174,15 @@ class Server::Impl {
     end_connections_in_time();
   }
 
-  // Closing handshakes and answers have this long from when the model rests, whatever clients do.
+  // Cuts off the connections that are still open `end_timeout` after the last inference.
   void end_connections_in_time() {
     const auto now = std::chrono::steady_clock::now();
     if (worker_.is_busy()) end_ = now + options_.end_timeout;
     if (now >= end_) {
-      spdlog::warn("clients that do not close their connections are cut off");
+      spdlog::warn("cutting off the clients that did not close their connections in time");
       return listener_.cut_off();
     }
-    end_check_.expires_after(std::chrono::milliseconds(20));
-    end_check_.async_wait([this](const boost::system::error_code& cancelled) {
-      if (!cancelled) end_connections_in_time();
-    });
+    end_check_.start(std::chrono::milliseconds(20), [this] { end_connections_in_time(); });
   }
 
   const ServerOptions options_;
@@ -183,8 +190,8 @@ class Server::Impl {
   asio::signal_set signals_{io_};
   bool stopping_ = false;
   bool has_failed_ = false;
-  std::chrono::steady_clock::time_point end_;  // of the connections, once it stops
-  asio::steady_timer end_check_{io_};
+  std::chrono::steady_clock::time_point end_;  // when connections are cut off; set by shut_down()
+  Deadline end_check_{io_.get_executor()};
   std::function<void()> last_work_ = [] {};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()
   std::deque<asio::steady_timer> timers_;       // of every()

@@ -1,5 +1,5 @@
-// Serves a function from request to answer over openpi's WebSocket protocol, and plain HTTP routes
-// beside it. Knows no policy and no model; metadata and function are given to it.
+// Serves a function from request to answer over openpi's WebSocket protocol, and plain HTTP routes on the same port.
+// Knows no policy and no model: the caller passes the metadata and the function.
 #pragma once
 
 #include <chrono>
@@ -23,53 +23,54 @@ struct ServerOptions {
   std::string host = "0.0.0.0";
   std::uint16_t port = 8000;  // 0 picks a free one
   std::size_t max_message_bytes = std::size_t{1} << 30;
-  std::size_t max_connections = 512;                     // of clients; others have a few places of their own
-  std::size_t max_connections_per_address = 128;         // not of this machine's own
-  std::chrono::milliseconds handshake_timeout{10'000};   // also for the closing handshake
-  std::chrono::milliseconds end_timeout{5'000};          // for clients to close when the server ends
-  std::chrono::milliseconds keepalive_interval{20'000};  // between pings, and for their pongs
-  std::chrono::milliseconds write_timeout{60'000};       // for a client to take an answer
-  std::chrono::milliseconds message_timeout{30'000};  // for a message to go on: 4 KiB for each second of it, or its end
-  std::chrono::milliseconds idle_timeout{0};          // between a client's requests; 0: any
-  std::size_t max_requests_ahead = 8;                 // of one client that does not wait for answers
-  std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all unanswered requests together
+  std::size_t max_connections = 512;                     // clients; 64 more connections may be open that are none yet
+  std::size_t max_connections_per_address = 128;         // of another machine
+  std::chrono::milliseconds handshake_timeout{10'000};   // for TLS, HTTP and the closing handshake
+  std::chrono::milliseconds end_timeout{5'000};          // for clients to close when the server shuts down
+  std::chrono::milliseconds keepalive_interval{20'000};  // between pings; a client must send something in each interval
+  std::chrono::milliseconds write_timeout{60'000};       // for a client to read an answer
+  // In each such interval a message must end, or 4 KiB per second of it must arrive.
+  std::chrono::milliseconds message_timeout{30'000};
+  std::chrono::milliseconds idle_timeout{0};             // between a client's requests; 0: no limit
+  std::size_t max_requests_ahead = 8;                    // read from one client before it has its answers
+  std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all clients' unanswered requests
   protocol::DecodeLimits decode_limits = {};
-  std::string api_key = {};  // empty: everybody may connect
-  std::vector<std::string> allowed_origins =
-      {};  // of pages that may connect ("https://site"), or "*"; robots send none
-  std::vector<std::string> allowed_hosts =
-      {};                        // names of this server besides those of the loopback, if it is bound to that
-  bool exit_on_failure = false;  // ends, with an error, once the model has failed twice in a row
+  std::string api_key = {};  // empty: clients need none
+  // Sites whose pages may connect ("https://site"), or "*". Robots send no Origin and need not be listed.
+  std::vector<std::string> allowed_origins = {};
+  // For a server bound to a loopback address: its names besides localhost.
+  std::vector<std::string> allowed_hosts = {};
+  bool exit_on_failure = false;                               // run() throws once the model has failed twice in a row
   std::filesystem::path tls_certificates = {}, tls_key = {};  // PEM; empty: no TLS
 };
 
 class Server {
  public:
-  // Opens the port; clients that connect before run() wait. Throws std::runtime_error when the
-  // address is taken or not ours, or the certificates cannot be used.
+  // Opens the port; clients that connect before run() wait. Throws std::runtime_error when the address is in use or not
+  // this machine's, or the certificates cannot be used.
   Server(ServerOptions options, const protocol::Dict& metadata, InferFunction infer);
 
-  // The same with a function that answers up to `max_batch` requests that wait together. `warm_up` runs
-  // before the port opens, on the thread that will run `infer`; what it throws is thrown here.
+  // The same with a function that answers up to `max_batch` waiting requests at once. `warm_up` runs before the port
+  // opens, on the thread that will run `infer`; its exceptions are thrown here.
   Server(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer, std::size_t max_batch,
          const std::function<void()>& warm_up = {});
   ~Server();
 
   std::uint16_t port() const;
-  std::uint64_t answered() const;  // requests whose answer was sent, so far; from any thread
+  std::uint64_t answered() const;  // requests whose answer was sent; from any thread
 
-  // Before run(). These run on the network thread and must be quick; what they throw is logged.
-  void add_route(Route route);  // /healthz, /livez, /readyz and /metrics are there already
+  // Call these before run(). The functions run on the network thread and must be quick; their exceptions are logged.
+  void add_route(Route route);  // besides /healthz, /livez, /readyz and /metrics
   void add_gauge(Gauge gauge);  // to /metrics
   void on_signal(int signal, std::function<void()> work);
-  void on_second_signal(std::function<void()> work);  // then the process ends, with exit code 1
+  void on_second_signal(std::function<void()> work);  // after it the process ends with exit code 1
   void every(std::chrono::milliseconds interval, std::function<void()> work);
 
-  // Serves on the calling thread until SIGINT, SIGTERM, SIGHUP (unless it is ignored) or stop(). Then no
-  // new client is accepted, requests whose inference runs are answered, all others are dropped, and every
-  // connection is closed with 1001; what is open `end_timeout` after the last inference is cut off. A
-  // second signal ends the process at once; later ones do nothing while this lives. Throws
-  // std::runtime_error at the end when `exit_on_failure` was its reason.
+  // Serves on the calling thread, which becomes the network thread, until SIGINT, SIGTERM, SIGHUP (unless it is
+  // ignored) or stop(). Then it accepts no new connection, answers the requests that the model works on, drops the
+  // others, and closes every connection with 1001; connections that are open `end_timeout` after the last inference are
+  // cut off. A second signal ends the process at once; signals after run() do nothing while the Server lives. Throws
+  // std::runtime_error in the end if the model's failures made it stop (`exit_on_failure`).
   void run();
 
   void stop();  // from any thread

@@ -1,4 +1,4 @@
-// TLS as the server offers it.
+// The server's TLS settings.
 #pragma once
 
 #include <boost/asio/ssl/context.hpp>

@@ -1,4 +1,4 @@
-// The byte stream below a WebSocket: TCP, or TLS on it, with what was read behind the HTTP header.
+// The layers of a connection from the bottom up: TCP, TLS if the server uses it, and the WebSocket.
 #pragma once
 
 #include <array>
@@ -12,6 +12,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/role.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/websocket/stream.hpp>
 #include <chrono>
 #include <exception>
 #include <optional>
@@ -19,12 +20,12 @@
 
 namespace pi0::server {
 
-// Where an operation's error goes that is not thrown.
+// A completion token for co_await that stores the error instead of throwing it.
 inline auto into(boost::system::error_code& error) {
   return boost::asio::redirect_error(boost::asio::use_awaitable, error);
 }
 
-// One type for both, so that all that is built on it is compiled once.
+// TCP with or without TLS. One type for both, so that the layers above are compiled once.
 class MaybeTlsStream {
  public:
   using TcpStream = boost::beast::tcp_stream;
@@ -36,7 +37,7 @@ class MaybeTlsStream {
   }
 
   executor_type get_executor() { return tcp_.get_executor(); }
-  TcpStream& next_layer() { return tcp_; }  // its time limits are those of both
+  TcpStream& next_layer() { return tcp_; }  // its timeouts hold for TLS too
   const TcpStream& next_layer() const { return tcp_; }
 
   template <class Buffers, class Token>
@@ -51,14 +52,14 @@ class MaybeTlsStream {
                 : tcp_.async_write_some(buffers, std::forward<Token>(token));
   }
 
-  // The server's side of TLS; nothing for TCP.
+  // The TLS handshake; does nothing for plain TCP.
   boost::asio::awaitable<void> shake_hands(boost::system::error_code& error) {
     if (!tls_) co_return;
     co_await tls_->async_handshake(boost::asio::ssl::stream_base::server, into(error));
   }
 
-  // Ends what we send and reads on until the client ends too: closing a socket with unread bytes
-  // would reset the connection, and the client could lose our last words.
+  // Shuts down sending, then reads until the client closes or the timeout. Closing a socket with unread bytes would
+  // reset the connection, and the client could lose what was sent last.
   boost::asio::awaitable<void> end(std::chrono::milliseconds timeout) {
     boost::system::error_code error;
     tcp_.expires_after(timeout);
@@ -74,12 +75,13 @@ class MaybeTlsStream {
   std::optional<boost::asio::ssl::stream<TcpStream&>> tls_;
 };
 
+// Adds a buffer for what the client sent behind the HTTP header.
 class Transport : public boost::beast::buffered_read_stream<MaybeTlsStream, boost::beast::flat_buffer> {
  public:
   Transport(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* tls, std::chrono::milliseconds end_timeout)
       : buffered_read_stream(std::move(socket), tls), end_timeout_(end_timeout) {}
 
-  // How Beast ends the connection after the closing handshake or a violation of the protocol.
+  // Beast calls this after the closing handshake and after a violation of the protocol.
   template <class Handler>
   friend void async_teardown(boost::beast::role_type, Transport& transport, Handler&& handler) {
     boost::asio::co_spawn(transport.get_executor(), transport.next_layer().end(transport.end_timeout_),
@@ -90,6 +92,13 @@ class Transport : public boost::beast::buffered_read_stream<MaybeTlsStream, boos
 
  private:
   std::chrono::milliseconds end_timeout_;
+};
+
+struct WebSocket : boost::beast::websocket::stream<Transport, /*deflateSupported=*/false> {
+  using boost::beast::websocket::stream<Transport, false>::stream;
+
+  MaybeTlsStream& stream() { return next_layer().next_layer(); }
+  boost::beast::tcp_stream& tcp() { return stream().next_layer(); }
 };
 
 }  // namespace pi0::server

@@ -210,7 +210,7 @@ class FaultsTest(TemporaryFolderTest):
             wait_until(lambda: "a second signal ends at once" in server.log_text(), "the first signal")
             self.assertIsNone(server.process.poll())
             self.assertEqual(server.stop(signal.SIGTERM), 1)
-            self.assertIn("the request in hand gets no answer", server.log_text())
+            self.assertIn("the running request gets no answer", server.log_text())
         self.assertEqual(json.loads(self.stats.read_text())["meta"]["requests"], 0)
 
     def test_sigterm_with_fifty_connections_closes_them_all(self):

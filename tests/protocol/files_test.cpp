@@ -78,7 +78,7 @@ TEST_CASE("a message is read back as it was written", "[files]") {
   CHECK(encode(read_message(folder.path() / "a.msgpack")) == encode(message));
 }
 
-TEST_CASE("a file may hold more than the server takes", "[files]") {
+TEST_CASE("a file may hold more than the server accepts", "[files]") {
   const TemporaryFolder folder;
   const std::size_t too_many = DecodeLimits{}.max_values + 1;
   List list;
@@ -90,14 +90,14 @@ TEST_CASE("a file may hold more than the server takes", "[files]") {
   CHECK(std::get<List>(*read_message(folder.path() / "a.msgpack").find("list")).items.size() == too_many);
 }
 
-TEST_CASE("a file that is no message is named", "[files]") {
+TEST_CASE("a file that is not a message is named in the error", "[files]") {
   const TemporaryFolder folder;
   CHECK_THROWS_WITH(read_message(folder.path() / "absent"), contains_text("absent: cannot be opened"));
   write_all(folder.path() / "broken", "\xc1");
   CHECK_THROWS_WITH(read_message(folder.path() / "broken"), contains_text("broken: message: byte 0"));
 }
 
-TEST_CASE("a file is written whole or stays as it was", "[files]") {
+TEST_CASE("a file is written completely or stays as it was", "[files]") {
   const TemporaryFolder folder;
   const fs::path file = folder.path() / "a";
   write_whole(file, "old");
@@ -112,7 +112,7 @@ TEST_CASE("a file is written whole or stays as it was", "[files]") {
   CHECK(names_in(folder.path()) == Names{"a"});
 }
 
-TEST_CASE("a full disk leaves what was there", "[files]") {
+TEST_CASE("a full disk leaves the old file", "[files]") {
   const TemporaryFolder folder;
   const fs::path file = folder.path() / "a";
   REQUIRE(fs::is_character_file("/dev/full"));
@@ -125,7 +125,7 @@ TEST_CASE("a full disk leaves what was there", "[files]") {
   CHECK(names_in(folder.path()) == Names{"a"});
 }
 
-TEST_CASE("a place is tried without leaving anything", "[files]") {
+TEST_CASE("check_writable() leaves nothing behind", "[files]") {
   const TemporaryFolder folder;
   CHECK_NOTHROW(check_writable(folder.path() / "a"));
   CHECK(fs::is_empty(folder.path()));
@@ -153,7 +153,7 @@ TEST_CASE("a process that ends at once leaves no temporary files", "[files]") {
   CHECK(status == 0);
 }
 
-TEST_CASE("files of others beside it are neither followed nor removed", "[files]") {
+TEST_CASE("other files in the folder are neither followed nor removed", "[files]") {
   const TemporaryFolder folder;
   write_all(folder.path() / "precious", "kept");
   fs::create_symlink("precious", folder.path() / "a.part");
@@ -164,7 +164,7 @@ TEST_CASE("files of others beside it are neither followed nor removed", "[files]
   CHECK(names_in(folder.path()) == Names{"a", "a.part", "precious"});
 }
 
-TEST_CASE("a link stays one and its target is replaced whole", "[files]") {
+TEST_CASE("a link stays and its target is replaced", "[files]") {
   const TemporaryFolder folder;
   const fs::path target = folder.path() / "elsewhere/target", link = folder.path() / "link";
   write_all(target, "old");
@@ -191,7 +191,7 @@ TEST_CASE("a link stays one and its target is replaced whole", "[files]") {
   CHECK_THROWS_WITH(check_writable(folder.path() / "folder"), contains_text("is a folder"));
 }
 
-TEST_CASE("a device is written to and stays one", "[files]") {
+TEST_CASE("a device is written in place", "[files]") {
   const TemporaryFolder folder;
   const fs::path own = folder.path() / "null";
   if (::mknod(own.c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0) {  // root's to make
@@ -222,7 +222,7 @@ TEST_CASE("a pipe's reader gets all, and nothing before", "[files]") {
   CHECK(names_in(folder.path()) == Names{"pipe"});
 }
 
-TEST_CASE("an open file is written to where it is", "[files]") {
+TEST_CASE("an open file under /proc is written in place", "[files]") {
   const TemporaryFolder folder;
   const fs::path file = folder.path() / "a";
   write_all(file, "old and long");
@@ -257,13 +257,13 @@ TEST_CASE("permissions are the old file's, or those of the umask", "[files]") {
   ::umask(before);
 }
 
-TEST_CASE("a name may be as long as names can be", "[files]") {
+TEST_CASE("a file name may have the longest allowed length", "[files]") {
   const TemporaryFolder folder;
   write_whole(folder.path() / std::string(255, 'n'), "a");
   CHECK(read_all(folder.path() / std::string(255, 'n')) == "a");
 }
 
-TEST_CASE("a pipe that nobody reads holds nobody up", "[files]") {
+TEST_CASE("a pipe without a reader does not block", "[files]") {
   const TemporaryFolder folder;
   const auto pipe = folder.path() / "pipe";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);

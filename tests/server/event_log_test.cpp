@@ -10,7 +10,7 @@
 using pi0::server::EventLog;
 using pi0::server::log_text;
 
-TEST_CASE("what clients send is short in the log and moves no cursor", "[log]") {
+TEST_CASE("what clients send is shortened and escaped in the log", "[log]") {
   CHECK(log_text("plain text, \u00e9 and \u65e5\u672c") == "plain text, \u00e9 and \u65e5\u672c");
   CHECK(log_text(std::string(200, 'x')) == std::string(200, 'x'));
   CHECK(log_text(std::string(201, 'x')) == std::string(200, 'x') + "...");
@@ -20,7 +20,7 @@ TEST_CASE("what clients send is short in the log and moves no cursor", "[log]") 
   CHECK(log_text("\xff\xe6\x97") == "???");
 }
 
-TEST_CASE("what comes again and again is counted", "[log]") {
+TEST_CASE("lines that repeat are counted", "[log]") {
   std::ostringstream lines;
   const auto before = spdlog::default_logger();
   auto logger = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_mt>(lines));

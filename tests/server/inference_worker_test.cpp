@@ -92,7 +92,7 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
   CHECK(answered == std::vector<std::string>{"wait", "a", "b", "c"});
 }
 
-TEST_CASE("an exception is the outcome and the worker goes on", "[worker]") {
+TEST_CASE("an exception is the request's outcome and the worker continues", "[worker]") {
   FakePolicy policy;
   InferenceWorker worker(one_by_one_of(policy));
   std::promise<Outcome> failed;
@@ -103,7 +103,7 @@ TEST_CASE("an exception is the outcome and the worker goes on", "[worker]") {
   CHECK(prompt_of(good.get_future().get()) == "a");
 }
 
-TEST_CASE("a request can be taken back until it starts", "[worker]") {
+TEST_CASE("a request can be withdrawn until it starts", "[worker]") {
   FakePolicy policy;
   std::promise<void> done;
   {
@@ -120,7 +120,7 @@ TEST_CASE("a request can be taken back until it starts", "[worker]") {
   CHECK(policy.wait_for_starts(1) == std::vector<std::string>{"wait"});
 }
 
-TEST_CASE("the end of the worker finishes what runs and drops what waits", "[worker]") {
+TEST_CASE("the worker's destructor finishes the running request and drops the waiting ones", "[worker]") {
   FakePolicy policy;
   std::vector<std::string> answered;
   std::future<void> releasing;
@@ -138,7 +138,7 @@ TEST_CASE("the end of the worker finishes what runs and drops what waits", "[wor
   CHECK(answered == std::vector<std::string>{"wait"});
 }
 
-TEST_CASE("what waits is inferred together, in order, up to the limit", "[worker][batch]") {
+TEST_CASE("waiting requests are inferred together, in order, up to the limit", "[worker][batch]") {
   FakePolicy policy;
   InferenceWorker worker(together(policy), 3);
   Submitter client(worker);
@@ -200,7 +200,7 @@ TEST_CASE("an exception of the function, or a missing answer, is the outcome of 
   CHECK(client.wait_for_all().back() == "f");
 }
 
-TEST_CASE("a request that was taken back is in no batch", "[worker][batch]") {
+TEST_CASE("a withdrawn request is in no batch", "[worker][batch]") {
   FakePolicy policy;
   InferenceWorker worker(together(policy), 3);
   Submitter client(worker);
@@ -216,7 +216,7 @@ TEST_CASE("a request that was taken back is in no batch", "[worker][batch]") {
   CHECK(policy.batches() == Texts{"wait", "a c d", "e"});
 }
 
-TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]") {
+TEST_CASE("the worker's destructor finishes the running batch", "[worker][batch]") {
   FakePolicy policy;
   Texts answered;
   std::promise<void> queued;
@@ -239,7 +239,7 @@ TEST_CASE("the end of the worker finishes the batch that runs", "[worker][batch]
   CHECK(policy.batches() == Texts{"first", "wait b"});
 }
 
-TEST_CASE("a request is read when its turn comes, and costs only itself when it cannot be", "[worker]") {
+TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fails alone", "[worker]") {
   FakePolicy policy;
   std::atomic<int> reads = 0;
   std::promise<Outcome> bad, good;

@@ -164,7 +164,7 @@ TEST_CASE("a pair is the request with its noise and the answer without timing", 
   CHECK(log.count("warning") == 0);
 }
 
-TEST_CASE("numbers go on after the highest in the folder", "[recorder]") {
+TEST_CASE("numbers continue after the highest in the folder", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   for (const char* other :
@@ -183,7 +183,7 @@ TEST_CASE("numbers go on after the highest in the folder", "[recorder]") {
   CHECK(read_all(folder.path() / "1000000.response.msgpack") == "old");
 }
 
-TEST_CASE("a second recorder goes on where the first ended", "[recorder]") {
+TEST_CASE("a second recorder continues where the first ended", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   for (const char* prompt : {"a", "b", "c"}) {
@@ -232,7 +232,7 @@ TEST_CASE("a folder that cannot be used is named", "[recorder]") {
   CHECK(std::distance(fs::directory_iterator(parent.path()), {}) == 1);
 }
 
-TEST_CASE("a link that leads nowhere is not followed", "[recorder]") {
+TEST_CASE("a broken link is not followed", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   const fs::path records = folder.path() / "records", elsewhere = folder.path() / "elsewhere";
@@ -246,7 +246,7 @@ TEST_CASE("a link that leads nowhere is not followed", "[recorder]") {
   CHECK_FALSE(fs::exists(elsewhere));
 }
 
-TEST_CASE("recording is over before the folder grows beyond the limit", "[recorder]") {
+TEST_CASE("recording stops before the folder exceeds the limit", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   std::uint64_t pair_bytes = 0;
@@ -276,7 +276,7 @@ TEST_CASE("recording is over before the folder grows beyond the limit", "[record
   CHECK(recorded(folder.path()).size() == 4);
 }
 
-TEST_CASE("what does not fit into the queue is dropped, counted and said once", "[recorder]") {
+TEST_CASE("recordings that do not fit into the queue are dropped, counted and logged once", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   const std::string picture(10'000, 'x');
@@ -285,7 +285,7 @@ TEST_CASE("what does not fit into the queue is dropped, counted and said once", 
     Stall stall;
     for (const char* prompt : {"0", "1", "2", "lost", "lost"}) record(recorder, prompt + picture);
     record(recorder, "lost, though it would fit");
-    CHECK(log.count("does not keep up") == 1);
+    CHECK(log.count("cannot be written fast enough") == 1);
     CHECK(log.count("warning") == 1);
 
     stall.release();
@@ -312,14 +312,14 @@ TEST_CASE("a request larger than the queue is dropped, others are not", "[record
     Recorder recorder({.folder = folder.path(), .max_waiting_bytes = 65'000});
     record(recorder, std::string(100'000, 'x'));
     record(recorder, std::string(100'000, 'x'));
-    CHECK(log.count("does not keep up") == 1);
+    CHECK(log.count("cannot be written fast enough") == 1);
     record(recorder, "small");
   }
   CHECK(recorded(folder.path()) == std::map<int, std::string>{{0, "small"}});
-  CHECK(log.count("recorded again, 2 were not") == 1);
+  CHECK(log.count("recorded again; not recorded: 2") == 1);
 }
 
-TEST_CASE("a removed folder is said once and is not made again", "[recorder]") {
+TEST_CASE("a removed folder is logged once and not created again", "[recorder]") {
   const Log log;
   const TemporaryFolder parent;
   const fs::path folder = parent.path() / "records";
@@ -349,7 +349,7 @@ TEST_CASE("a removed folder is said once and is not made again", "[recorder]") {
   CHECK(prompts.rbegin()->second == "after");
 }
 
-TEST_CASE("a full disk is said once and recording goes on when there is room", "[recorder]") {
+TEST_CASE("a full disk is logged once and recording continues when there is space", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   const std::string kind = GENERATE("request", "response");
@@ -363,13 +363,13 @@ TEST_CASE("a full disk is said once and recording goes on when there is room", "
     record(recorder, "after");
   }
   CHECK(log.count("No space left on device") == 1);
-  CHECK(log.count("recorded again, 1 were not") == 1);
+  CHECK(log.count("recorded again; not recorded: 1") == 1);
   CHECK(log.count("warning") == 2);
   if (kind == "response") fs::remove(file(folder.path(), 0, "request"));
   CHECK(recorded(folder.path()) == std::map<int, std::string>{{kind == "response", "after"}});
 }
 
-TEST_CASE("the end counts what was lost", "[recorder]") {
+TEST_CASE("the destructor logs how many requests were not recorded", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   {
@@ -378,10 +378,10 @@ TEST_CASE("the end counts what was lost", "[recorder]") {
     record(recorder, "a");
     record(recorder, "b");
   }
-  CHECK(log.count("recording ends, 2 requests were not recorded") == 1);
+  CHECK(log.count("recording ends; requests not recorded: 2") == 1);
 }
 
-TEST_CASE("the end writes what waits", "[recorder]") {
+TEST_CASE("the destructor writes the waiting recordings", "[recorder]") {
   const Log log;
   const TemporaryFolder folder;
   auto recorder = std::make_unique<Recorder>(RecorderOptions{.folder = folder.path()});

@@ -289,7 +289,7 @@ TEST_CASE("requests that wait together are answered together, a bad one refused 
   CHECK(after.ask("alone") == "alone");
 }
 
-TEST_CASE("the end answers the request in hand, drops the others and closes with 1001", "[server]") {
+TEST_CASE("shutdown answers the running request, drops the others and closes with 1001", "[server]") {
   RunningServer server;
   Client busy(server);
   Client waiting(server);
@@ -322,7 +322,7 @@ TEST_CASE("the end answers the request in hand, drops the others and closes with
   CHECK(server.policy.wait_for_starts(1) == std::vector<std::string>{"wait"});
 }
 
-TEST_CASE("the end does not wait for clients that never answer", "[server]") {
+TEST_CASE("shutdown does not wait for clients that never answer", "[server]") {
   RunningServer server({.handshake_timeout = 60s, .end_timeout = 200ms});
   Client client(server);
   test::TcpClient silent(server.port());
@@ -333,7 +333,7 @@ TEST_CASE("the end does not wait for clients that never answer", "[server]") {
   CHECK(client.next().kind == "close 1001");
 }
 
-TEST_CASE("the end gives the request in hand all the time it needs", "[server]") {
+TEST_CASE("shutdown gives the running request all the time it needs", "[server]") {
   RunningServer server({.end_timeout = 100ms});
   Client client(server);
   client.send(request_with_prompt("wait"));
@@ -345,7 +345,7 @@ TEST_CASE("the end gives the request in hand all the time it needs", "[server]")
   server.wait_for_end();
 }
 
-TEST_CASE("a client that leaves as the end comes does not delay it", "[server]") {
+TEST_CASE("a client that leaves during shutdown does not delay it", "[server]") {
   RunningServer server({.handshake_timeout = 60s, .end_timeout = 60s});
   auto client = std::make_unique<Client>(server);
   test::TcpClient holder(server.port());
@@ -363,7 +363,7 @@ TEST_CASE("a client that leaves as the end comes does not delay it", "[server]")
   CHECK(Clock::now() - start < 30s);
 }
 
-TEST_CASE("metrics count what became of every request", "[server][metrics]") {
+TEST_CASE("metrics count every request by its result", "[server][metrics]") {
   RunningServer server;
   Client good(server);
   good.ask("one");
@@ -398,7 +398,7 @@ TEST_CASE("metrics count what became of every request", "[server][metrics]") {
   becomes(server, "pi0_requests_total{result=\"answered\"} 3");
 }
 
-TEST_CASE("a client that does not read its answer loses its connection and holds up nobody", "[server][limits]") {
+TEST_CASE("a client that does not read its answer is closed and delays nobody", "[server][limits]") {
   const RunningServer server({.write_timeout = 300ms});
   Client slow(server, /*receive_buffer_bytes=*/65536);
   // Echoed, they are more than any system's send buffer holds.
@@ -414,7 +414,7 @@ TEST_CASE("a client that does not read its answer loses its connection and holds
   CHECK(other.ask("afterwards") == "afterwards");
 }
 
-TEST_CASE("a client may be idle for as long as it likes, or as the server allows", "[server][limits]") {
+TEST_CASE("a client is closed after --idle-timeout without a request", "[server][limits]") {
   RunningServer server({.idle_timeout = 3s});
   Client client(server);
   client.send(request_with_prompt("wait"));
@@ -427,7 +427,7 @@ TEST_CASE("a client may be idle for as long as it likes, or as the server allows
   CHECK(end.kind == "close 1008");
 }
 
-TEST_CASE("requests that wait have a limit for all clients together", "[server][limits]") {
+TEST_CASE("all clients' waiting requests together have a limit", "[server][limits]") {
   RunningServer server({.max_waiting_bytes = 1'000'000});
   Client busy(server);
   busy.send(request_with_prompt("wait"));
@@ -449,7 +449,7 @@ TEST_CASE("requests that wait have a limit for all clients together", "[server][
   CHECK(third.ask(std::string(600'000, 'd')).size() == 600'000);
 }
 
-TEST_CASE("who holds most of the room for messages loses it to who comes", "[server][limits]") {
+TEST_CASE("clients that hold most of the waiting bytes make room for new ones", "[server][limits]") {
   RunningServer server({.max_waiting_bytes = 4'000'000});
   Client busy(server);
   busy.send(request_with_prompt("wait"));
@@ -485,7 +485,7 @@ TEST_CASE("who holds most of the room for messages loses it to who comes", "[ser
   }
 }
 
-TEST_CASE("who cannot give way is passed over", "[server][limits]") {
+TEST_CASE("an account that cannot give way is skipped", "[server][limits]") {
   server::Backlog backlog(100);
   std::vector<std::string> gone;
   std::optional<server::Backlog::Share> small_share;
@@ -508,7 +508,7 @@ TEST_CASE("who cannot give way is passed over", "[server][limits]") {
   CHECK(gone == std::vector<std::string>{"at work", "small"});
 }
 
-TEST_CASE("a message that does not go on costs its connection", "[server][limits]") {
+TEST_CASE("a connection is closed when its message arrives too slowly", "[server][limits]") {
   const RunningServer server({.message_timeout = 500ms});
   Client stuck(server);
   stuck.send("half", {.fin = false});
@@ -519,7 +519,7 @@ TEST_CASE("a message that does not go on costs its connection", "[server][limits
   CHECK(whole.ask("two") == "two");
 }
 
-TEST_CASE("connections that ask for nothing have few places, and the oldest goes", "[server][limits]") {
+TEST_CASE("connections without a request have few places, and the oldest is closed", "[server][limits]") {
   const RunningServer server({.max_connections = 2});
   std::vector<std::unique_ptr<test::TcpClient>> silent;
   for (int i = 0; i < 100; ++i) silent.push_back(std::make_unique<test::TcpClient>(server.port()));
@@ -541,7 +541,7 @@ TEST_CASE("connections that ask for nothing have few places, and the oldest goes
   CHECK(Client(server).ask("its place is free") == "its place is free");
 }
 
-TEST_CASE("a browser's page may not command a robot", "[server][security]") {
+TEST_CASE("a web page of another site cannot connect", "[server][security]") {
   const RunningServer server({.allowed_origins = {"https://dashboard"}, .allowed_hosts = {"robot"}});
   const auto status = [&](const std::string& headers) {
     return http(server.port(), "GET /livez HTTP/1.1\r\n" + headers + "\r\n").substr(9, 3);
@@ -563,7 +563,7 @@ TEST_CASE("a browser's page may not command a robot", "[server][security]") {
   CHECK(http(server.port(), upgrade).starts_with("HTTP/1.1 403 "));
 }
 
-TEST_CASE("a model that fails again and again is said to be ill", "[server][health]") {
+TEST_CASE("a model that fails repeatedly makes the server unhealthy", "[server][health]") {
   std::atomic<bool> is_ill = true;
   const auto infer = [&](std::vector<protocol::Dict> requests) {
     if (is_ill) throw std::bad_alloc();
@@ -571,7 +571,7 @@ TEST_CASE("a model that fails again and again is said to be ill", "[server][heal
   };
   ServerOptions options{.host = "127.0.0.1", .port = 0};
   SECTION("until it answers again") {}
-  SECTION("and the server ends if it is to") { options.exit_on_failure = true; }
+  SECTION("and the server stops if it is told to") { options.exit_on_failure = true; }
   Server server(options, {}, infer, 1);
   std::string failure;
   std::thread thread([&] {
@@ -669,7 +669,7 @@ TEST_CASE("a client's requests are read ahead up to a limit", "[server][limits]"
   CHECK(seen == std::vector<std::string>{"binary", "binary", "binary", "binary", "pong"});
 }
 
-TEST_CASE("one client's flood leaves the others their turns", "[server][limits]") {
+TEST_CASE("a client that floods the server does not take the others' turns", "[server][limits]") {
   RunningServer server;
   Client flood(server);
   flood.send(request_with_prompt("wait"));
@@ -686,7 +686,7 @@ TEST_CASE("one client's flood leaves the others their turns", "[server][limits]"
   for (int i = 0; i < 51; ++i) REQUIRE(flood.next().kind == "binary");
 }
 
-TEST_CASE("with an API key everything but /healthz asks for it", "[server][security]") {
+TEST_CASE("with an API key everything but /healthz requires it", "[server][security]") {
   const RunningServer server({.api_key = "secret"});
   const auto ask = [&](const std::string& request, const std::string& header) {
     return http(server.port(), request + " HTTP/1.1\r\nHost: localhost\r\n" + header + "\r\n");
@@ -767,7 +767,7 @@ TEST_CASE("a message of exactly the limit is read, also in fragments", "[server]
   client.next_answer();
 }
 
-TEST_CASE("what breaks the WebSocket protocol is closed with its code", "[server]") {
+TEST_CASE("violations of the WebSocket protocol are closed with their code", "[server]") {
   const RunningServer server;
   Client client(server);
   const auto [bytes, code] = GENERATE(table<std::string, std::string>({
@@ -814,10 +814,10 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
   SECTION("what is neither a route nor an upgrade") {
     const std::string plain = get("GET /index.html HTTP/1.1");
     CHECK(plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
-    CHECK(
-        plain.ends_with("/index.html: openpi's clients connect here, with WebSocket. Plain HTTP has GET /healthz, GET "
-                        "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
-    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: openpi's clients") != std::string::npos);
+    CHECK(plain.ends_with(
+        "/index.html: expected a WebSocket upgrade, as openpi's clients send, or one of GET /healthz, GET "
+        "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
+    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: expected a WebSocket upgrade") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
     CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
     const std::string other_protocol = get("hello policy server");
@@ -841,7 +841,7 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
   }
 }
 
-TEST_CASE("a request that comes with the handshake is answered", "[server][http]") {
+TEST_CASE("a request sent together with the handshake is answered", "[server][http]") {
   const RunningServer server;
   const auto bytes = protocol::encode(request_with_prompt("early"));
   test::TcpClient client(server.port());

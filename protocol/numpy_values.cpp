@@ -1,0 +1,183 @@
+#include "protocol/numpy_values.h"
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "protocol/dtypes.h"
+#include "protocol/msgpack_numpy.h"
+#include "protocol/utf8.h"
+
+namespace pi0::protocol {
+namespace {
+
+constexpr std::size_t max_axes = 32;  // NumPy 1's limit
+
+// Rounds to the nearest IEEE half, ties to even; C++20 has no such type.
+std::uint16_t half_bits(double value) {
+  const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  const double magnitude = std::fabs(value);
+  if (std::isnan(value)) return sign | 0x7E00;
+  if (magnitude >= 65520.0) return sign | 0x7C00;
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  const int power = magnitude == 0 ? -14 : std::max(exponent - 1, -14);  // -14: subnormals too
+  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - power)));
+  return static_cast<std::uint16_t>(sign | (((power + 14) << 10) + steps));
+}
+
+template <typename T>
+void store(NdArray& scalar, T value) {
+  scalar.data.resize(sizeof(T));
+  std::memcpy(scalar.data.data(), &value, sizeof(T));
+}
+
+// Each store_ function converts a number to the scalar's dtype; false when the value is no number or does not fit.
+template <typename T>
+bool store_integer(NdArray& scalar, const Value& value) {
+  return std::visit(
+      [&](const auto& number) {
+        using Number = std::decay_t<decltype(number)>;
+        if constexpr (std::same_as<Number, bool>) {
+          store(scalar, static_cast<T>(number));
+          return true;
+        } else if constexpr (std::integral<Number>) {
+          store(scalar, static_cast<T>(number));
+          return std::in_range<T>(number);
+        } else {
+          return false;
+        }
+      },
+      value);
+}
+
+template <typename Signed, typename Unsigned>
+bool store_either(NdArray& scalar, const Value& value) {
+  return scalar.dtype.kind == 'i' ? store_integer<Signed>(scalar, value) : store_integer<Unsigned>(scalar, value);
+}
+
+bool store_float(NdArray& scalar, const Value& value) {
+  return std::visit(
+      [&](const auto& number) {
+        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(number)>>) {
+          const auto real = static_cast<double>(number);
+          switch (scalar.dtype.item_size) {
+            case 2:
+              store(scalar, half_bits(real));
+              break;
+            case 4:
+              store(scalar, static_cast<float>(real));
+              break;
+            default:
+              store(scalar, real);
+          }
+          return true;
+        } else {
+          return false;
+        }
+      },
+      value);
+}
+
+bool store_number(NdArray& scalar, const Value& value) {
+  if (scalar.dtype.kind == 'f') return store_float(scalar, value);
+  if (scalar.dtype.kind == 'b') {
+    const auto* flag = std::get_if<bool>(&value);
+    if (flag) store(scalar, *flag);
+    return flag != nullptr;
+  }
+  switch (scalar.dtype.item_size) {
+    case 1:
+      return store_either<std::int8_t, std::uint8_t>(scalar, value);
+    case 2:
+      return store_either<std::int16_t, std::uint16_t>(scalar, value);
+    case 4:
+      return store_either<std::int32_t, std::uint32_t>(scalar, value);
+    default:
+      return store_either<std::int64_t, std::uint64_t>(scalar, value);
+  }
+}
+
+// `kind` is "array" or "scalar", for the message.
+template <typename T>
+T& entry(BinaryEntries& entries, std::string_view kind, std::string_view name, std::string_view expected) {
+  const auto found = entries.find(name);
+  T* const value = found == entries.end() ? nullptr : std::get_if<T>(&found->second);
+  if (!value) {
+    throw ProtocolError("the " + std::string(kind) + "'s " + std::string(name) + " is " +
+                        (found == entries.end() ? "missing" : type_name(found->second)) + ", expected " +
+                        std::string(expected));
+  }
+  return *value;
+}
+
+WireDType dtype_of(BinaryEntries& entries, std::string_view kind) {
+  const auto found = entries.find("dtype");  // bin where a client's msgpack packs str as bin
+  const auto* bytes = found == entries.end() ? nullptr : std::get_if<Bytes>(&found->second);
+  const std::string text = bytes != nullptr ? std::string(bytes->data.begin(), bytes->data.end())
+                                            : entry<std::string>(entries, kind, "dtype", "str");
+  const auto wire = parse_dtype(text);
+  if (!wire) {
+    throw ProtocolError("dtype '" + clipped(text) +
+                        "', expected bool, integers, float16, float32, float64 or strings of fixed length");
+  }
+  return *wire;
+}
+
+std::vector<std::int64_t> shape_of(BinaryEntries& entries) {
+  const List& sizes = entry<List>(entries, "array", "shape", "a list of sizes");
+  if (sizes.items.size() > max_axes) {
+    throw ProtocolError("an array of " + std::to_string(sizes.items.size()) + " axes, at most " +
+                        std::to_string(max_axes) + " are allowed");
+  }
+  std::vector<std::int64_t> shape;
+  for (const Value& size : sizes.items) {
+    const auto* axis = std::get_if<std::int64_t>(&size);
+    if (!axis) throw ProtocolError("a size of type " + type_name(size) + " in an array's shape, expected int");
+    shape.push_back(*axis);
+  }
+  return shape;
+}
+
+NdArray array_from(BinaryEntries& entries) {
+  const WireDType wire = dtype_of(entries, "array");
+  std::vector<std::uint8_t>& data = entry<Bytes>(entries, "array", "data", "bin").data;
+  NdArray array{wire.dtype, shape_of(entries), std::move(data)};
+  const auto needed = byte_count(array.dtype, array.shape);
+  if (!needed) throw ProtocolError("a shape that no array can have: " + type_name(array));
+  if (static_cast<std::uint64_t>(*needed) != array.data.size()) {
+    throw ProtocolError(std::to_string(array.data.size()) + " bytes of data, expected " + std::to_string(*needed) +
+                        " for a " + type_name(array));
+  }
+  if (wire.is_big_endian) swap_byte_order(array);
+  return array;
+}
+
+NdArray scalar_from(BinaryEntries& entries) {
+  const DType dtype = dtype_of(entries, "scalar").dtype;
+  const auto data = entries.find("data");
+  if (data == entries.end()) throw ProtocolError("the scalar's data is missing, expected a number");
+  NdArray scalar{dtype, {}, {}};
+  if (dtype.kind == 'U' || dtype.kind == 'S' || !store_number(scalar, data->second)) {
+    throw ProtocolError("a " + dtype_name(dtype) + " scalar whose data is " + type_name(data->second) +
+                        ", expected a number of that type");
+  }
+  return scalar;
+}
+
+}  // namespace
+
+std::optional<NdArray> numpy_value(BinaryEntries& entries) {
+  if (entries.contains("__ndarray__")) return array_from(entries);
+  if (entries.contains("__npgeneric__")) return scalar_from(entries);
+  return std::nullopt;
+}
+
+}  // namespace pi0::protocol
