@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "model/device_stream.h"
+#include "model/format_dtype.h"
 #include "quant/device_rounding.h"
 
 namespace pi0::quant {
@@ -18,7 +19,7 @@ static_assert(std::is_trivially_copyable_v<DeviceErrors::Record>);
 
 // A dtype that a format's values fit in and that matrix units multiply exactly.
 at::ScalarType operand_dtype(Format format) {
-  return format == Format::float32 ? at::kFloat : format == Format::float16 ? at::kHalf : at::kBFloat16;
+  return formats::fits_bfloat16(format) ? at::kBFloat16 : model::dtype_of(format);
 }
 
 // rows · weightᵀ in float32, [R, Out].
@@ -210,7 +211,7 @@ DeviceHook::Finish DeviceHook::finish_of(const Tensor& result, bool compared, st
   call.bias = terms_of(terms_);
   call.exact_bias = terms_of(exact_terms_);
   call.out = result.mutable_data_ptr();
-  call.out_storage = storage_of(result.scalar_type());
+  call.out_storage = model::format_of(result.scalar_type());
   call.compare_stored = site_.kind == model::SiteKind::attention;
   call.records = static_cast<int>(records);
   call.calls = static_cast<int>(calls);
@@ -238,7 +239,7 @@ Tensor DeviceHook::settle(const Tensor& sums, const Tensor& exact, const Tensor&
   const Finish finish = finish_of(result, compared, records, partial_count(result.numel() / records / calls));
   kernels_.finish({.sums = sums.const_data_ptr(),
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
-                   .in_storage = storage_of(sums.scalar_type()),
+                   .in_storage = model::format_of(sums.scalar_type()),
                    .result = finish.call},
                   model::current_stream(sums.device()));
   return result;

@@ -102,8 +102,8 @@ FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats, cons
 
 // One form for both products: where rounding changes nothing, their sums must not differ either.
 Lane FastLinearHook::lane_of(at::ScalarType x) const {
-  const bool fits = x == at::kBFloat16 && formats_.input != Format::float16 && model::fits_bfloat16(weight_.code()) &&
-                    model::fits_bfloat16(site_.packed.code());
+  const bool fits = x == at::kBFloat16 && formats_.input != Format::float16 &&
+                    formats::fits_bfloat16(weight_.format()) && formats::fits_bfloat16(site_.packed.format());
   return site_.gemm->has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 

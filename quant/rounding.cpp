@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "model/format_dtype.h"
 #include "quant/device_rounding.h"
 
 namespace pi0::quant {
@@ -44,14 +45,14 @@ const RoundingKernels& rounding_kernels(model::InstructionSet set) {
   switch (set) {
 #ifdef __x86_64__
     case model::InstructionSet::avx2:
-      return avx2_rounding();
+      return formats::avx2_rounding();
     case model::InstructionSet::avx512:
     case model::InstructionSet::avx512_bf16:
     case model::InstructionSet::amx_bf16:
-      return avx512_rounding();
+      return formats::avx512_rounding();
 #endif
     default:
-      return portable_rounding();
+      return formats::portable_rounding();
   }
 }
 
@@ -68,28 +69,12 @@ Rounded round_to(const at::Tensor& values, Format format) {
   return values.is_cpu() ? round_cpu_tensor(values, format) : round_device_tensor(values, format, at::kFloat);
 }
 
-at::ScalarType code_dtype(Format format) {
-  switch (format) {
-    case Format::float16:
-      return at::kHalf;
-    case Format::bfloat16:
-      return at::kBFloat16;
-    case Format::float8_e4m3:
-      return at::kFloat8_e4m3fn;
-    case Format::float8_e5m2:
-      return at::kFloat8_e5m2;
-    case Format::float32:
-      break;
-  }
-  return at::kFloat;
-}
-
-at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(code_dtype(format)); }
+at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(model::dtype_of(format)); }
 
 Rounded round_to_codes(const at::Tensor& parameter, Format format) {
-  if (!parameter.is_cpu()) return round_device_tensor(parameter, format, code_dtype(format));
+  if (!parameter.is_cpu()) return round_device_tensor(parameter, format, model::dtype_of(format));
   constexpr std::int64_t slice = 1 << 20;
-  Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(code_dtype(format)))};
+  Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(model::dtype_of(format)))};
   const at::Tensor source = parameter.contiguous().view({-1});
   const at::Tensor target = result.values.view({-1});
   for (std::int64_t first = 0; first < source.numel(); first += slice) {
@@ -104,7 +89,7 @@ Rounded round_to_codes(const at::Tensor& parameter, Format format) {
 RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight, Format format) {
   const at::Tensor& from = weight.panels;
   RoundedWeight result{
-      {model::empty_panels(from.sizes(), from.options().dtype(code_dtype(format))), weight.out, weight.in}};
+      {model::empty_panels(from.sizes(), from.options().dtype(model::dtype_of(format))), weight.out, weight.in}};
   const bool is_bfloat16 = from.scalar_type() == at::kBFloat16;
   TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ", from.scalar_type(),
               ", expected float32 or bfloat16");

@@ -5,9 +5,12 @@
 
 #include "model/kernels/gemm.h"
 #include "quant/format.h"
-#include "quant/kernels/rounding_kernels.h"
+#include "quant/formats/rounding_kernels.h"
 
 namespace pi0::quant {
+
+using formats::ErrorSums;
+using formats::RoundingKernels;
 
 // Whether rounding values of a dtype to the format changes none of them.
 inline bool keeps(Format format, at::ScalarType dtype) {
@@ -34,7 +37,6 @@ Rounded round_to(const at::Tensor& values, Format format);
 
 // Values that are on the format's grid, held in as many bits as the format has, and back to float32.
 at::Tensor to_codes(const at::Tensor& rounded, Format format);
-at::ScalarType code_dtype(Format format);
 inline at::Tensor from_codes(const at::Tensor& codes) { return codes.to(at::kFloat); }
 
 // A parameter of any floating dtype rounded and held as codes, a slice at a time, so that a large one

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "model/format_dtype.h"
 #include "protocol/files.h"
 #include "tools/bench_case.h"
 #include "tools/bench_gauge.h"
@@ -119,9 +120,9 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
     if (!in_step || site.kind != model::SiteKind::linear || site.flop == 0) continue;
     const at::Tensor& exact = site.gemm != nullptr ? site.packed.panels : site.weight;
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
-    const at::ScalarType codes = quant::code_dtype(formats.input);
-    const bool rounded = formats.input != quant::Format::float32 && codes != exact.scalar_type();
-    if (rounded) bytes += exact.numel() * static_cast<std::int64_t>(at::elementSize(codes));
+    const bool rounded =
+        formats.input != quant::Format::float32 && formats.input != model::format_of(exact.scalar_type());
+    if (rounded) bytes += exact.numel() * formats::code_bits(formats.input) / 8;
     if (!rounded || hooks->measured) bytes += exact_bytes;
   }
   return bytes;

@@ -196,23 +196,6 @@ const GemmKernels& gemm_kernels(InstructionSet set) {
   }
 }
 
-Code PackedWeight::code() const {
-  switch (panels.scalar_type()) {
-    case at::kHalf:
-      return Code::float16;
-    case at::kBFloat16:
-      return Code::bfloat16;
-    case at::kFloat8_e4m3fn:
-      return Code::float8_e4m3;
-    case at::kFloat8_e5m2:
-      return Code::float8_e5m2;
-    default:
-      return Code::float32;
-  }
-}
-
-bool fits_bfloat16(Code code) { return code != Code::float32 && code != Code::float16; }
-
 Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
   const Tensor panels = at::empty(shape, options);
   constexpr std::uintptr_t page = 1 << 21;
@@ -286,7 +269,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
   const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count, Work& work,
                                   float* sums) {
-    const Code code = product.weight.code();
+    const Format format = product.weight.format();
     const Lane lane = product.x.lane;
     const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
     const std::int64_t steps_per_pair = lane == Lane::float32 ? 2 : 1;
@@ -294,14 +277,14 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     const auto* x = static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr());
     const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
     const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
-    const bool are_lanes = code == Code::bfloat16 && lane == Lane::bfloat16_pair;
+    const bool are_lanes = format == Format::bfloat16 && lane == Lane::bfloat16_pair;
     for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
       const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
       std::array<const std::uint32_t*, most_panels> lanes{};
       for (std::int64_t panel = 0; panel < count; ++panel) {
         const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
         std::uint32_t* const to = work.lanes.get() + panel * stretch_steps * panel_width;
-        if (!are_lanes) kernels.widen(from, code, lane, pair_count, to);
+        if (!are_lanes) kernels.widen(from, format, lane, pair_count, to);
         lanes[static_cast<std::size_t>(panel)] = are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
       }
       for (std::int64_t row = 0; row < rows; row += rows_at_once) {
@@ -353,7 +336,7 @@ Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
 }
 
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
-  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.code());
+  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.out;

@@ -5,12 +5,11 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
-#include "quant/kernels/rounding_kernels.h"
-#include "quant/kernels/rounding_value.h"
+#include "quant/formats/rounding_kernels.h"
+#include "quant/formats/rounding_value.h"
 
-namespace pi0::quant {
+namespace pi0::formats {
 namespace {
 
 // Largest magnitudes, one per lane: GCC makes vectors of the lanes, but not of a maximum over a loop.
@@ -61,8 +60,7 @@ float encode_all(const void* in, Code* codes, std::int64_t count) {
   for_all(count, [&](std::int64_t i, std::int64_t lane) {
     float value;
     if constexpr (from_bfloat16) {
-      const std::uint32_t half = static_cast<const std::uint16_t*>(in)[i];
-      value = std::bit_cast<float>(half << 16);
+      value = float_of_bfloat16(static_cast<const std::uint16_t*>(in)[i]);
     } else {
       value = static_cast<const float*>(in)[i];
     }
@@ -88,8 +86,7 @@ float encode(const void* in, bool is_bfloat16, void* codes, std::int64_t count, 
     if constexpr (known() == Format::float32) {
       return 0.0F;
     } else {
-      constexpr bool is_wide = known() == Format::float16 || known() == Format::bfloat16;
-      using Code = std::conditional_t<is_wide, std::uint16_t, std::uint8_t>;
+      using Code = CodeOf<known()>;
       auto* const out = static_cast<Code*>(codes);
       return is_bfloat16 ? encode_all<known(), Code, true>(in, out, count)
                          : encode_all<known(), Code, false>(in, out, count);
@@ -135,4 +132,4 @@ ErrorSums round_and_compare(float* values, const float* reference, std::int64_t 
 constexpr RoundingKernels kernels = {round, encode, round_and_compare};
 
 }  // namespace
-}  // namespace pi0::quant
+}  // namespace pi0::formats

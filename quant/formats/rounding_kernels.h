@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "quant/format.h"
+#include "quant/formats/format.h"
 
-namespace pi0::quant {
+namespace pi0::formats {
 
 struct ErrorSums {
   double squares = 0;          // sum of (reference - result)²
@@ -30,4 +30,4 @@ const RoundingKernels& portable_rounding();
 const RoundingKernels& avx2_rounding();
 const RoundingKernels& avx512_rounding();
 
-}  // namespace pi0::quant
+}  // namespace pi0::formats
