@@ -23,7 +23,8 @@ class SampleErrors {
     float largest = 0;
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
       const std::int64_t first = static_cast<std::int64_t>(sample) * values_per_sample_;
-      const ErrorSums sums = kernels.round_and_compare(values + first, reference + first, values_per_sample_, format);
+      const ErrorSums sums = kernels.round_and_compare(
+          {values + first, values_per_sample_ / panel_width, panel_width, panel_width}, reference + first, format);
       largest = std::max(largest, sums.largest);
       const std::lock_guard lock(mutex_);
       sums_[sample].squares += sums.squares;
@@ -69,7 +70,7 @@ const PackedInputs::Entry& PackedInputs::get(const model::GemmKernels& gemm, con
   std::atomic<bool> overflowed = false;
   model::PackedInput packed = model::pack_input(gemm, x, lane, [&](float* row, std::int64_t count) {
     const ClockScope scope(clock.rounding);
-    if (overflows(rounding.round(row, row, count, format), format)) overflowed = true;
+    if (overflows(rounding.round({row, 1, count, count}, row, format), format)) overflowed = true;
   });
   kept_.push_back({x, format, lane, {std::move(packed), overflowed}});
   return kept_.back().entry;
@@ -95,8 +96,8 @@ FastLinearHook::FastLinearHook(model::MatmulSite& site, FormatPair formats, cons
   }
   if (!site.bias.defined() || keeps(formats.input, site.bias.scalar_type())) return;
   terms_ = at::empty_like(exact_terms_);
-  const float largest = rounding.round(exact_terms_.const_data_ptr<float>(), terms_.mutable_data_ptr<float>(),
-                                       terms_.numel(), formats.input);
+  const float largest = rounding.round({exact_terms_.const_data_ptr<float>(), 1, terms_.numel(), terms_.numel()},
+                                       terms_.mutable_data_ptr<float>(), formats.input);
   overflow_.note(overflows(largest, formats.input), "its bias");
 }
 
@@ -142,8 +143,9 @@ Tensor FastLinearHook::linear(const Tensor& x) {
           clear_padding(strip, strip.sums[1]);
         }
         const ClockScope scope(measured ? context_.clock->statistics : context_.clock->rounding);
-        const float largest = measured ? errors.round(rounding_, y, strip.sums.back(), formats_.output)
-                                       : rounding_.round(y, y, strip.row_count * panel_width, formats_.output);
+        const float largest = measured
+                                  ? errors.round(rounding_, y, strip.sums.back(), formats_.output)
+                                  : rounding_.round({y, strip.row_count, panel_width, panel_width}, y, formats_.output);
         if (overflows(largest, formats_.output)) overflowed = true;
       },
       result);

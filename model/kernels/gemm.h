@@ -12,6 +12,7 @@
 
 #include "model/format_dtype.h"
 #include "model/kernels/gemm_kernels.h"
+#include "quant/formats/rounding_kernels.h"
 
 namespace pi0::model {
 
@@ -42,6 +43,13 @@ at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 // float32, bfloat16, float16 or 8-bit values [Out, In] as they are; float32 ones that bfloat16 can hold
 // are stored as such.
 PackedWeight pack_weight(const at::Tensor& weight);
+
+// Some whole rows of a weight, [rows, In] as it stores them, to their codes [rows][In]; on any thread.
+using EncodeRows = std::function<void(const formats::Rows<const void>& rows, void* codes)>;
+
+// The weight in another format: `encode` is called once for every panel, with the rows [In] of its outputs.
+// Scales along In, for a format that has them, would come from `encode` too, and lie in the result beside the codes.
+PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode);
 
 // Changes a row of floats in place, on any thread.
 using ChangeRow = std::function<void(float* row, std::int64_t count)>;

@@ -1,4 +1,4 @@
-// Rounding and error sums over plain memory, a table per instruction set. No threads.
+// Rounding and error sums over rows of plain memory, a table per instruction set. No threads.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,16 @@
 
 namespace pi0::formats {
 
+// Rows of values: of an operand whole ones, along the dimension that a product sums over; of a result stretches along
+// its channels. Neighbours in a row may share a scale.
+template <class Value>
+struct Rows {
+  Value* values;
+  std::int64_t rows;
+  std::int64_t length;  // values of a row, side by side
+  std::int64_t stride;  // values from a row's first to the next row's
+};
+
 struct ErrorSums {
   double squares = 0;          // sum of (reference - result)²
   double power = 0;            // sum of reference²
@@ -14,16 +24,17 @@ struct ErrorSums {
   float largest = 0;           // magnitude before rounding
 };
 
+// Whatever else they are given lies in memory as the rows do: as many values from row to row.
 struct RoundingKernels {
-  // Rounds `count` values to the nearest of the format's grid, ties to even, and returns the largest
-  // magnitude among them before rounding (NaN left out; 0 for float32, which copies). `out` may be `in`.
-  float (*round)(const float* in, float* out, std::int64_t count, Format format);
+  // Rounds rows to the nearest of the format's grid, ties to even, and returns the largest magnitude among them
+  // before rounding (NaN left out; 0 for float32, which copies). `to` may be `from`.
+  float (*round)(const Rows<const float>& from, float* to, Format format);
 
-  // The same from float32 or bfloat16 to codes of the format, which is not float32.
-  float (*encode)(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format);
+  // The same from values that are stored as float32 or bfloat16, to codes of the format, which is not float32.
+  float (*encode)(const Rows<const void>& from, Format stored, void* codes, Format format);
 
-  // round() in place, and in the same pass how far the result is from `reference`, which may be `values`.
-  ErrorSums (*round_and_compare)(float* values, const float* reference, std::int64_t count, Format format);
+  // round() in place, and in the same pass how far the result is from `reference`, which may be the values.
+  ErrorSums (*round_and_compare)(const Rows<float>& values, const float* reference, Format format);
 };
 
 const RoundingKernels& portable_rounding();
