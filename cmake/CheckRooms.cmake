@@ -4,16 +4,18 @@
 
 # Who may include which of our folders, and which outside headers (regular expressions). What stands
 # first in a path decides the room; a header without a slash or dot is the standard library's.
-set(ROOMS protocol server model/policy model quant)
+set(ROOMS protocol server model/policy model quant/formats quant)
 set(protocol_ours protocol)
 set(protocol_outside "msgpack")
 set(server_ours protocol server)
 set(server_outside "boost/" "openssl/" "prometheus/" "spdlog/")
-set(model_ours model)
+set(quant/formats_ours quant/formats)
+set(quant/formats_outside "")
+set(model_ours model quant/formats)
 set(model_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 set(model/policy_ours model model/policy protocol)
 set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/")
-set(quant_ours model quant)
+set(quant_ours model quant quant/formats)
 set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 # System headers that a room may use as well as the standard library.
 set(system_headers "arpa/inet.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h" "unistd.h")

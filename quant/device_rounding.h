@@ -9,8 +9,6 @@
 
 namespace pi0::quant {
 
-Storage storage_of(at::ScalarType dtype);  // throws c10::Error for one that device kernels do not know
-
 // Float32 or bfloat16 values rounded, as values of the dtype `stored`, which the format fits; dense, of the same
 // sizes. Up to three flags in the device's memory are set to 1 where a finite value was beyond the format's largest.
 at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored, Format format,

@@ -8,27 +8,11 @@
 
 namespace pi0::quant {
 
-std::string_view name_of(Format format) {
-  switch (format) {
-    case Format::float16:
-      return "float16";
-    case Format::bfloat16:
-      return "bfloat16";
-    case Format::float8_e4m3:
-      return "float8_e4m3";
-    case Format::float8_e5m2:
-      return "float8_e5m2";
-    case Format::float32:
-      break;
-  }
-  return "float32";
-}
-
 Format parse_format(std::string_view name) {
+  if (const auto format = formats::find_format(name)) return *format;
   std::string known;
   std::vector<std::string> names;
   for (const Format format : all_formats) {
-    if (name == name_of(format)) return format;
     names.emplace_back(name_of(format));
     known += (known.empty() ? "" : ", ") + names.back();
   }

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
+#include "model/format_dtype.h"
 #include "quant/device_rounding.h"
 
 namespace pi0::quant {
@@ -13,18 +15,39 @@ namespace {
 
 constexpr std::int64_t values_per_task = 1 << 15;
 
-Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
-  const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
-  Rounded result{at::empty_like(source)};
-  const float* in = source.const_data_ptr<float>();
-  float* out = result.values.mutable_data_ptr<float>();
+std::int64_t row_length(const at::Tensor& values) { return values.dim() == 0 ? 1 : values.size(-1); }
+
+// Whether all rows lie side by side, in whatever order.
+bool has_dense_rows(const at::Tensor& values) {
+  return values.is_non_overlapping_and_dense() && (row_length(values) == 1 || values.stride(-1) == 1);
+}
+
+// Rows of `from`, which lie side by side, into those of `to`, which lie alike.
+bool round_rows(const at::Tensor& from, const at::Tensor& to, Format format) {
+  const float* const in = from.const_data_ptr<float>();
+  float* const out = to.mutable_data_ptr<float>();
+  const std::int64_t length = row_length(from), rows = from.numel() == 0 ? 0 : from.numel() / length;
   const RoundingKernels& kernels = best_rounding_kernels();
   std::atomic<bool> overflowed = false;
-  at::parallel_for(0, source.numel(), values_per_task, [&](std::int64_t begin, std::int64_t end) {
-    const float largest = kernels.round(in + begin, out + begin, end - begin, format);
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, values_per_task / std::max<std::int64_t>(1, length));
+  at::parallel_for(0, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
+    const float largest =
+        kernels.round({in + begin * length, end - begin, length, length}, out + begin * length, format);
     if (overflows(largest, format)) overflowed = true;
   });
-  result.overflowed = overflowed;
+  return overflowed;
+}
+
+Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
+  const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
+  Rounded result{at::empty_like(source)};  // with the strides that it has
+  if (has_dense_rows(source)) {
+    result.overflowed = round_rows(source, result.values, format);
+  } else {
+    const at::Tensor rows = source.contiguous(), rounded = at::empty_like(rows);
+    result.overflowed = round_rows(rows, rounded, format);
+    result.values.copy_(rounded);
+  }
   return result;
 }
 
@@ -44,14 +67,14 @@ const RoundingKernels& rounding_kernels(model::InstructionSet set) {
   switch (set) {
 #ifdef __x86_64__
     case model::InstructionSet::avx2:
-      return avx2_rounding();
+      return formats::avx2_rounding();
     case model::InstructionSet::avx512:
     case model::InstructionSet::avx512_bf16:
     case model::InstructionSet::amx_bf16:
-      return avx512_rounding();
+      return formats::avx512_rounding();
 #endif
     default:
-      return portable_rounding();
+      return formats::portable_rounding();
   }
 }
 
@@ -68,57 +91,36 @@ Rounded round_to(const at::Tensor& values, Format format) {
   return values.is_cpu() ? round_cpu_tensor(values, format) : round_device_tensor(values, format, at::kFloat);
 }
 
-at::ScalarType code_dtype(Format format) {
-  switch (format) {
-    case Format::float16:
-      return at::kHalf;
-    case Format::bfloat16:
-      return at::kBFloat16;
-    case Format::float8_e4m3:
-      return at::kFloat8_e4m3fn;
-    case Format::float8_e5m2:
-      return at::kFloat8_e5m2;
-    case Format::float32:
-      break;
-  }
-  return at::kFloat;
-}
-
-at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(code_dtype(format)); }
+at::Tensor to_codes(const at::Tensor& rounded, Format format) { return rounded.to(model::dtype_of(format)); }
 
 Rounded round_to_codes(const at::Tensor& parameter, Format format) {
-  if (!parameter.is_cpu()) return round_device_tensor(parameter, format, code_dtype(format));
-  constexpr std::int64_t slice = 1 << 20;
-  Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(code_dtype(format)))};
-  const at::Tensor source = parameter.contiguous().view({-1});
-  const at::Tensor target = result.values.view({-1});
-  for (std::int64_t first = 0; first < source.numel(); first += slice) {
-    const std::int64_t length = std::min(slice, source.numel() - first);
-    const Rounded rounded = round_to(source.narrow(0, first, length).to(at::kFloat), format);
-    target.narrow(0, first, length).copy_(rounded.values);
+  const at::ScalarType dtype = model::dtype_of(format);
+  if (!parameter.is_cpu()) return round_device_tensor(parameter, format, dtype);
+  constexpr std::int64_t values_at_once = 1 << 20;
+  Rounded result{at::empty(parameter.sizes(), parameter.options().dtype(dtype))};
+  if (parameter.numel() == 0) return result;
+  const at::Tensor source = parameter.contiguous().view({-1, row_length(parameter)});
+  const at::Tensor target = result.values.view(source.sizes());
+  const std::int64_t slice = std::max<std::int64_t>(1, values_at_once / source.size(1));
+  for (std::int64_t first = 0; first < source.size(0); first += slice) {
+    const std::int64_t rows = std::min(slice, source.size(0) - first);
+    const Rounded rounded = round_to(source.narrow(0, first, rows).to(at::kFloat), format);
+    target.narrow(0, first, rows).copy_(rounded.values);
     result.overflowed |= rounded.overflowed;
   }
   return result;
 }
 
 RoundedWeight round_to_codes(const RoundingKernels& kernels, const model::PackedWeight& weight, Format format) {
-  const at::Tensor& from = weight.panels;
-  RoundedWeight result{
-      {model::empty_panels(from.sizes(), from.options().dtype(code_dtype(format))), weight.out, weight.in}};
-  const bool is_bfloat16 = from.scalar_type() == at::kBFloat16;
-  TORCH_CHECK(is_bfloat16 || from.scalar_type() == at::kFloat, "round_to_codes: found ", from.scalar_type(),
-              ", expected float32 or bfloat16");
-  const auto* in = static_cast<const std::uint8_t*>(from.const_data_ptr());
-  auto* out = static_cast<std::uint8_t*>(result.weight.panels.mutable_data_ptr());
-  const std::int64_t in_bytes = from.element_size(), out_bytes = result.weight.panels.element_size();
+  const Format stored = weight.format();
+  TORCH_CHECK(stored == Format::bfloat16 || stored == Format::float32, "round_to_codes: found ",
+              weight.panels.scalar_type(), ", expected float32 or bfloat16");
   std::atomic<bool> overflowed = false;
-  at::parallel_for(0, from.numel(), values_per_task, [&](std::int64_t begin, std::int64_t end) {
-    const float largest =
-        kernels.encode(in + begin * in_bytes, is_bfloat16, out + begin * out_bytes, end - begin, format);
-    if (overflows(largest, format)) overflowed = true;
-  });
-  result.overflowed = overflowed;
-  return result;
+  const auto encode = [&](const formats::Rows<const void>& rows, void* codes) {
+    if (overflows(kernels.encode(rows, stored, codes, format), format)) overflowed = true;
+  };
+  model::PackedWeight codes = model::encode_weight(weight, format, encode);
+  return {std::move(codes), overflowed};
 }
 
 }  // namespace pi0::quant

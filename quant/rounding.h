@@ -5,9 +5,12 @@
 
 #include "model/kernels/gemm.h"
 #include "quant/format.h"
-#include "quant/kernels/rounding_kernels.h"
+#include "quant/formats/rounding_kernels.h"
 
 namespace pi0::quant {
+
+using formats::ErrorSums;
+using formats::RoundingKernels;
 
 // Whether rounding values of a dtype to the format changes none of them.
 inline bool keeps(Format format, at::ScalarType dtype) {
@@ -29,19 +32,18 @@ at::Tensor round_by_casts(const at::Tensor& values, Format format);
 // Whether rounding carries a magnitude past the format's largest value: from half a step above it on.
 bool overflows(float magnitude, Format format);
 
-// [...] float32 to the same. float32 gives its argument back. Throws c10::Error for another dtype.
+// [..., length] float32 to the same, row by row. float32 gives its argument back. Throws c10::Error for another dtype.
 Rounded round_to(const at::Tensor& values, Format format);
 
 // Values that are on the format's grid, held in as many bits as the format has, and back to float32.
 at::Tensor to_codes(const at::Tensor& rounded, Format format);
-at::ScalarType code_dtype(Format format);
 inline at::Tensor from_codes(const at::Tensor& codes) { return codes.to(at::kFloat); }
 
-// A parameter of any floating dtype rounded and held as codes, a slice at a time, so that a large one
+// A parameter [..., In] of any floating dtype rounded and held as codes, some rows at a time, so that a large one
 // needs no float32 copy. Result: codes of the parameter's shape.
 Rounded round_to_codes(const at::Tensor& parameter, Format format);
 
-// The same for a packed weight, whose codes stay where they are.
+// The same for a packed weight, by rows [In] as well: its panels keep their order.
 struct RoundedWeight {
   model::PackedWeight weight;
   bool overflowed = false;

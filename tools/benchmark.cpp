@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "model/format_dtype.h"
 #include "protocol/files.h"
 #include "quant/rounding.h"
 #include "tools/bench_case.h"
@@ -121,9 +122,9 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
     if (!in_step || linear == nullptr || site.flop == 0) continue;
     const at::Tensor& exact = linear->weight();
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
-    const at::ScalarType codes = quant::code_dtype(formats.input);
-    const bool rounded = formats.input != quant::Format::float32 && codes != exact.scalar_type();
-    if (rounded) bytes += exact.numel() * static_cast<std::int64_t>(at::elementSize(codes));
+    const bool rounded =
+        formats.input != quant::Format::float32 && formats.input != model::format_of(exact.scalar_type());
+    if (rounded) bytes += exact.numel() * formats::code_bits(formats.input) / 8;
     if (!rounded || hooks->measured) bytes += exact_bytes;
   }
   return bytes;

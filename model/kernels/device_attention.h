@@ -209,7 +209,8 @@ constexpr void softmax_rows(Block& block, const AttentionCall& call, const Group
           const int key = thread % warp_size + j * warp_size;
           const float weight = mine[thread].scores[i][j];
           if (key < padded_keys) {
-            weights[row * Shape::stride(place.keys) + key] = bfloat16_of(divide_now ? weight * inverse : weight);
+            weights[row * Shape::stride(place.keys) + key] =
+                formats::bfloat16_of(divide_now ? weight * inverse : weight);
           }
         }
         factors[row] = divide_now ? 1.0F : inverse;

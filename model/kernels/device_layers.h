@@ -23,7 +23,7 @@ constexpr Values load_values(const void* values, std::int64_t first) {
   if constexpr (std::is_same_v<Dtype, AsBfloat16>) {
     const Eight eight = load_eight(static_cast<const std::uint16_t*>(values) + first);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) result.at[i] = float_of_bfloat16(half_of(eight, i));
+    for (int i = 0; i < 8; ++i) result.at[i] = formats::float_of_bfloat16(half_of(eight, i));
   } else {
     struct alignas(16) Four {
       float at[4];
@@ -46,8 +46,8 @@ constexpr void store_values(void* values, std::int64_t first, const Values& from
     Eight eight;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      eight.pairs[i] = std::uint32_t{bfloat16_of(from.at[2 * i])} | std::uint32_t{bfloat16_of(from.at[2 * i + 1])}
-                                                                        << 16;
+      eight.pairs[i] = std::uint32_t{formats::bfloat16_of(from.at[2 * i])} |
+                       std::uint32_t{formats::bfloat16_of(from.at[2 * i + 1])} << 16;
     }
     *static_cast<Eight*>(static_cast<void*>(static_cast<std::uint16_t*>(values) + first)) = eight;
   } else {

@@ -201,11 +201,11 @@ constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_t
       const int x_row = first_row + column, out = first_out + row;
       if (x_row >= call.rows || out >= part.out) continue;
       float value = sums[0].total(column, row);
-      if (part.bias != nullptr) value += float_of_bfloat16(part.bias[out]);
+      if (part.bias != nullptr) value += formats::float_of_bfloat16(part.bias[out]);
       if constexpr (parts == 2) {
         value = gated<AsBfloat16>(AsBfloat16::rounded(value), AsBfloat16::rounded(sums[1].total(column, row)));
       }
-      part.result[std::int64_t{x_row} * part.out + out] = bfloat16_of(value);
+      part.result[std::int64_t{x_row} * part.out + out] = formats::bfloat16_of(value);
     }
   });
 }

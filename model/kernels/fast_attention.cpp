@@ -43,12 +43,12 @@ Lanes lanes_of(const GemmKernels& kernels, const Tensor& weight, Lane lane) {
   const PackedWeight packed = pack_weight(weight);
   const std::int64_t pairs = packed.panels.size(1), panels = packed.panel_count();
   Lanes lanes{packed.panels, {}, panels, lane == Lane::float32 ? 2 * pairs : pairs};
-  if (lane == Lane::bfloat16_pair && packed.code() == Code::bfloat16) return lanes;
+  if (lane == Lane::bfloat16_pair && packed.format() == Format::bfloat16) return lanes;
   lanes.widened = make_scratch<std::uint32_t>(panels * lanes.steps * panel_width);
   const auto* codes = static_cast<const std::uint8_t*>(packed.panels.const_data_ptr());
   const std::int64_t panel_bytes = pairs * panel_width * 2 * packed.panels.element_size();
   for (std::int64_t panel = 0; panel < panels; ++panel) {
-    kernels.widen(codes + panel * panel_bytes, packed.code(), lane, pairs,
+    kernels.widen(codes + panel * panel_bytes, packed.format(), lane, pairs,
                   lanes.widened.get() + panel * lanes.steps * panel_width);
   }
   lanes.shared.reset();

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <type_traits>
 
 #include "model/kernels/scratch.h"
 
@@ -40,38 +41,66 @@ bool is_bfloat16(const Tensor& values) {
   return !(bits & 0xFFFF).any().item<bool>();
 }
 
-// Moves pairs of codes, which lie side by side in the weight and in its panels. `Pair` is as large.
-template <class Pair>
-void fill_panels(const Tensor& weight, Tensor& panels) {
-  const std::int64_t out = weight.size(0), in = weight.size(1), pairs = panels.size(1);
-  constexpr std::size_t code_size = sizeof(Pair) / 2;
-  const auto* source = static_cast<const std::uint8_t*>(weight.const_data_ptr());
-  auto* target = static_cast<Pair*>(panels.mutable_data_ptr());
-  at::parallel_for(0, panels.size(0), divided_up(values_per_thread, 2 * pairs * panel_width),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
-                     for (std::int64_t panel = begin; panel < end; ++panel) {
-                       Pair* const codes = target + panel * pairs * panel_width;
-                       const std::int64_t columns = std::min(panel_width, out - panel * panel_width);
-                       if (columns < panel_width || in % 2 != 0) {
-                         std::memset(codes, 0, static_cast<std::size_t>(pairs * panel_width) * sizeof(Pair));
-                       }
-                       for (std::int64_t first = 0; first < in / 2; first += block) {
-                         const std::int64_t last = std::min(first + block, in / 2);
-                         for (std::int64_t column = 0; column < columns; ++column) {
-                           const std::uint8_t* row = source + (panel * panel_width + column) * in * code_size;
-                           for (std::int64_t pair = first; pair < last; ++pair) {
-                             std::memcpy(codes + pair * panel_width + column, row + pair * sizeof(Pair), sizeof(Pair));
-                           }
-                         }
-                       }
-                       for (std::int64_t column = 0; in % 2 != 0 && column < columns; ++column) {
-                         std::memcpy(codes + in / 2 * panel_width + column,
-                                     source + ((panel * panel_width + column + 1) * in - 1) * code_size, code_size);
-                       }
-                     }
-                   });
+// Calls `call` with the bytes of a code as a constant.
+template <class Call>
+void with_code_size(std::int64_t code_size, const Call& call) {
+  switch (code_size) {
+    case 1:
+      return call(std::integral_constant<std::size_t, 1>{});
+    case 2:
+      return call(std::integral_constant<std::size_t, 2>{});
+    default:
+      return call(std::integral_constant<std::size_t, 4>{});
+  }
 }
+
+// Calls move(byte among the rows' codes [rows][in], byte among the panel's, how many as a constant) for whatever lies
+// side by side in both: pairs of codes, and the last one of a row where their number is odd.
+template <std::size_t code_size, class Move>
+void for_pairs(std::int64_t rows, std::int64_t in, const Move& move) {
+  constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
+  constexpr auto size = static_cast<std::int64_t>(code_size);
+  for (std::int64_t first = 0; first < in / 2; first += block) {
+    const std::int64_t last = std::min(first + block, in / 2);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t pair = first; pair < last; ++pair) {
+        move((row * in + 2 * pair) * size, (pair * panel_width + row) * 2 * size,
+             std::integral_constant<std::size_t, 2 * code_size>{});
+      }
+    }
+  }
+  for (std::int64_t row = 0; in % 2 != 0 && row < rows; ++row) {
+    move((row * in + in - 1) * size, (in / 2 * panel_width + row) * 2 * size,
+         std::integral_constant<std::size_t, code_size>{});
+  }
+}
+
+template <std::size_t code_size>
+void fill_panel(const std::uint8_t* codes, std::int64_t rows, std::int64_t in, std::uint8_t* panel) {
+  if (rows < panel_width || in % 2 != 0) {
+    std::memset(panel, 0, static_cast<std::size_t>(divided_up(in, 2) * panel_width) * 2 * code_size);
+  }
+  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
+    std::memcpy(panel + at_panel, codes + at_row, bytes());
+  });
+}
+
+template <std::size_t code_size>
+void read_panel(const std::uint8_t* panel, std::int64_t rows, std::int64_t in, std::uint8_t* codes) {
+  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
+    std::memcpy(codes + at_row, panel + at_panel, bytes());
+  });
+}
+
+// The panels of a weight, as they are dealt to threads.
+struct Panels {
+  std::int64_t out, in;
+
+  std::int64_t count() const { return divided_up(out, panel_width); }
+  std::int64_t codes() const { return divided_up(in, 2) * 2 * panel_width; }  // of one
+  std::int64_t grain() const { return divided_up(values_per_thread, codes()); }
+  std::int64_t rows(std::int64_t panel) const { return std::min(panel_width, out - panel * panel_width); }
+};
 
 template <class Source>
 void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed, const ChangeRow& change) {
@@ -196,23 +225,6 @@ const GemmKernels& gemm_kernels(InstructionSet set) {
   }
 }
 
-Code PackedWeight::code() const {
-  switch (panels.scalar_type()) {
-    case at::kHalf:
-      return Code::float16;
-    case at::kBFloat16:
-      return Code::bfloat16;
-    case at::kFloat8_e4m3fn:
-      return Code::float8_e4m3;
-    case at::kFloat8_e5m2:
-      return Code::float8_e5m2;
-    default:
-      return Code::float32;
-  }
-}
-
-bool fits_bfloat16(Code code) { return code != Code::float32 && code != Code::float16; }
-
 Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
   const Tensor panels = at::empty(shape, options);
   constexpr std::uintptr_t page = 1 << 21;
@@ -228,18 +240,43 @@ PackedWeight pack_weight(const Tensor& weight) {
   const std::int64_t out = values.size(0), in = values.size(1);
   PackedWeight packed{empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
                       out, in};
-  switch (values.element_size()) {
-    case 1:
-      fill_panels<std::uint16_t>(values, packed.panels);
-      break;
-    case 2:
-      fill_panels<std::uint32_t>(values, packed.panels);
-      break;
-    default:
-      fill_panels<std::uint64_t>(values, packed.panels);
-      break;
-  }
+  const Panels panels{out, in};
+  const std::int64_t size = values.element_size();
+  const auto* const from = static_cast<const std::uint8_t*>(values.const_data_ptr());
+  auto* const to = static_cast<std::uint8_t*>(packed.panels.mutable_data_ptr());
+  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
+    with_code_size(size, [&](auto code_size) {
+      for (std::int64_t panel = begin; panel < end; ++panel) {
+        fill_panel<code_size()>(from + panel * panel_width * in * size, panels.rows(panel), in,
+                                to + panel * panels.codes() * size);
+      }
+    });
+  });
   return packed;
+}
+
+PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode) {
+  PackedWeight result{empty_panels(weight.panels.sizes(), weight.panels.options().dtype(dtype_of(format))), weight.out,
+                      weight.in};
+  const Panels panels{weight.out, weight.in};
+  const std::int64_t from_size = weight.panels.element_size(), to_size = result.panels.element_size();
+  const auto* const from = static_cast<const std::uint8_t*>(weight.panels.const_data_ptr());
+  auto* const to = static_cast<std::uint8_t*>(result.panels.mutable_data_ptr());
+  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
+    const auto values = make_scratch<std::uint8_t>(panel_width * weight.in * from_size);
+    const auto codes = make_scratch<std::uint8_t>(panel_width * weight.in * to_size);
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      const std::int64_t rows = panels.rows(panel);
+      with_code_size(from_size, [&](auto code_size) {
+        read_panel<code_size()>(from + panel * panels.codes() * from_size, rows, weight.in, values.get());
+      });
+      encode({values.get(), rows, weight.in, weight.in}, codes.get());
+      with_code_size(to_size, [&](auto code_size) {
+        fill_panel<code_size()>(codes.get(), rows, weight.in, to + panel * panels.codes() * to_size);
+      });
+    }
+  });
+  return result;
 }
 
 PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
@@ -286,7 +323,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
   const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count, Work& work,
                                   float* sums) {
-    const Code code = product.weight.code();
+    const Format format = product.weight.format();
     const Lane lane = product.x.lane;
     const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
     const std::int64_t steps_per_pair = lane == Lane::float32 ? 2 : 1;
@@ -294,14 +331,14 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     const auto* x = static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr());
     const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
     const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
-    const bool are_lanes = code == Code::bfloat16 && lane == Lane::bfloat16_pair;
+    const bool are_lanes = format == Format::bfloat16 && lane == Lane::bfloat16_pair;
     for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
       const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
       std::array<const std::uint32_t*, most_panels> lanes{};
       for (std::int64_t panel = 0; panel < count; ++panel) {
         const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
         std::uint32_t* const to = work.lanes.get() + panel * stretch_steps * panel_width;
-        if (!are_lanes) kernels.widen(from, code, lane, pair_count, to);
+        if (!are_lanes) kernels.widen(from, format, lane, pair_count, to);
         lanes[static_cast<std::size_t>(panel)] = are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
       }
       for (std::int64_t row = 0; row < rows; row += rows_at_once) {
@@ -353,7 +390,7 @@ Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
 }
 
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
-  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.code());
+  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.out;

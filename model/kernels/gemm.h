@@ -1,6 +1,6 @@
 // The fast matmul of the model: weights held as codes in panels, widened into cache just before they
 // are multiplied, float32 sums. Differs from at::linear in float32 by the order of its sums only.
-// Knows no formats beyond how their values are stored, and no statistics.
+// Knows of formats how their codes are stored and what those mean, and no statistics.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,7 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "model/format_dtype.h"
 #include "model/kernels/gemm_kernels.h"
+#include "quant/formats/rounding_kernels.h"
 
 namespace pi0::model {
 
@@ -30,7 +32,7 @@ struct PackedWeight {
   std::int64_t out = 0;
   std::int64_t in = 0;
 
-  Code code() const;
+  Format format() const { return format_of(panels.scalar_type()); }
   std::int64_t panel_count() const { return panels.size(0); }
 };
 
@@ -42,8 +44,12 @@ at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 // are stored as such.
 PackedWeight pack_weight(const at::Tensor& weight);
 
-// Whether bfloat16 can hold every value of the format.
-bool fits_bfloat16(Code code);
+// Some whole rows of a weight, [rows, In] as it stores them, to their codes [rows][In]; on any thread.
+using EncodeRows = std::function<void(const formats::Rows<const void>& rows, void* codes)>;
+
+// The weight in another format: `encode` is called once for every panel, with the rows [In] of its outputs.
+// Scales along In, for a format that has them, would come from `encode` too, and lie in the result beside the codes.
+PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode);
 
 // Changes a row of floats in place, on any thread.
 using ChangeRow = std::function<void(float* row, std::int64_t count)>;

@@ -49,13 +49,16 @@ inline __m512i pairs_of_e4m3(__m256i codes) {
   return _mm512_or_si512(_mm512_mask_set1_epi16(values, nan, 0x7FC0), sign);
 }
 
-inline __m512i load_pairs(const void* codes, Code code, std::int64_t pair) {
-  if (code == Code::bfloat16) {
+template <Format format>
+__m512i load_pairs(const void* codes, std::int64_t pair) {
+  if constexpr (format == Format::bfloat16) {
     return _mm512_loadu_si512(static_cast<const std::uint32_t*>(codes) + pair);
+  } else {
+    static_assert(format == Format::float8_e4m3 || format == Format::float8_e5m2);
+    const __m256i bytes =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(codes) + pair));
+    return format == Format::float8_e4m3 ? pairs_of_e4m3(bytes) : pairs_of_e5m2(bytes);
   }
-  const __m256i bytes =
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(codes) + pair));
-  return code == Code::float8_e4m3 ? pairs_of_e4m3(bytes) : pairs_of_e5m2(bytes);
 }
 
 struct TwoSteps {
@@ -64,59 +67,50 @@ struct TwoSteps {
 };
 
 // The first and the second of 16 pairs as floats.
-inline TwoSteps load_steps(const void* codes, Code code, std::int64_t pair) {
-  if (code == Code::float32) {
+template <Format format>
+TwoSteps load_steps(const void* codes, std::int64_t pair) {
+  if constexpr (format == Format::float32) {
     const float* floats = static_cast<const float*>(codes) + 2 * pair;
     const __m512 low = _mm512_loadu_ps(floats), high = _mm512_loadu_ps(floats + 16);
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     return {_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high)};
-  }
-  if (code == Code::float16) {
+  } else if constexpr (format == Format::float16) {
     const __m512i pairs = _mm512_loadu_si512(static_cast<const std::uint32_t*>(codes) + pair);
     return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)),
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)))};
+  } else {
+    const __m512i pairs = load_pairs<format>(codes, pair);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)))};
   }
-  const __m512i pairs = load_pairs(codes, code, pair);
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
-          _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)))};
 }
 
-template <Code code>
+template <Format format>
 void widen_to_floats(const void* codes, std::int64_t pairs, std::uint32_t* lanes) {
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
     for (int half = 0; half < panel_width; half += 16) {
-      const TwoSteps steps = load_steps(codes, code, pair * panel_width + half);
+      const TwoSteps steps = load_steps<format>(codes, pair * panel_width + half);
       _mm512_storeu_ps(lanes + 2 * pair * panel_width + half, steps.first);
       _mm512_storeu_ps(lanes + (2 * pair + 1) * panel_width + half, steps.second);
     }
   }
 }
 
-template <Code code>
+template <Format format>
 void widen_to_pairs(const void* codes, std::int64_t pairs, std::uint32_t* lanes) {
   for (std::int64_t at = 0; at < pairs * panel_width; at += 16) {
-    _mm512_storeu_si512(lanes + at, load_pairs(codes, code, at));
+    _mm512_storeu_si512(lanes + at, load_pairs<format>(codes, at));
   }
 }
 
-void widen(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
-  const bool floats = lane == Lane::float32;
-  switch (code) {
-    case Code::float32:
-      return widen_to_floats<Code::float32>(codes, pairs, lanes);
-    case Code::float16:
-      return widen_to_floats<Code::float16>(codes, pairs, lanes);
-    case Code::bfloat16:
-      return floats ? widen_to_floats<Code::bfloat16>(codes, pairs, lanes)
-                    : widen_to_pairs<Code::bfloat16>(codes, pairs, lanes);
-    case Code::float8_e4m3:
-      return floats ? widen_to_floats<Code::float8_e4m3>(codes, pairs, lanes)
-                    : widen_to_pairs<Code::float8_e4m3>(codes, pairs, lanes);
-    case Code::float8_e5m2:
-      return floats ? widen_to_floats<Code::float8_e5m2>(codes, pairs, lanes)
-                    : widen_to_pairs<Code::float8_e5m2>(codes, pairs, lanes);
-  }
+void widen(const void* codes, Format format, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
+  formats::with_format(format, [&](auto known) {
+    if constexpr (formats::fits_bfloat16(known())) {
+      if (lane == Lane::bfloat16_pair) return widen_to_pairs<known()>(codes, pairs, lanes);
+    }
+    widen_to_floats<known()>(codes, pairs, lanes);
+  });
 }
 
 }  // namespace

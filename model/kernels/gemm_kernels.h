@@ -9,16 +9,17 @@
 #include <cstdint>
 
 #include "model/kernels/layer_kernels.h"
+#include "quant/formats/format.h"
 
 namespace pi0::model {
 
-constexpr std::int64_t panel_width = 32;  // outputs
+using formats::Format;
 
-enum class Code { float32, float16, bfloat16, float8_e4m3, float8_e5m2 };  // of weights
+constexpr std::int64_t panel_width = 32;  // outputs
 
 enum class Lane {
   float32,       // one input per step
-  bfloat16_pair  // two inputs per step; exact for bfloat16 and both 8-bit formats
+  bfloat16_pair  // two inputs per step; exact for formats that fit bfloat16
 };
 
 enum class InstructionSet { portable, avx2, avx512, avx512_bf16, amx_bf16 };
@@ -44,7 +45,7 @@ struct GemmKernels {
 
   // `pairs` pairs of inputs of one panel, codes [pairs][32][2], to lanes [pairs * 2][32] of float32 or
   // [pairs][32] of bfloat16_pair.
-  void (*widen)(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes);
+  void (*widen)(const void* codes, Format format, Lane lane, std::int64_t pairs, std::uint32_t* lanes);
 
   void (*multiply)(Lane lane, const Run& run);
 
@@ -58,7 +59,7 @@ struct GemmKernels {
   void (*store)(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,
                 std::int64_t stride, bool as_bfloat16);
 
-  // Between bfloat16 and float, `count` values; to the nearest, ties to even, NaN stays NaN.
+  // Between bfloat16 and float, `count` values, by the rule of quant/formats/bfloat16.h.
   void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);
   void (*narrow_to_bfloat16)(const float* from, std::uint16_t* to, std::int64_t count);
 

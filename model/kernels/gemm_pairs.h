@@ -1,8 +1,8 @@
 // Widening to pairs with byte permutes (AVX-512 VBMI): 64 codes of 8 bits at a time.
 #pragma once
 
-#include "model/kernels/code_tables.h"
 #include "model/kernels/gemm_avx512.h"
+#include "quant/formats/code_values.h"
 
 namespace pi0::model {
 namespace {
@@ -23,8 +23,8 @@ constexpr PairTables pair_tables_of(const std::array<float, 256>& values) {
   return tables;
 }
 
-constexpr PairTables e4m3_pairs = pair_tables_of(e4m3_table);
-constexpr PairTables e5m2_pairs = pair_tables_of(e5m2_table);
+template <Format format>
+constexpr PairTables pair_tables = pair_tables_of(formats::code_values<format>);
 
 void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int64_t pairs, std::uint32_t* lanes) {
   const __m512i low_0 = _mm512_load_si512(tables.low), low_1 = _mm512_load_si512(tables.low + 64);
@@ -42,10 +42,11 @@ void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int6
   }
 }
 
-void widen_with_permutes(const void* codes, Code code, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
-  const bool bytes = code == Code::float8_e4m3 || code == Code::float8_e5m2;
-  if (lane == Lane::float32 || !bytes) return widen(codes, code, lane, pairs, lanes);
-  widen_bytes_to_pairs(codes, code == Code::float8_e4m3 ? e4m3_pairs : e5m2_pairs, pairs, lanes);
+void widen_with_permutes(const void* codes, Format format, Lane lane, std::int64_t pairs, std::uint32_t* lanes) {
+  if (lane == Lane::float32 || formats::code_bits(format) != 8) return widen(codes, format, lane, pairs, lanes);
+  formats::with_format(format, [&](auto known) {
+    if constexpr (formats::code_bits(known()) == 8) widen_bytes_to_pairs(codes, pair_tables<known()>, pairs, lanes);
+  });
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "model/kernels/bfloat16.h"
 #include "model/kernels/gemm_kernels.h"
+#include "quant/formats/bfloat16.h"
 
 namespace pi0::model {
 namespace {
@@ -80,11 +80,11 @@ void add_terms(float* sums, std::int64_t rows, const float* terms) {
 }
 
 void widen_bfloat16(const std::uint16_t* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = float_of_bfloat16(from[i]);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = formats::float_of_bfloat16(from[i]);
 }
 
 void narrow_to_bfloat16(const float* from, std::uint16_t* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = bfloat16_of(from[i]);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = formats::bfloat16_of(from[i]);
 }
 
 void store(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,

@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "model/kernels/code_tables.h"
 #include "model/kernels/gemm_kernels.h"
+#include "quant/formats/bfloat16.h"
+#include "quant/formats/code_values.h"
 
 namespace pi0::model {
 namespace {
@@ -24,42 +25,33 @@ inline float float_of_half(std::uint16_t half) {
   return std::bit_cast<float>(bits | sign);
 }
 
-template <Code code>
+template <Format format>
 inline float decode(const void* codes, std::int64_t at) {
-  if constexpr (code == Code::float32) return static_cast<const float*>(codes)[at];
-  if constexpr (code == Code::float16) return float_of_half(static_cast<const std::uint16_t*>(codes)[at]);
-  if constexpr (code == Code::bfloat16) {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(codes)[at]) << 16);
+  if constexpr (format == Format::float32) {
+    return static_cast<const float*>(codes)[at];
+  } else if constexpr (format == Format::float16) {
+    return float_of_half(static_cast<const std::uint16_t*>(codes)[at]);
+  } else if constexpr (format == Format::bfloat16) {
+    return formats::float_of_bfloat16(static_cast<const std::uint16_t*>(codes)[at]);
+  } else {
+    return formats::code_values<format>[static_cast<const std::uint8_t*>(codes)[at]];
   }
-  const std::uint8_t byte = static_cast<const std::uint8_t*>(codes)[code < Code::float8_e4m3 ? 0 : at];
-  return code == Code::float8_e4m3 ? e4m3_table[byte] : e5m2_table[byte];
 }
 
-template <Code code>
+template <Format format>
 void widen_codes(const void* codes, std::int64_t pairs, std::uint32_t* lanes) {
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
     std::uint32_t* first = lanes + 2 * pair * panel_width;
     for (std::int64_t column = 0; column < panel_width; ++column) {
       const std::int64_t at = 2 * (pair * panel_width + column);
-      first[column] = std::bit_cast<std::uint32_t>(decode<code>(codes, at));
-      first[panel_width + column] = std::bit_cast<std::uint32_t>(decode<code>(codes, at + 1));
+      first[column] = std::bit_cast<std::uint32_t>(decode<format>(codes, at));
+      first[panel_width + column] = std::bit_cast<std::uint32_t>(decode<format>(codes, at + 1));
     }
   }
 }
 
-void widen(const void* codes, Code code, Lane, std::int64_t pairs, std::uint32_t* lanes) {
-  switch (code) {
-    case Code::float32:
-      return widen_codes<Code::float32>(codes, pairs, lanes);
-    case Code::float16:
-      return widen_codes<Code::float16>(codes, pairs, lanes);
-    case Code::bfloat16:
-      return widen_codes<Code::bfloat16>(codes, pairs, lanes);
-    case Code::float8_e4m3:
-      return widen_codes<Code::float8_e4m3>(codes, pairs, lanes);
-    case Code::float8_e5m2:
-      return widen_codes<Code::float8_e5m2>(codes, pairs, lanes);
-  }
+void widen(const void* codes, Format format, Lane, std::int64_t pairs, std::uint32_t* lanes) {
+  formats::with_format(format, [&](auto known) { widen_codes<known()>(codes, pairs, lanes); });
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "model/kernels/bfloat16.h"
+#include "quant/formats/bfloat16.h"
 
 namespace pi0::model {
 namespace {
@@ -55,12 +55,12 @@ struct AsFloat {
 
 struct AsBfloat16 {
   static constexpr float load(const void* values, std::int64_t i) {
-    return float_of_bfloat16(static_cast<const std::uint16_t*>(values)[i]);
+    return formats::float_of_bfloat16(static_cast<const std::uint16_t*>(values)[i]);
   }
   static constexpr void store(void* values, std::int64_t i, float value) {
-    static_cast<std::uint16_t*>(values)[i] = bfloat16_of(value);
+    static_cast<std::uint16_t*>(values)[i] = formats::bfloat16_of(value);
   }
-  static constexpr float rounded(float value) { return float_of_bfloat16(bfloat16_of(value)); }
+  static constexpr float rounded(float value) { return formats::rounded_to_bfloat16(value); }
 };
 
 // x · (1 + tanh(u)) / 2 in libtorch's order, with |tanh(u)| = (1 - e) / (1 + e) of e = e^(-2|u|).

@@ -5,19 +5,18 @@
 #include <cstdint>
 
 #include "quant/error_stats.h"
-#include "quant/format.h"
+#include "quant/formats/format.h"
 
 namespace pi0::quant {
 
-// How values lie in memory; `code8` only those of an 8-bit format.
-enum class Storage { float32, bfloat16, float16, code8 };
+using formats::Format;
 
 // Rounds `count` values to `format`.
 struct RoundCall {
   const void* in;
-  Storage in_storage;  // float32 or bfloat16
+  Format in_storage;   // as which values lie in memory: float32 or bfloat16
   void* out;           // may be `in` where both lie alike
-  Storage out_storage;
+  Format out_storage;  // float32, bfloat16 or `format`
   std::int64_t count;
   Format format;
   static constexpr int most_flags = 3;
@@ -33,7 +32,7 @@ struct ResultCall {
   const float* bias;  // [columns], added to every row; null: none
   const float* exact_bias;
   void* out;            // may be the sums where both lie alike
-  Storage out_storage;  // float32 or bfloat16
+  Format out_storage;   // float32 or bfloat16
   bool compare_stored;  // whether the error is that of what `out` holds, or of the rounded value before
   int records;          // that errors are added to
   int calls;   // of the model that this one stands for: observation i is call i / records of record i % records
@@ -52,7 +51,7 @@ struct ResultCall {
 struct SumsCall {
   const void* sums;        // [observations, values]
   const void* exact_sums;  // compared with; may be `sums`
-  Storage in_storage;      // of both: float32 or bfloat16
+  Format in_storage;       // of both: float32 or bfloat16
   ResultCall result;
 };
 

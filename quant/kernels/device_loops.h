@@ -8,36 +8,39 @@
 #include <type_traits>
 
 #include "model/kernels/device_block.h"
+#include "quant/formats/rounding_value.h"
 #include "quant/kernels/device_kernels.h"
-#include "quant/kernels/rounding_value.h"
 
 namespace pi0::quant {
 namespace {
 
-template <Storage storage>
+using formats::bits_of;
+using formats::code_of;
+using formats::CodeOf;
+using formats::infinity_bits;
+using formats::round_one;
+using formats::rounded_to;
+
+template <Format storage>
 constexpr float load(const void* values, std::int64_t i) {
-  static_assert(storage == Storage::float32 || storage == Storage::bfloat16);
-  if constexpr (storage == Storage::float32) {
+  static_assert(storage == Format::float32 || storage == Format::bfloat16);
+  if constexpr (storage == Format::float32) {
     return static_cast<const float*>(values)[i];
   } else {
-    const std::uint32_t half = static_cast<const std::uint16_t*>(values)[i];
-    return std::bit_cast<float>(half << 16);
+    return formats::float_of_bfloat16(static_cast<const std::uint16_t*>(values)[i]);
   }
 }
 
 // `value` is on the grid of `format`, which fits the storage, or is rounded to bfloat16 once more.
-template <Storage storage, Format format>
+template <Format storage, Format format>
 constexpr void store(void* values, std::int64_t i, float value) {
-  if constexpr (storage == Storage::float32) {
+  if constexpr (storage == Format::float32) {
     static_cast<float*>(values)[i] = value;
-  } else if constexpr (storage == Storage::bfloat16) {
-    static_cast<std::uint16_t*>(values)[i] =
-        static_cast<std::uint16_t>(code_of<Format::bfloat16>(round_one<Format::bfloat16>(value)));
-  } else if constexpr (storage == Storage::float16) {
-    static_cast<std::uint16_t*>(values)[i] = static_cast<std::uint16_t>(code_of<Format::float16>(value));
+  } else if constexpr (storage == Format::bfloat16) {
+    static_cast<std::uint16_t*>(values)[i] = formats::bfloat16_of(value);
   } else {
-    static_assert(format == Format::float8_e4m3 || format == Format::float8_e5m2);
-    static_cast<std::uint8_t*>(values)[i] = static_cast<std::uint8_t>(code_of<format>(value));
+    static_assert(storage == format);
+    static_cast<CodeOf<format>*>(values)[i] = static_cast<CodeOf<format>>(code_of<format>(value));
   }
 }
 
@@ -46,8 +49,9 @@ constexpr bool is_beyond(float value) {
   if constexpr (format == Format::float32) {
     return false;
   } else {
+    constexpr std::uint32_t beyond = bits_of(formats::first_beyond(format));
     const std::uint32_t magnitude = bits_of(value) & 0x7FFFFFFFU;
-    return magnitude >= bits_of(first_beyond(format)) && magnitude < infinity_bits;
+    return magnitude >= beyond && magnitude < infinity_bits;
   }
 }
 
@@ -59,28 +63,24 @@ struct alignas(sizeof(Element) * count) Neighbours {
   Element at[count];
 };
 
-template <Storage storage>
-using ElementOf = std::conditional_t<storage == Storage::float32, float,
-                                     std::conditional_t<storage == Storage::code8, std::uint8_t, std::uint16_t>>;
-
-template <Storage storage, int count>
+template <Format storage, int count>
 constexpr void load_neighbours(const void* values, std::int64_t first, float (&result)[count]) {
-  const auto loaded = *static_cast<const Neighbours<ElementOf<storage>, count>*>(
-      static_cast<const void*>(static_cast<const ElementOf<storage>*>(values) + first));
+  const auto loaded = *static_cast<const Neighbours<CodeOf<storage>, count>*>(
+      static_cast<const void*>(static_cast<const CodeOf<storage>*>(values) + first));
   for (int i = 0; i < count; ++i) result[i] = load<storage>(loaded.at, i);
 }
 
-template <Storage storage, Format format, int count>
+template <Format storage, Format format, int count>
 constexpr void store_neighbours(void* values, std::int64_t first, const float (&from)[count]) {
-  Neighbours<ElementOf<storage>, count> stored;
+  Neighbours<CodeOf<storage>, count> stored;
   for (int i = 0; i < count; ++i) store<storage, format>(stored.at, i, from[i]);
-  *static_cast<Neighbours<ElementOf<storage>, count>*>(
-      static_cast<void*>(static_cast<ElementOf<storage>*>(values) + first)) = stored;
+  *static_cast<Neighbours<CodeOf<storage>, count>*>(static_cast<void*>(static_cast<CodeOf<storage>*>(values) + first)) =
+      stored;
 }
 
 // Every `step`-th `count` neighbours from `first` on, each a number of neighbours; whether one was beyond the format's
 // largest.
-template <Format format, Storage in, Storage out, int count>
+template <Format format, Format in, Format out, int count>
 constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int64_t step) {
   bool beyond = false;
   for (std::int64_t i = first * count; i < call.count; i += step * count) {
@@ -164,7 +164,7 @@ constexpr void add_errors(Block& block, typename Block::template Local<PartSums>
 }
 
 // Part `part` of `parts` of an observation's sums, by a block whose threads take `count` neighbours at a time.
-template <Format format, Storage in, Storage out, int count, class Block>
+template <Format format, Format in, Format out, int count, class Block>
 constexpr void finish_part(Block& block, const SumsCall& call, int observation, int part, int parts) {
   const ResultCall& result = call.result;
   typename Block::template Local<PartSums> errors;
@@ -179,7 +179,7 @@ constexpr void finish_part(Block& block, const SumsCall& call, int observation, 
       if (result.errors != nullptr) load_neighbours<in>(call.exact_sums, place, exact);
       const int column = i % result.columns;
       if (result.bias != nullptr) {
-        load_neighbours<Storage::float32>(result.bias, column, terms);
+        load_neighbours<Format::float32>(result.bias, column, terms);
         for (int j = 0; j < count; ++j) values[j] += terms[j];
       }
       for (float& value : values) {
@@ -189,11 +189,11 @@ constexpr void finish_part(Block& block, const SumsCall& call, int observation, 
       store_neighbours<out, format>(result.out, place, values);
       if (result.errors == nullptr) continue;
       if (result.exact_bias != nullptr) {
-        load_neighbours<Storage::float32>(result.exact_bias, column, terms);
+        load_neighbours<Format::float32>(result.exact_bias, column, terms);
         for (int j = 0; j < count; ++j) exact[j] += terms[j];
       }
       for (int j = 0; j < count; ++j) {
-        if (out == Storage::bfloat16 && result.compare_stored) values[j] = round_one<Format::bfloat16>(values[j]);
+        if (out == Format::bfloat16 && result.compare_stored) values[j] = round_one<Format::bfloat16>(values[j]);
         compare(errors[thread], exact[j], values[j]);
       }
     }
@@ -208,33 +208,20 @@ inline bool takes_eight(const SumsCall& call) { return call.result.columns % 8 =
 
 // Calls `call` with format and storages as constants of the compiler's. Throws std::logic_error where the format
 // does not fit.
-template <Storage storage>
-using StorageConstant = std::integral_constant<Storage, storage>;
-
 template <class Call>
-void with_constants(Format format, Storage in, Storage out, const Call& call) {
-  with_format(format, [&](auto known) {
+void with_constants(Format format, Format in, Format out, const Call& call) {
+  using formats::FormatConstant;
+  formats::with_format(format, [&](auto known) {
     const auto with_in = [&](auto known_in) {
-      switch (out) {
-        case Storage::float32:
-          return call(known, known_in, StorageConstant<Storage::float32>{});
-        case Storage::bfloat16:
-          return call(known, known_in, StorageConstant<Storage::bfloat16>{});
-        case Storage::float16:
-          if constexpr (known() == Format::float16) {
-            return call(known, known_in, StorageConstant<Storage::float16>{});
-          }
-          break;
-        case Storage::code8:
-          if constexpr (known() == Format::float8_e4m3 || known() == Format::float8_e5m2) {
-            return call(known, known_in, StorageConstant<Storage::code8>{});
-          }
-          break;
+      if (out == Format::float32) return call(known, known_in, FormatConstant<Format::float32>{});
+      if (out == Format::bfloat16) return call(known, known_in, FormatConstant<Format::bfloat16>{});
+      if constexpr (known() != Format::float32 && known() != Format::bfloat16) {
+        if (out == known()) return call(known, known_in, known);
       }
       throw std::logic_error("device kernels: a format does not fit where it should be stored");
     };
-    return in == Storage::float32 ? with_in(StorageConstant<Storage::float32>{})
-                                  : with_in(StorageConstant<Storage::bfloat16>{});
+    return in == Format::float32 ? with_in(FormatConstant<Format::float32>{})
+                                 : with_in(FormatConstant<Format::bfloat16>{});
   });
 }
 

@@ -9,6 +9,7 @@
 namespace pi0::quant {
 namespace {
 
+using formats::FormatConstant;
 using model::Eight;
 using model::Halves;
 using model::Terms;
@@ -20,6 +21,7 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
   if constexpr (format == Format::float8_e5m2) {  // float16 without its last bits
     return (codes & 0xFFU) << 8 | (codes & 0xFF00U) << 16;
   } else {
+    static_assert(format == Format::float8_e4m3);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
     std::uint32_t halves;
     asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<std::uint16_t>(codes)));
@@ -41,7 +43,7 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
 // A pair of bfloat16 rounded to a format of at most 16 bits, as a pair of float16.
 template <Format format>
 constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
-  const float low = model::float_of_bfloat16(static_cast<std::uint16_t>(pair)),
+  const float low = formats::float_of_bfloat16(static_cast<std::uint16_t>(pair)),
               high = std::bit_cast<float>(pair & 0xFFFF0000U);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890  // two at once
   if constexpr (format == Format::float16) {
@@ -61,7 +63,7 @@ constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
 // `input` is float32 where the rounded operands are the exact ones.
 template <Format input>
 struct HookedOperands {
-  static constexpr bool is_code8 = input == Format::float8_e4m3 || input == Format::float8_e5m2;
+  static constexpr bool is_code8 = formats::code_bits(input) == 8;
   HookedRowsCall::Part part;
   const std::uint16_t* x;
   int rows, in;
@@ -110,7 +112,7 @@ struct HookedOperands {
     if (sees_overflow) {
       bool beyond = false;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) beyond |= is_beyond<input>(model::float_of_bfloat16(model::half_of(eight, i)));
+      for (int i = 0; i < 8; ++i) beyond |= is_beyond<input>(formats::float_of_bfloat16(model::half_of(eight, i)));
       if (beyond) *part.input_overflowed = 1;
     }
     return result;
@@ -119,23 +121,15 @@ struct HookedOperands {
 
 // A value rounded to a format that is known only now.
 constexpr float rounded_to(Format format, float value, bool& beyond) {
-  switch (format) {
-    case Format::float16:
-      beyond |= is_beyond<Format::float16>(value);
-      return round_one<Format::float16>(value);
-    case Format::bfloat16:
-      beyond |= is_beyond<Format::bfloat16>(value);
-      return round_one<Format::bfloat16>(value);
-    case Format::float8_e4m3:
-      beyond |= is_beyond<Format::float8_e4m3>(value);
-      return round_one<Format::float8_e4m3>(value);
-    case Format::float8_e5m2:
-      beyond |= is_beyond<Format::float8_e5m2>(value);
-      return round_one<Format::float8_e5m2>(value);
-    case Format::float32:
-      break;
-  }
-  return value;
+  return formats::with_format(format, [&](auto known) {
+    constexpr Format constant = decltype(known)::value;
+    beyond |= is_beyond<constant>(value);
+    if constexpr (constant == Format::float32) {
+      return value;
+    } else {
+      return round_one<constant>(value);
+    }
+  });
 }
 
 // A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the
@@ -166,7 +160,7 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
       if (x_row >= call.rows || out >= part.out) continue;
       const float sum = sums[0].total(column, row);
       const float value = rounded_to(result.format, result.bias != nullptr ? sum + result.bias[out] : sum, beyond);
-      store<Storage::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out, value);
+      store<Format::bfloat16, Format::float32>(result.out, std::int64_t{x_row} * part.out + out, value);
       if (result.errors == nullptr) continue;
       const float exact = sums[products - 1].total(column, row);
       compare(errors[thread], result.exact_bias != nullptr ? exact + result.exact_bias[out] : exact, value);
@@ -190,18 +184,13 @@ constexpr int output_tiles(const HookedRowsCall& call) {
 // nothing of bfloat16.
 template <class Call>
 void with_input(Format input, const Call& call) {
-  switch (input) {
-    case Format::float16:
-      return call(FormatConstant<Format::float16>{});
-    case Format::float8_e4m3:
-      return call(FormatConstant<Format::float8_e4m3>{});
-    case Format::float8_e5m2:
-      return call(FormatConstant<Format::float8_e5m2>{});
-    case Format::bfloat16:
-    case Format::float32:
-      break;
-  }
-  call(FormatConstant<Format::float32>{});
+  formats::with_format(input, [&](auto known) {
+    if constexpr (known() == Format::bfloat16) {
+      call(FormatConstant<Format::float32>{});
+    } else {
+      call(known);
+    }
+  });
 }
 
 }  // namespace

@@ -3,9 +3,10 @@
 namespace pi0::quant {
 
 at::Tensor round_by_casts(const at::Tensor& values, Format format) {
-  const Grid grid = grid_of(format);
+  const formats::Grid grid = formats::grid_of(format);
   // Whatever a cast does beyond the largest value, here there is nothing beyond it.
-  const at::Tensor within = grid.overflow == Overflow::saturate ? values.clamp(-grid.largest, grid.largest) : values;
+  const at::Tensor within =
+      grid.overflow == formats::Overflow::saturate ? values.clamp(-grid.largest, grid.largest) : values;
   return from_codes(to_codes(within, format));
 }
 

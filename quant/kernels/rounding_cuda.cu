@@ -15,7 +15,7 @@ namespace {
 constexpr int threads = 256;  // of a block
 using Block = model::CudaBlock<threads>;
 
-template <Format format, Storage in, Storage out, int count>
+template <Format format, Format in, Format out, int count>
 __global__ void round_kernel(RoundCall call) {
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;
@@ -23,7 +23,7 @@ __global__ void round_kernel(RoundCall call) {
 }
 
 // Block x is part x of observation y.
-template <Format format, Storage in, Storage out, int count>
+template <Format format, Format in, Format out, int count>
 __global__ void finish_kernel(SumsCall call) {
   __shared__ Block::Shared shared;
   Block block(shared);
@@ -60,7 +60,7 @@ void finish_on_gpu(const SumsCall& call, void* stream) {
   if (observations == 0 || call.result.values == 0) return;
   const dim3 grid(static_cast<unsigned>(partial_count(call.result.values)), static_cast<unsigned>(observations));
   with_constants(call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
-    if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {
+    if constexpr (decltype(out)::value == Format::float32 || decltype(out)::value == Format::bfloat16) {
       auto* const kernel = takes_eight(call)
                                ? finish_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 8>
                                : finish_kernel<decltype(format)::value, decltype(in)::value, decltype(out)::value, 1>;

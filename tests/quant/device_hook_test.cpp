@@ -1,5 +1,6 @@
 // Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
 #include "model/backends/cuda/cuda_quantizer.h"
+#include "model/format_dtype.h"
 #include "quant/attach.h"
 #include "quant/device_rounding.h"
 #include "support/catch.h"
@@ -46,7 +47,7 @@ void check_rounding(const quant::DeviceKernels& kernels, at::Device device) {
       const OnDevice half = round_on(kernels, device, values, at::kBFloat16, format);
       CHECK(same(half.values, expected.values.to(at::kBFloat16)));
       if (format != Format::float32) {
-        const OnDevice codes = round_on(kernels, device, values, quant::code_dtype(format), format);
+        const OnDevice codes = round_on(kernels, device, values, model::dtype_of(format), format);
         CHECK(same(codes.values, expected.values));
       }
       const at::Tensor narrow = values.to(at::kBFloat16);
@@ -60,7 +61,7 @@ TEST_CASE("a device rounds every pattern as the CPU does", "[quant][device]") {
   check_rounding(test::kernels_in_turn, at::kCPU);
   CHECK_THROWS_AS(round_on(test::kernels_in_turn, at::kCPU, at::ones({2}), at::kHalf, Format::float8_e4m3),
                   std::logic_error);
-  CHECK_THROWS_WITH(quant::storage_of(at::kDouble), contains_text("Double"));
+  CHECK_THROWS_WITH(model::format_of(at::kDouble), contains_text("Double"));
 }
 
 TEST_CASE("a GPU rounds every pattern as the CPU does", "[quant][gpu]") {

@@ -108,10 +108,36 @@ TEST_CASE("a parameter's codes are those of its rounded values, over slices' bor
   CHECK(quant::round_to_codes(parameter * 100, Format::float8_e4m3).overflowed);
 }
 
+TEST_CASE("a packed weight's codes are those of its rows, padding is zero", "[quant][rounding]") {
+  for (const auto& [out, in] : {std::pair{1, 1}, {32, 64}, {37, 33}, {70, 130}, {33, 1003}}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor weight = (at::randn({out, in}) * 30).to(dtype);
+      const model::PackedWeight packed = model::pack_weight(weight);
+      for (const Format format : quant::all_formats) {
+        if (format == Format::float32) continue;
+        INFO(quant::name_of(format) << " " << dtype << " " << out << " " << in);
+        const at::Tensor codes = quant::to_codes(by_libtorch(weight.to(at::kFloat), format), format);
+        const model::PackedWeight expected = model::pack_weight(codes);
+        for (const model::InstructionSet set : model::instruction_sets()) {
+          const quant::RoundedWeight found = quant::round_to_codes(quant::rounding_kernels(set), packed, format);
+          CHECK(found.weight.format() == format);
+          CHECK(at::equal(found.weight.panels.view(at::kByte), expected.panels.view(at::kByte)));
+          CHECK_FALSE(found.overflowed);
+        }
+      }
+    }
+  }
+  const model::PackedWeight large = model::pack_weight(at::full({3, 5}, 1000.0F));
+  CHECK(quant::round_to_codes(quant::best_rounding_kernels(), large, Format::float8_e4m3).overflowed);
+}
+
 TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]") {
   const at::Tensor values = at::randn({6, 8, 10});
-  for (const at::Tensor& view : {values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3]}) {
-    CHECK(at::equal(quant::round_to(view, Format::float8_e5m2).values, by_libtorch(view, Format::float8_e5m2)));
+  for (const at::Tensor& view : {values.transpose(0, 1), values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3],
+                                 values.flatten().unsqueeze(1), values[0][0][0], values.narrow(2, 0, 0)}) {
+    const at::Tensor rounded = quant::round_to(view, Format::float8_e5m2).values;
+    CHECK(at::equal(rounded, by_libtorch(view, Format::float8_e5m2)));
+    CHECK(rounded.strides() == at::empty_like(view).strides());
   }
   CHECK_THROWS(quant::round_to(values.to(at::kDouble), Format::float16));
 }

@@ -26,14 +26,14 @@ void round_in_turn(const quant::RoundCall& call, void*) {
 
 template <int count>
 void finish_neighbours_in_turn(const quant::SumsCall& call) {
-  using quant::Storage;
+  using formats::Format;
   const int parts = quant::partial_count(call.result.values);
   TurnBlock<32> block;
   for (int observation = 0; observation < call.result.records * call.result.calls; ++observation) {
     for (int part = 0; part < parts; ++part) {
       quant::with_constants(
           call.result.format, call.in_storage, call.result.out_storage, [&](auto format, auto in, auto out) {
-            if constexpr (decltype(out)::value == Storage::float32 || decltype(out)::value == Storage::bfloat16) {
+            if constexpr (decltype(out)::value == Format::float32 || decltype(out)::value == Format::bfloat16) {
               quant::finish_part<decltype(format)::value, decltype(in)::value, decltype(out)::value, count>(
                   block, call, observation, part, parts);
             }

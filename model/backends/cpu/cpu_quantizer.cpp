@@ -25,7 +25,8 @@ class SampleErrors {
     float largest = 0;
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
       const std::int64_t first = static_cast<std::int64_t>(sample) * values_per_sample_;
-      const ErrorSums sums = kernels.round_and_compare(values + first, reference + first, values_per_sample_, format);
+      const ErrorSums sums = kernels.round_and_compare(
+          {values + first, values_per_sample_ / panel_width, panel_width, panel_width}, reference + first, format);
       largest = std::max(largest, sums.largest);
       const std::lock_guard lock(mutex_);
       sums_[sample].squares += sums.squares;
@@ -100,8 +101,9 @@ std::size_t CpuQuantizer::add(const Linear& linear, quant::FormatPair formats) {
   packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
   if (linear.bias().defined() && !keeps(formats.input, linear.bias().scalar_type())) {
     packed.terms = at::empty_like(packed.exact_terms);
-    const float largest = rounding_.round(packed.exact_terms.const_data_ptr<float>(),
-                                          packed.terms.mutable_data_ptr<float>(), packed.terms.numel(), formats.input);
+    const float largest = rounding_.round({packed.exact_terms.const_data_ptr<float>(), 1, packed.terms.numel(),
+                                           packed.terms.numel()},
+                                          packed.terms.mutable_data_ptr<float>(), formats.input);
     note(overflows(largest, formats.input), number, Operand::bias);
   }
   packed_.push_back(std::move(packed));
@@ -118,7 +120,7 @@ bool CpuQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) 
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   const Packed& packed = packed_[number];
   const bool fits = x == at::kBFloat16 && sites_[number].formats.input != Format::float16 &&
-                    fits_bfloat16(packed.weight.code()) && fits_bfloat16(packed.exact_weight.code());
+                    fits_bfloat16(packed.weight.format()) && fits_bfloat16(packed.exact_weight.format());
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 
@@ -127,7 +129,7 @@ CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, Format format, Lan
   std::atomic<bool> overflowed = false;
   PackedInput packed = pack_input(gemm_, x, lane, [&](float* row, std::int64_t count) {
     const ClockScope scope(clock.rounding);
-    if (overflows(rounding_.round(row, row, count, format), format)) overflowed = true;
+    if (overflows(rounding_.round({row, 1, count, count}, row, format), format)) overflowed = true;
   });
   return {format, lane, std::move(packed), overflowed};
 }
@@ -169,7 +171,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
     const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
     const float largest = mode.measured
                               ? errors.round(rounding_, y, strip.sums.back(), formats.output)
-                              : rounding_.round(y, y, strip.row_count * panel_width, formats.output);
+                              : rounding_.round({y, strip.row_count, panel_width, panel_width}, y, formats.output);
     if (overflows(largest, formats.output)) overflowed = true;
   };
   multiply(gemm_, products, finish, result);

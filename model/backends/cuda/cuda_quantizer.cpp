@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "model/device_stream.h"
+#include "model/format_dtype.h"
 #include "quant/device_rounding.h"
 
 namespace pi0::model {
@@ -23,7 +24,7 @@ static_assert(std::is_trivially_copyable_v<DeviceErrors::Record>);
 
 // A dtype that a format's values fit in and that matrix units multiply exactly.
 at::ScalarType operand_dtype(Format format) {
-  return format == Format::float32 ? at::kFloat : format == Format::float16 ? at::kHalf : at::kBFloat16;
+  return formats::fits_bfloat16(format) ? at::kBFloat16 : dtype_of(format);
 }
 
 // rows · weightᵀ in float32, [R, Out].
@@ -223,7 +224,7 @@ CudaQuantizer::Finish CudaQuantizer::finish_of(std::size_t site, const Tensor& r
   call.bias = terms_of(parts_[site].terms);
   call.exact_bias = terms_of(parts_[site].exact_terms);
   call.out = result.mutable_data_ptr();
-  call.out_storage = quant::storage_of(result.scalar_type());
+  call.out_storage = format_of(result.scalar_type());
   call.compare_stored = module.kind == SiteKind::attention;
   call.records = static_cast<int>(records);
   call.calls = static_cast<int>(calls);
@@ -251,7 +252,7 @@ Tensor CudaQuantizer::finish(std::size_t site, const Tensor& sums, const Tensor&
   const Finish finish = finish_of(site, result, compared, records, partial_count(result.numel() / records / calls));
   kernels_.finish({.sums = sums.const_data_ptr(),
                    .exact_sums = compared ? exact.const_data_ptr() : nullptr,
-                   .in_storage = quant::storage_of(sums.scalar_type()),
+                   .in_storage = format_of(sums.scalar_type()),
                    .result = finish.call},
                   current_stream(sums.device()));
   return result;

@@ -5,12 +5,11 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
-#include "quant/kernels/rounding_kernels.h"
-#include "quant/kernels/rounding_value.h"
+#include "quant/formats/rounding_kernels.h"
+#include "quant/formats/rounding_value.h"
 
-namespace pi0::quant {
+namespace pi0::formats {
 namespace {
 
 // Largest magnitudes, one per lane: GCC makes vectors of the lanes, but not of a maximum over a loop.
@@ -45,63 +44,80 @@ template <class One>
   for (; i < count; ++i) one(i, 0);
 }
 
-template <Format format>
-float round_all(const float* in, float* out, std::int64_t count) {
-  Largest largest;
-  for_all(count, [&](std::int64_t i, std::int64_t lane) {
-    largest.see(lane, in[i]);
-    out[i] = round_one<format>(in[i]);
-  });
-  return largest.value();
-}
-
-template <Format format, class Code, bool from_bfloat16>
-float encode_all(const void* in, Code* codes, std::int64_t count) {
-  Largest largest;
-  for_all(count, [&](std::int64_t i, std::int64_t lane) {
-    float value;
-    if constexpr (from_bfloat16) {
-      const std::uint32_t half = static_cast<const std::uint16_t*>(in)[i];
-      value = std::bit_cast<float>(half << 16);
-    } else {
-      value = static_cast<const float*>(in)[i];
-    }
-    largest.see(lane, value);
-    codes[i] = static_cast<Code>(code_of<format>(round_one<format>(value)));
-  });
-  return largest.value();
-}
-
-float round(const float* in, float* out, std::int64_t count, Format format) {
-  return with_format(format, [&](auto known) {
-    if constexpr (known() == Format::float32) {
-      if (in != out) std::memcpy(out, in, static_cast<std::size_t>(count) * sizeof(float));
-      return 0.0F;
-    } else {
-      return round_all<known()>(in, out, count);
-    }
-  });
-}
-
-float encode(const void* in, bool is_bfloat16, void* codes, std::int64_t count, Format format) {
-  return with_format(format, [&](auto known) {
-    if constexpr (known() == Format::float32) {
-      return 0.0F;
-    } else {
-      constexpr bool is_wide = known() == Format::float16 || known() == Format::bfloat16;
-      using Code = std::conditional_t<is_wide, std::uint16_t, std::uint8_t>;
-      auto* const out = static_cast<Code*>(codes);
-      return is_bfloat16 ? encode_all<known(), Code, true>(in, out, count)
-                         : encode_all<known(), Code, false>(in, out, count);
-    }
-  });
+// No format has scales yet: values are rounded one by one, so that rows without gaps are one long row.
+template <class Value>
+Rows<Value> joined(const Rows<Value>& rows) {
+  if (rows.stride != rows.length) return rows;
+  return {rows.values, 1, rows.rows * rows.length, rows.rows * rows.length};
 }
 
 template <Format format>
-ErrorSums round_and_compare_all(float* values, const float* reference, std::int64_t count) {
+float round_all(const Rows<const float>& from, float* to) {
+  Largest largest;
+  for (std::int64_t row = 0; row < from.rows; ++row) {
+    const float* const in = from.values + row * from.stride;
+    float* const out = to + row * from.stride;
+    for_all(from.length, [&](std::int64_t i, std::int64_t lane) {
+      largest.see(lane, in[i]);
+      out[i] = round_one<format>(in[i]);
+    });
+  }
+  return largest.value();
+}
+
+template <Format format, Format stored>
+float encode_all(const Rows<const void>& from, CodeOf<format>* codes) {
+  static_assert(stored == Format::float32 || stored == Format::bfloat16);
+  Largest largest;
+  for (std::int64_t row = 0; row < from.rows; ++row) {
+    const auto* const in = static_cast<const CodeOf<stored>*>(from.values) + row * from.stride;
+    auto* const out = codes + row * from.stride;
+    for_all(from.length, [&](std::int64_t i, std::int64_t lane) {
+      float value;
+      if constexpr (stored == Format::bfloat16) {
+        value = float_of_bfloat16(in[i]);
+      } else {
+        value = in[i];
+      }
+      largest.see(lane, value);
+      out[i] = static_cast<CodeOf<format>>(code_of<format>(round_one<format>(value)));
+    });
+  }
+  return largest.value();
+}
+
+float round(const Rows<const float>& gapped, float* to, Format format) {
+  const Rows<const float> from = joined(gapped);
+  return with_format(format, [&](auto known) {
+    if constexpr (known() == Format::float32) {
+      for (std::int64_t row = 0; from.values != to && row < from.rows; ++row) {
+        std::memcpy(to + row * from.stride, from.values + row * from.stride,
+                    static_cast<std::size_t>(from.length) * sizeof(float));
+      }
+      return 0.0F;
+    } else {
+      return round_all<known()>(from, to);
+    }
+  });
+}
+
+float encode(const Rows<const void>& gapped, Format stored, void* codes, Format format) {
+  const Rows<const void> from = joined(gapped);
+  return with_format(format, [&](auto known) {
+    if constexpr (known() == Format::float32) {
+      return 0.0F;
+    } else {
+      auto* const to = static_cast<CodeOf<known()>*>(codes);
+      return stored == Format::bfloat16 ? encode_all<known(), Format::bfloat16>(from, to)
+                                        : encode_all<known(), Format::float32>(from, to);
+    }
+  });
+}
+
+template <Format format>
+void round_and_compare_row(float* values, const float* reference, std::int64_t count, ErrorSums& sums,
+                           Largest& largest) {
   constexpr std::int64_t lanes = Largest::lanes, block = 32 * lanes;
-  ErrorSums sums;
-  Largest largest;
   for (std::int64_t first = 0; first < count; first += block) {
     // float32 is exact enough for so few, double for their sums.
     float squares[lanes] = {}, power[lanes] = {};
@@ -124,15 +140,23 @@ ErrorSums round_and_compare_all(float* values, const float* reference, std::int6
       sums.nonfinite += nonfinite[lane];
     }
   }
-  sums.largest = largest.value();
-  return sums;
 }
 
-ErrorSums round_and_compare(float* values, const float* reference, std::int64_t count, Format format) {
-  return with_format(format, [&](auto known) { return round_and_compare_all<known()>(values, reference, count); });
+ErrorSums round_and_compare(const Rows<float>& gapped, const float* reference, Format format) {
+  const Rows<float> rows = joined(gapped);
+  return with_format(format, [&](auto known) {
+    ErrorSums sums;
+    Largest largest;
+    for (std::int64_t row = 0; row < rows.rows; ++row) {
+      round_and_compare_row<known()>(rows.values + row * rows.stride, reference + row * rows.stride, rows.length, sums,
+                                     largest);
+    }
+    sums.largest = largest.value();
+    return sums;
+  });
 }
 
 constexpr RoundingKernels kernels = {round, encode, round_and_compare};
 
 }  // namespace
-}  // namespace pi0::quant
+}  // namespace pi0::formats

@@ -7,9 +7,10 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "quant/format.h"
+#include "quant/formats/bfloat16.h"
+#include "quant/formats/format.h"
 
-namespace pi0::quant {
+namespace pi0::formats {
 namespace {
 
 constexpr std::uint32_t infinity_bits = 0x7F800000U;
@@ -31,37 +32,41 @@ constexpr std::uint32_t nan_mask(std::uint32_t magnitude) {
 template <Format format>
 constexpr float round_one(float value) {
   constexpr Grid grid = grid_of(format);
-  constexpr std::uint32_t dropped_bits = 23 - grid.mantissa_bits;
-  const std::uint32_t sign = bits_of(value) & 0x80000000U;
-  const std::uint32_t magnitude = bits_of(value) ^ sign;
-  std::uint32_t rounded;
-  if constexpr (grid.min_exponent > -126) {
+  if constexpr (format == Format::bfloat16) {
+    return rounded_to_bfloat16(value);
+  } else {
+    static_assert(grid.min_exponent > -126);  // so that the power is a normal number
+    constexpr std::uint32_t dropped_bits = 23 - grid.mantissa_bits;
+    const std::uint32_t sign = bits_of(value) & 0x80000000U;
+    const std::uint32_t magnitude = bits_of(value) ^ sign;
     // Beyond the grid all values are alike, and a sum with the power must not overflow.
-    constexpr std::uint32_t top = bits_of(grid.overflow == Overflow::saturate ? grid.largest : 65536.0F);
+    constexpr float after_largest = 2 * first_beyond(format) - grid.largest;
+    constexpr std::uint32_t top = bits_of(grid.overflow == Overflow::saturate ? grid.largest : after_largest);
     const std::uint32_t within = above(magnitude, top) ? top : magnitude;
     constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
     const std::uint32_t own_exponent = within & infinity_bits;
     const std::uint32_t exponent = above(own_exponent, smallest_normal) ? own_exponent : smallest_normal;
     const float power = std::bit_cast<float>(exponent + (dropped_bits << 23));
-    rounded = bits_of((std::bit_cast<float>(within) + power) - power);
+    std::uint32_t rounded = bits_of((std::bit_cast<float>(within) + power) - power);
     if constexpr (grid.overflow == Overflow::infinity) {
       rounded = rounded == top ? infinity_bits : rounded;
     }
-  } else {  // every float32 exponent is the grid's: its own bits are rounded, a carry runs into the exponent
-    constexpr std::uint32_t half_below = (1U << (dropped_bits - 1)) - 1;
-    const std::uint32_t odd = (magnitude >> dropped_bits) & 1U;
-    rounded = (magnitude + half_below + odd) & ~((1U << dropped_bits) - 1);
+    rounded = (magnitude & nan_mask(magnitude)) | (rounded & ~nan_mask(magnitude));
+    return std::bit_cast<float>(rounded | sign);
   }
-  rounded = (magnitude & nan_mask(magnitude)) | (rounded & ~nan_mask(magnitude));
-  return std::bit_cast<float>(rounded | sign);
 }
+
+// What a value's code is kept in; a float32 value is its own.
+template <Format format>
+using CodeOf = std::conditional_t<format == Format::float32, float,
+                                  std::conditional_t<code_bits(format) == 16, std::uint16_t, std::uint8_t>>;
 
 // The code of a value on the grid: its sign, then exponent and mantissa, moved to where they belong.
 template <Format format>
 constexpr std::uint32_t code_of(float value) {
   constexpr Grid grid = grid_of(format);
   constexpr int dropped_bits = 23 - grid.mantissa_bits;
-  constexpr int bits_of_code = format == Format::float16 || format == Format::bfloat16 ? 16 : 8;
+  constexpr int bits_of_code = code_bits(format);
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 31) << (bits_of_code - 1);
   const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
@@ -84,16 +89,14 @@ constexpr std::uint32_t code_of(float value) {
   return code | sign;
 }
 
-// Whether a GPU has the conversion to a format, and to eight bits in particular.
-#if !defined(__CUDA_ARCH__)
+// Whether a GPU has an instruction for it that is used here. bfloat16's is in bfloat16.h.
+#ifndef __CUDA_ARCH__
 template <Format format>
 constexpr bool has_conversion = false;
 #elif __CUDA_ARCH__ >= 890
 template <Format format>
-constexpr bool has_conversion = format != Format::float32;
-#elif __CUDA_ARCH__ >= 800
-template <Format format>
-constexpr bool has_conversion = format == Format::float16 || format == Format::bfloat16;
+constexpr bool has_conversion =
+    format == Format::float16 || format == Format::float8_e4m3 || format == Format::float8_e5m2;
 #else
 template <Format format>
 constexpr bool has_conversion = format == Format::float16;
@@ -104,18 +107,12 @@ constexpr bool has_conversion = format == Format::float16;
 // takes to infinity is left to round_one().
 template <Format format>
 constexpr float converted(float value) {
-  if constexpr (format == Format::bfloat16) {
-#if __CUDA_ARCH__ >= 800
-    std::uint16_t half;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
-    return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
-#endif
-  }
   std::uint16_t half = 0;
   if constexpr (format == Format::float16) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
   } else {
-    if (format == Format::float8_e5m2 && !(bits_of(value) << 1 < bits_of(first_beyond(format)) << 1)) {
+    constexpr std::uint32_t beyond = bits_of(first_beyond(format)) << 1;
+    if (format == Format::float8_e5m2 && !(bits_of(value) << 1 < beyond)) {
       return round_one<format>(value);
     }
 #if __CUDA_ARCH__ >= 890
@@ -125,6 +122,7 @@ constexpr float converted(float value) {
       asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(0.0F), "f"(value));
       asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(codes));
     } else {
+      static_assert(format == Format::float8_e5m2);
       asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(0.0F), "f"(value));
       asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(halves) : "h"(codes));
     }
@@ -149,26 +147,5 @@ constexpr float rounded_to(float value) {
   }
 }
 
-// Calls `call` with the format as a constant of the compiler's.
-template <Format format>
-using FormatConstant = std::integral_constant<Format, format>;
-
-template <class Call>
-[[gnu::always_inline]] inline auto with_format(Format format, const Call& call) {
-  switch (format) {
-    case Format::float16:
-      return call(FormatConstant<Format::float16>{});
-    case Format::bfloat16:
-      return call(FormatConstant<Format::bfloat16>{});
-    case Format::float8_e4m3:
-      return call(FormatConstant<Format::float8_e4m3>{});
-    case Format::float8_e5m2:
-      return call(FormatConstant<Format::float8_e5m2>{});
-    case Format::float32:
-      break;
-  }
-  return call(FormatConstant<Format::float32>{});
-}
-
 }  // namespace
-}  // namespace pi0::quant
+}  // namespace pi0::formats

@@ -1,7 +1,0 @@
-#include "quant/kernels/rounding_loops.h"
-
-namespace pi0::quant {
-
-const RoundingKernels& avx2_rounding() { return kernels; }
-
-}  // namespace pi0::quant
