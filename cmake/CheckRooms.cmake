@@ -1,6 +1,6 @@
 # The `rooms` test: cmake -DROOT=<source tree> -P CheckRooms.cmake
-# Every #include of a room's files is of a room or a library that the room may know, and every path
-# that README.md names in backticks exists.
+# Every #include of a room's files is of a room or a library that the room may know, headers that are installed
+# include none that is not, and every path that a page names in backticks or links to exists.
 
 # Who may include which of our folders, and which outside headers (regular expressions). What stands
 # first in a path decides the room; a header without a slash or dot is the standard library's.
@@ -17,6 +17,20 @@ set(model/policy_ours model model/policy protocol)
 set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/")
 set(quant_ours model quant quant/formats)
 set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
+# Programs know every room, what they share (tools/common), and themselves. No room knows a program.
+foreach(program bench client closed_loop model pi0 report serve sweep)
+  list(APPEND ROOMS tools/${program})
+  set(tools/${program}_ours protocol server model/policy model quant tools/common tools/${program})
+endforeach()
+list(APPEND tools/report_ours tools/bench)  # it reads what bench writes
+list(APPEND ROOMS tools/common tools)
+set(tools/common_ours protocol server model/policy model quant tools/common)
+set(tools_ours "")
+foreach(room IN LISTS ROOMS)
+  if(room MATCHES "^tools")
+    set(${room}_outside "ATen/" "c10/" "torch/" "nlohmann/" "CLI/" "fmt/" "boost/" "spdlog/" "re2/" "stb/")
+  endif()
+endforeach()
 # System headers that a room may use as well as the standard library.
 set(system_headers "arpa/inet.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h" "unistd.h")
 
@@ -36,10 +50,10 @@ endfunction()
 foreach(room IN LISTS ROOMS)
   file(GLOB_RECURSE sources RELATIVE "${ROOT}" "${ROOT}/${room}/*.h" "${ROOT}/${room}/*.cpp"
        "${ROOT}/${room}/*.cu")
+  list(FILTER sources EXCLUDE REGEX "^tools/examples/")  # a user's project; the test `package` builds it
   foreach(source IN LISTS sources)
     room_of(${source} owner)
-    # The composition root joins rooms, and has its options beside it.
-    if(NOT owner STREQUAL room OR source MATCHES "^server/(main\\.cpp|server_options\\..*)$")
+    if(NOT owner STREQUAL room)
       continue()
     endif()
     file(STRINGS "${ROOT}/${source}" includes REGEX "^[ \t]*#[ \t]*include")
@@ -54,6 +68,10 @@ foreach(room IN LISTS ROOMS)
         endif()
         if(NOT EXISTS "${ROOT}/${header}")
           list(APPEND problems "${source}: \"${header}\" does not exist")
+        endif()
+        # cmake/Install.cmake installs the rooms' *.h.
+        if(source MATCHES "\\.h$" AND NOT room MATCHES "^tools" AND NOT header MATCHES "\\.h$")
+          list(APPEND problems "${source}: is installed, but \"${header}\", which it includes, is not")
         endif()
       elseif(include MATCHES "include[ \t]*<([^>]*[/.][^>]*)>")
         set(header ${CMAKE_MATCH_1})
@@ -71,21 +89,33 @@ foreach(room IN LISTS ROOMS)
   endforeach()
 endforeach()
 
-if(EXISTS "${ROOT}/README.md")
-  file(STRINGS "${ROOT}/README.md" lines REGEX "`")
-  foreach(line IN LISTS lines)
-    string(REGEX MATCHALL "`[^` ]+`" names "${line}")
-    foreach(name IN LISTS names)
-      string(REPLACE "`" "" name "${name}")
-      if(name MATCHES "^(cmake|configs|model|protocol|quant|server|tests|tools)/[A-Za-z0-9_./-]*$"
-         AND NOT EXISTS "${ROOT}/${name}")
-        list(APPEND problems "README.md: `${name}` does not exist")
-      endif()
-    endforeach()
-  endforeach()
-else()
+file(GLOB pages RELATIVE "${ROOT}" "${ROOT}/*.md" "${ROOT}/docs/*.md" "${ROOT}/*/README.md" "${ROOT}/*/*/README.md")
+list(FILTER pages EXCLUDE REGEX "^(build|\\.)")
+if(NOT "README.md" IN_LIST pages)
   list(APPEND problems "README.md does not exist")
 endif()
+foreach(page IN LISTS pages)
+  get_filename_component(folder "${ROOT}/${page}" DIRECTORY)
+  file(READ "${ROOT}/${page}" text)
+  string(REPLACE ";" " " text "${text}")
+  string(REPLACE "[" "<" text "${text}")  # CMake takes brackets for a list's
+  string(REPLACE "]" ">" text "${text}")
+  string(REGEX MATCHALL "`[^`\n ]+`" names "${text}")
+  foreach(name IN LISTS names)
+    string(REPLACE "`" "" name "${name}")
+    if(name MATCHES "^(cmake|configs|docs|model|protocol|quant|server|tests|tools)/[A-Za-z0-9_./-]*$"
+       AND NOT EXISTS "${ROOT}/${name}")
+      list(APPEND problems "${page}: `${name}` does not exist")
+    endif()
+  endforeach()
+  string(REGEX MATCHALL ">\\([^)#:\n ]+[)#]" links "${text}")
+  foreach(link IN LISTS links)
+    string(REGEX REPLACE "^>.(.*).$" "\\1" link "${link}")
+    if(NOT EXISTS "${folder}/${link}")
+      list(APPEND problems "${page}: links to ${link}, which does not exist")
+    endif()
+  endforeach()
+endforeach()
 
 if(problems)
   list(JOIN problems "\n  " problems)

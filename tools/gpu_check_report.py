@@ -6,6 +6,7 @@ import re
 import sys
 
 import compare_peers
+from whole_file import write_whole
 
 OURS = {"bench_skip": "skip", "bench_keep": "keep"}
 # What a test program says of itself in the end.
@@ -33,13 +34,6 @@ def found_by(status: str, why: str, records: dict, log: list[str]) -> str:
     return "; ".join([why] * bool(why) + found)
 
 
-def write(path: pathlib.Path, text: str):
-    """All of it or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.rename(path)
-
-
 def main():
     work, output = map(pathlib.Path, sys.argv[1:])
     log = (output / "log.txt").read_text(errors="replace").splitlines()
@@ -60,14 +54,14 @@ def main():
             labels |= compare_peers.labelled("peer:", records)
     machine = dict(rows(work / "machine.tsv"))
     results = {"machine": machine, "steps": steps, "bench": ours, "peers": peers}
-    write(output / "results.json", json.dumps({**results, "ratios": compare_peers.ratios(labels)}, indent=1) + "\n")
+    write_whole(output / "results.json", json.dumps({**results, "ratios": compare_peers.ratios(labels)}, indent=1) + "\n")
 
     lines = [f"{key}: {value}" for key, value in machine.items()]
     lines += ["", f"{'step':<12} {'status':<10} {'seconds':>8}  found"]
     lines += [f"{step['name']:<12} {step['status']:<10} {step['seconds']:8.1f}  {step['found']}" for step in steps]
     if labels:
         lines += ["", *compare_peers.table(labels)]
-    write(output / "results.txt", "\n".join(lines) + "\n")
+    write_whole(output / "results.txt", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import types
 
 import torch
 from torch.nn import functional
+from whole_file import write_whole
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 HORIZON, ACTION_DIM, PLACES, VOCABULARY = 15, 32, 200, 257152
@@ -187,9 +188,7 @@ def main():
         except Exception:
             log(f"{name} failed\n{traceback.format_exc()}")
             continue
-        whole = arguments.json.with_name(arguments.json.name + ".part")
-        whole.write_text(json.dumps(records, indent=1) + "\n")
-        whole.rename(arguments.json)
+        write_whole(arguments.json, json.dumps(records, indent=1) + "\n")
     return 0 if len(records) == len(set(arguments.what)) else 1
 
 

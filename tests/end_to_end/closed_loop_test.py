@@ -154,7 +154,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             process.send_signal(stop)
             errors = process.communicate(timeout=PATIENCE_S)[1]
             self.assertEqual(process.returncode, 1)
-            self.assertIn("--resume goes on", errors)
+            self.assertIn("--resume continues", errors)
             (entry,) = self.summary()
             self.assertEqual(entry["error"], "interrupted")
             self.assertTrue((self.root() / entry["combo"] / "stats.json").exists())
@@ -218,7 +218,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--success-regex", "(\\d+)"], ["1 group,", "two"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
-            (["--resume"], ["no earlier results"]),
+            (["--resume"], ["has no earlier results"]),
             (["--success-regx", "x"], ["'--success-regx' goes to pi0-server; did you mean '--success-regex'?"]),
             (["--num-stepps=3"], ["unknown option '--num-stepps'; did you mean '--num-steps'?"]),
             (["--output", self.folder / "file" / "results"], ["file"]),

@@ -155,7 +155,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             process.send_signal(stop)
             errors = process.communicate(timeout=60)[1]
             self.assertEqual(process.returncode, 1, lines)
-            self.assertIn(f"pi0: stopped by {stop.name}; --resume goes on", errors)
+            self.assertIn(f"pi0: stopped by {stop.name}; --resume continues", errors)
         done = self.sweep(*arguments, "--resume")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(len(self.summary()), 10)
@@ -167,7 +167,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         statistics.unlink()
         refused = self.sweep(*arguments)
         self.assertEqual(refused.returncode, 1)
-        self.assertIn("is there already", refused.stderr)
+        self.assertIn("exists already", refused.stderr)
         self.assertEqual(self.sweep(*arguments, "--resume").returncode, 0)
         self.assertTrue(statistics.exists())
 
@@ -357,7 +357,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             change("rw,size=10m")
             done = self.sweep(*arguments, "--resume")
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertIn(f"{len(finished)} of 25 settings are there already", done.stderr)
+            self.assertIn(f"{len(finished)} of 25 settings are done already", done.stderr)
             self.assertEqual(len(self.summary()), 25)
 
 

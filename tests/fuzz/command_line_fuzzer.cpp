@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "server/server_options.h"
-#include "tools/command_line.h"
+#include "tools/common/command_line.h"
+#include "tools/serve/server_options.h"
 
 // clang 14 cannot ask for all of a CPU's features; which ones it has is not what is tried here.
 namespace pi0::model {
@@ -22,9 +22,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   for (std::string& argument : arguments) argv.push_back(argument.data());
 
   CLI::App app("", "pi0-server");
-  pi0::server::ProgramOptions options;
-  pi0::server::add_program_options(app, options);
-  app.callback([&] { pi0::server::settle(options, app); });
+  pi0::tools::ProgramOptions options;
+  pi0::tools::add_program_options(app, options);
+  app.callback([&] { pi0::tools::settle(options, app); });
   const int code = pi0::tools::run_program(app, static_cast<int>(argv.size()), argv.data());
   if (code < 0 || code > 2) std::abort();
   return 0;

@@ -5,10 +5,10 @@
 #include <string>
 
 #include "support/temporary_folder.h"
-#include "tools/bench_report.h"
-#include "tools/report_data.h"
-#include "tools/report_tables.h"
-#include "tools/sweep_results.h"
+#include "tools/bench/bench_report.h"
+#include "tools/common/results.h"
+#include "tools/report/report_data.h"
+#include "tools/report/report_tables.h"
 
 namespace {
 

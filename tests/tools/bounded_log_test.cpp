@@ -1,4 +1,4 @@
-#include "tools/bounded_log.h"
+#include "tools/closed_loop/bounded_log.h"
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-#include "tools/bus_errors.h"
+#include "tools/common/bus_errors.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

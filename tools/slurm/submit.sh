@@ -5,7 +5,7 @@
 #       --config NAME --checkpoint-dir DIR --observations DIR --output DIR
 #
 # First the number of shards (4%2: two at a time), then sbatch's options, after -- those of pi0 sweep. When a
-# shard fails the merge is cancelled; the same command again goes on from the results that are there.
+# shard fails the merge is cancelled; run the same command again to continue from the results so far.
 # PI0 is the program (pi0 in PATH, else build/release/pi0).
 set -euo pipefail
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,0 +1,90 @@
+// The options of every program that runs a model, and loading a model as they say.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/kernels/gemm.h"
+#include "model/model_config.h"
+#include "model/pi0.h"
+#include "model/policy/policy.h"
+#include "model/policy/policy_config.h"
+
+namespace pi0::tools {
+
+enum class Kernels {
+  reference,  // openpi's operations, one by one
+  fast        // the same function in less time
+};
+std::string name_of(Kernels kernels);  // as on the command line
+
+struct ModelOptions {
+  std::string config;                 // name of a policy
+  std::filesystem::path config_file;  // or a policy of one's own
+  std::filesystem::path checkpoint_dir;
+  bool random_weights = false;
+  std::filesystem::path tokenizer;
+  std::optional<std::string> default_prompt;
+  std::size_t max_prompt_bytes = policy::PolicyOptions{}.max_prompt_bytes;
+  std::string device = "auto";
+  model::Precision precision = model::Precision::bfloat16;
+  Kernels kernels = Kernels::fast;
+  std::optional<model::InstructionSet> instructions;  // of the fast kernels; none: the fastest here
+  model::MaskedInputs masked = model::MaskedInputs::keep;
+  int threads = 0;                        // 0: libtorch's default
+  std::optional<std::int64_t> num_steps;  // none: the checkpoint's
+  std::optional<std::uint64_t> seed;      // none: a random one
+};
+
+// These add options to `app`; `options` must outlive it.
+void add_place_options(CLI::App& app, ModelOptions& options);  // which policy, which checkpoint
+void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
+CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description);
+
+// Replaces a bucket address (gs://...) by its copy in openpi's download cache, if there is one.
+CLI::Validator or_cached();
+
+// How to get the checkpoint at a bucket's `address`, for error messages.
+std::string how_to_get(const std::string& address, const std::string& config);
+
+// The policy that --config or --config-file names; none when neither is given.
+std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
+
+// The sizes of architecture.json, checked against the policy if there is one; without the file, those
+// of the policy's variants. Throws std::invalid_argument when there is neither.
+model::ModelConfig chosen_sizes(const ModelOptions& options);
+
+at::Device chosen_device(const std::string& name);  // throws when there is no such GPU
+
+// Denoise steps per request: --num-steps, else the checkpoint's.
+std::int64_t step_count(const ModelOptions& options, const model::ModelConfig& config);
+
+// Loads the weights with progress on stderr and sets libtorch's thread count.
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config);
+
+// Everything that a policy needs besides weights. It is quick to load, so errors show before the weights are read.
+struct PolicyParts {
+  policy::PolicyConfig config;
+  model::ModelConfig sizes;
+  policy::NormStats norm_stats;
+  policy::PromptTokenizer tokenizer;
+};
+PolicyParts load_parts(const ModelOptions& options);
+
+struct LoadedPolicy {
+  std::shared_ptr<model::Pi0> model;  // the policy's, for hooks
+  std::unique_ptr<policy::Policy> policy;
+  policy::SampleActions sample_actions;  // as the policy calls the model
+  std::uint64_t seed;                    // that of `options`, or the one that was drawn
+};
+
+// The parts and the weights. `warn` gets lines for the log.
+LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::function<void(const std::string&)> warn);
+
+}  // namespace pi0::tools

@@ -1,0 +1,113 @@
+#include "tools/common/quant_options.h"
+
+#include <stdexcept>
+
+#include "protocol/files.h"
+#include "tools/common/option_checks.h"
+#include "tools/common/version.h"
+
+namespace pi0::tools {
+namespace {
+
+using quant::AttentionScope;
+
+constexpr const char* group = "Quantization";  // in --help
+
+const std::vector<std::pair<std::string, AttentionScope>> attention_scopes = {
+    {"none", AttentionScope::none}, {"vision", AttentionScope::vision}, {"all", AttentionScope::all}};
+
+std::vector<std::string> format_names() {
+  std::vector<std::string> names;
+  for (const quant::Format format : quant::all_formats) names.emplace_back(name_of(format));
+  return names;
+}
+
+std::vector<std::string> component_names() {
+  std::vector<std::string> names;
+  for (const model::Component component : {model::Component::vision, model::Component::language,
+                                           model::Component::action_expert, model::Component::action_head}) {
+    names.emplace_back(model::name_of(component));
+  }
+  return names;
+}
+
+}  // namespace
+
+quant::FormatPair formats_of(const QuantOptions& options) {
+  return {quant::parse_format(options.input_fmt.value_or("float32")),
+          quant::parse_format(options.output_fmt.value_or("float32"))};
+}
+
+FormatLists::FormatLists() : input_fmts(format_names()), output_fmts(input_fmts) {}
+
+void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group_name) {
+  choose(app.add_option("--input-fmts", formats.input_fmts, "Formats of matmul inputs and weights; default: all"),
+         format_names())
+      ->delimiter(',')
+      ->group(group_name);
+  choose(app.add_option("--output-fmts", formats.output_fmts, "Formats of matmul outputs; default: all"),
+         format_names())
+      ->delimiter(',')
+      ->group(group_name);
+}
+
+std::string name_of(AttentionScope scope) {
+  for (const auto& [name, each] : attention_scopes) {
+    if (each == scope) return name;
+  }
+  throw std::logic_error("an attention scope has no name");
+}
+
+void add_scope_options(CLI::App& app, QuantOptions& options) {
+  choose_value(app.add_option("--quantize-attention", options.attention,
+                              "None, as pi0-quant's serve_quant.py; vision's, SigLIP; or all"),
+               attention_scopes)
+      ->default_str("all")
+      ->group(group);
+  choose(
+      app.add_option("--skip-components", options.skip_components, "Left in full precision, with commas between them"),
+      component_names())
+      ->delimiter(',')
+      ->group(group);
+}
+
+void add_quant_options(CLI::App& app, QuantOptions& options) {
+  CLI::Option* input =
+      choose(app.add_option("--input-fmt", options.input_fmt,
+                            "Format of matmul inputs and weights; float32 when only the other is given"),
+             format_names())
+          ->group(group);
+  CLI::Option* output =
+      choose(app.add_option("--output-fmt", options.output_fmt, "Format of matmul outputs, likewise"), format_names())
+          ->group(group);
+  app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of one pair")
+      ->excludes(input)
+      ->excludes(output)
+      ->group(group);
+  add_scope_options(app, options);
+  app.add_option("--stats-output", options.stats_output,
+                 "Write per-layer statistics to this file; without formats: of full precision")
+      ->group(group);
+}
+
+quant::PlanRequest plan_request(const QuantOptions& options) {
+  quant::PlanRequest request;
+  request.rules = options.rules.empty() ? quant::one_pair(formats_of(options)) : quant::read_rules(options.rules);
+  request.attention = options.attention;
+  for (const std::string& name : options.skip_components) {
+    request.skip.insert(quant::parse_component(name));
+  }
+  if (!options.stats_output.empty()) protocol::check_writable(options.stats_output);
+  return request;
+}
+
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,
+                                   std::int64_t num_steps) {
+  return {{"version", version()},
+          {"config", config},
+          {"device", device.str()},
+          {"precision", precision == model::Precision::bfloat16 ? "bfloat16" : "float32"},
+          {"num_steps", num_steps}};
+}
+
+}  // namespace pi0::tools

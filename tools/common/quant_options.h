@@ -1,0 +1,57 @@
+// The options that say how a model is quantized, and the plan that they ask for.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/pi0.h"
+#include "quant/quant_plan.h"
+
+namespace pi0::tools {
+
+struct QuantOptions {
+  std::optional<std::string> input_fmt;
+  std::optional<std::string> output_fmt;
+  std::filesystem::path rules;
+  quant::AttentionScope attention = quant::AttentionScope::all;
+  std::vector<std::string> skip_components;
+  std::filesystem::path stats_output;
+  std::int64_t stats_every = 1;  // observe every so many requests
+
+  // Hooks are attached only when something asks for them.
+  bool asked() const { return input_fmt || output_fmt || !rules.empty() || !stats_output.empty(); }
+};
+
+// `options` must outlive `app`.
+void add_quant_options(CLI::App& app, QuantOptions& options);
+void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, attention and components
+
+// Formats for inputs and for outputs: every pair of one of each is tried. All formats unless the command line names
+// some.
+struct FormatLists {
+  FormatLists();
+  std::vector<std::string> input_fmts, output_fmts;
+};
+void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);  // --input-fmts, --output-fmts
+
+quant::FormatPair formats_of(const QuantOptions& options);  // float32 where none is given
+
+std::string name_of(quant::AttentionScope scope);  // as on the command line
+
+// Formats, rules, skipped components and the place of the statistics, checked before any weight is
+// read. Throws std::invalid_argument, quant::RulesError and, for a place that cannot be written,
+// std::runtime_error.
+quant::PlanRequest plan_request(const QuantOptions& options);
+
+// What is known before the model runs: version, config, device, precision, steps.
+nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,
+                                   std::int64_t num_steps);
+
+}  // namespace pi0::tools

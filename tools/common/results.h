@@ -1,0 +1,45 @@
+// What sweeps and closed loops leave on disk: a folder per setting with its result.json, and the summary of all.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace pi0::tools {
+
+// The folder of a pair of formats, as pi0-quant names it, and that of a rules file.
+std::string pair_folder(const std::string& input_fmt, const std::string& output_fmt);
+std::string rules_folder(const std::filesystem::path& rules);
+
+// Results are compared, or added to, only if they were measured with the same settings. Throws std::runtime_error that
+// names `place`, whose settings are `found`, and the first one that `other` has differently.
+void check_same_settings(const std::filesystem::path& place, const nlohmann::ordered_json& found,
+                         const std::string& other, const nlohmann::ordered_json& wanted);
+
+struct SweepResult {
+  nlohmann::ordered_json meta;   // what results must share to be compared, and `names`
+  nlohmann::ordered_json names;  // what the setting is: formats, layer, ...
+  nlohmann::ordered_json entry;
+  std::size_t place = 0;  // of the setting in its sweep
+  std::size_t of = 0;     // settings of the sweep
+};
+
+void write_result(const std::filesystem::path& folder, const SweepResult& result);
+
+// Both are strict: they throw std::runtime_error that names the file and what in it differs from what write_result() or
+// pi0 closed-loop writes.
+SweepResult read_result(const std::filesystem::path& file);
+nlohmann::ordered_json read_pair(const std::filesystem::path& file);  // of a closed loop's formats
+
+// JSON for a file; bytes of names and messages that are not UTF-8 are replaced.
+std::string text_of(const nlohmann::ordered_json& content);
+
+// The entries' plain fields and their components, as CSV.
+std::string table_of(const std::vector<nlohmann::ordered_json>& entries);
+
+// summary.json and summary.csv of a folder, each whole or not at all.
+void write_summary(const std::filesystem::path& folder, const std::vector<nlohmann::ordered_json>& entries);
+
+}  // namespace pi0::tools

@@ -1,0 +1,9 @@
+#include "tools/common/version.h"
+
+#include <torch/version.h>
+
+namespace pi0::tools {
+
+std::string version() { return std::string("pi0 ") + PI0_VERSION + " (libtorch " + TORCH_VERSION + ")"; }
+
+}  // namespace pi0::tools

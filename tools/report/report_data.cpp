@@ -1,0 +1,323 @@
+#include "tools/report/report_data.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <stdexcept>
+
+#include "model/json_fields.h"
+#include "model/text_file.h"
+#include "tools/bench/bench_report.h"
+#include "tools/common/results.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using model::JsonFields;
+
+// Strict first: the other way changes whatever stands in texts, too.
+Json read(const fs::path& file) {
+  const std::string text = model::read_file(file);
+  try {
+    return model::parse_json(text, file.string());
+  } catch (const model::JsonFileError&) {
+    const std::string replaced = model::without_python_numbers(text);
+    if (replaced == text) throw;
+    return model::parse_json(replaced, file.string());
+  }
+}
+
+Json field(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
+
+// Results of other programs and versions may lack what these give: null then.
+bool has(JsonFields& fields, const char* key) { return fields.has(key) && !fields.value(key).is_null(); }
+
+Json number_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.number_or_null(key) : Json(); }
+
+Json numbers_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.numbers(key) : Json::array(); }
+
+Json object_in(JsonFields& fields, const char* key) {
+  return has(fields, key) ? fields.any_object(key) : Json::object();
+}
+
+Json text_in(JsonFields& fields, const char* key) {
+  if (!has(fields, key)) return {};
+  if (!fields.value(key).is_string()) fields.mistyped(key, "a text");
+  return fields.value(key);
+}
+
+std::string pair_name(const Json& entry) {
+  const Json input = field(entry, "input_fmt"), output = field(entry, "output_fmt"), rules = field(entry, "rules");
+  if (rules.is_string()) return "rules " + fs::path(rules.get<std::string>()).stem().string();
+  if (!input.is_string() || !output.is_string()) return "";
+  return input.get<std::string>() + " / " + output.get<std::string>();
+}
+
+// pi0-quant's statistics do not say their formats, but lie in files or folders of such names.
+Json pair_in(const std::string& name) {
+  static const std::regex pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?=__|$)");
+  std::smatch found;
+  if (!std::regex_search(name, found, pair)) return {};
+  return {{"input_fmt", found[1].str()}, {"output_fmt", found[2].str()}};
+}
+
+bool is_statistics(const Json& content) {
+  return content.is_object() && content.contains("layers") && content.contains("components");
+}
+
+class Reader {
+ public:
+  Reader() {
+    for (ReportTable table :
+         {ReportTable{
+              "settings",
+              {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
+               "nonfinite_observations", "n_observations", "inference_time_s", "success_rate", "error", "source"},
+              {}},
+          ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
+          ReportTable{"layers",
+                      {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse", "nonfinite"},
+                      {}},
+          ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
+          ReportTable{"success", {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "error"}, {}},
+          ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
+          ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
+      const std::string name = table.name;
+      tables_.emplace(name, data_.tables.size());
+      data_.tables.push_back(std::move(table));
+    }
+  }
+
+  void read_result(const fs::path& given) {
+    path_ = given.has_filename() ? given : given.parent_path();
+    name_ = path_.filename().string();
+    const bool is_known = std::ranges::any_of(data_.runs, [&](const Json& run) { return run["name"] == name_; });
+    if (is_known) name_ = path_.string();
+    data_.runs.push_back({{"name", name_}, {"kind", ""}, {"source", path_.string()}, {"meta", Json::object()}});
+    if (!fs::exists(path_)) throw std::runtime_error(path_.string() + ": is not there");
+    fs::is_directory(path_) ? read_folder() : read_file();
+  }
+
+  ReportData result() {
+    std::erase_if(data_.tables, [](const ReportTable& table) { return table.rows.empty(); });
+    return std::move(data_);
+  }
+
+ private:
+  void add(const char* table, std::vector<Json> row) { data_.tables[tables_.at(table)].rows.push_back(std::move(row)); }
+
+  void read_folder() {
+    const fs::path summary = path_ / "summary.json", sensitivity = path_ / "sensitivity.json";
+    if (!fs::exists(summary) && !fs::exists(sensitivity)) {
+      throw std::runtime_error(path_.string() +
+                               ": found neither summary.json nor sensitivity.json, expected a folder "
+                               "that pi0 sweep or closed-loop (one of its folders by time) wrote");
+    }
+    data_.runs.back()["kind"] = "sweep";
+    if (fs::exists(summary)) {
+      const Json entries = read(summary);
+      if (!entries.is_array() || entries.empty()) {
+        throw std::runtime_error(summary.string() + ": found no entries, expected a list with one per setting");
+      }
+      for (std::size_t i = 0; i < entries.size(); ++i) {
+        read_setting(JsonFields(entries[i], fmt::format("{}: entry {}", summary.string(), i + 1)), summary);
+      }
+    }
+    if (fs::exists(sensitivity)) read_sensitivity(sensitivity);
+  }
+
+  void read_setting(JsonFields entry, const fs::path& summary) {
+    const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"),
+               rules = text_in(entry, "rules");
+    const std::string setting = pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}});
+    if (setting.empty()) {
+      throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
+    }
+    const bool is_closed_loop = entry.has("by_scene") || entry.has("combo");
+    if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
+    const std::string folder = rules.is_string() ? rules_folder(rules.get<std::string>())
+                                                 : pair_folder(input.get<std::string>(), output.get<std::string>());
+    const fs::path stats = path_ / folder / "stats.json";
+    const Json error = text_in(entry, "error");
+    add("settings",
+        {name_, setting, input, output, number_in(entry, "action_rmse"), number_in(entry, "action_rmse_robot"),
+         number_in(entry, "nonfinite_observations"), number_in(entry, "n_observations"),
+         number_in(entry, "inference_time_s"), number_in(entry, "success_rate"), error, stats.string()});
+    read_action_errors(entry, setting);
+    const Json scenes = object_in(entry, "by_scene");
+    for (const auto& [scene, result] : scenes.items()) {
+      JsonFields fields(result, fmt::format("{}: {}, scene {}", summary.string(), setting, scene));
+      add("success", {name_, setting, scene, number_in(fields, "n_success"), number_in(fields, "n_episodes"),
+                      number_in(fields, "success_rate"), text_in(fields, "error")});
+    }
+    // A pair whose server failed has none.
+    if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty()))
+      return;
+    read_statistics(read(stats), stats, setting);
+  }
+
+  // Without a step, of all steps; without a dimension, of all dimensions.
+  void read_action_errors(JsonFields& entry, const std::string& setting) {
+    const Json by_dimension = numbers_in(entry, "action_rmse_by_dimension"),
+               by_step = numbers_in(entry, "action_rmse_by_step");
+    for (std::size_t i = 0; i < by_dimension.size(); ++i) add("actions", {name_, setting, {}, i, by_dimension[i]});
+    for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, by_step[i]});
+    const char* const both = "action_rmse_by_step_and_dimension";
+    if (!has(entry, both)) return;
+    const Json& by_both = entry.value(both);
+    if (!by_both.is_array()) entry.mistyped(both, "a list of lists");
+    for (std::size_t step = 0; step < by_both.size(); ++step) {
+      if (!by_both[step].is_array()) entry.mistyped(both, "a list of lists");
+      for (std::size_t i = 0; i < by_both[step].size(); ++i)
+        add("actions", {name_, setting, step, i, by_both[step][i]});
+    }
+  }
+
+  void read_components(JsonFields& fields, const char* key, const char* kind, const std::string& setting) {
+    for (JsonFields& row : fields.rows(key)) {
+      add("components", {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse")});
+    }
+  }
+
+  void read_statistics(const Json& content, const fs::path& file, const std::string& setting) {
+    if (!is_statistics(content)) {
+      throw std::runtime_error(file.string() + ": found no 'layers' and 'components', expected statistics");
+    }
+    JsonFields fields(content, file.string());
+    const Json meta = object_in(fields, "meta");
+    // What all settings of a run share; how it was run comes from the first.
+    if (data_.runs.back()["meta"].empty()) data_.runs.back()["meta"] = meta;
+    read_components(fields, "components", "linear", setting);
+    if (has(fields, "components_attention")) read_components(fields, "components_attention", "attention", setting);
+    for (JsonFields& row : fields.rows("layers")) {
+      const Json kind = text_in(row, "kind");
+      add("layers",
+          {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), row.text("layer"),
+           number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"), number_in(row, "nonfinite")});
+    }
+  }
+
+  void read_sensitivity(const fs::path& file) {
+    const Json ranking = read(file);
+    if (!ranking.is_array()) throw std::runtime_error(file.string() + ": found no list, expected a ranking");
+    std::size_t rank = 0;
+    for (const Json& entry : ranking) {
+      JsonFields fields(entry, fmt::format("{}: entry {}", file.string(), ++rank));
+      const Json input = text_in(fields, "input_fmt"), output = text_in(fields, "output_fmt");
+      const Json layer = text_in(fields, "layer"), component = text_in(fields, "component");
+      const Json& name = layer.is_null() ? component : layer;
+      if (name.is_null()) fields.refuse("has neither layer nor component");
+      const char* const kind = layer.is_null() ? "component" : "layer";
+      if (rank == 1) {
+        const fs::path stats = path_ / (std::string(kind) + "s") / name.get<std::string>() / "stats.json";
+        const Json statistics = read(stats);
+        JsonFields stats_fields(statistics, stats.string());
+        Json meta = object_in(stats_fields, "meta");
+        for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
+        data_.runs.back()["meta"] = std::move(meta);
+      }
+      add("sensitivity", {name_, pair_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
+                          number_in(fields, "action_rmse")});
+    }
+  }
+
+  // What the modes of a bench share as it is; where they differ, each mode's; and which ones to distrust.
+  static Json settings_of_modes(const std::vector<Json>& records) {
+    Json settings = Json::object();
+    const Json& last = records.back()["settings"];
+    for (auto entry = last.begin(); entry != last.end(); ++entry) {
+      const std::string& key = entry.key();
+      const Json& value = *entry;
+      const auto value_in = [&](const Json& record) { return record["settings"].value(key, Json()); };
+      const bool is_shared =
+          std::ranges::all_of(records, [&](const Json& record) { return value_in(record) == value; });
+      if (is_shared) {
+        settings[key] = value;
+        continue;
+      }
+      std::vector<std::string> by_mode;
+      for (const Json& record : records) {
+        const Json own = value_in(record);
+        const std::string text = own.is_null() ? "-" : own.is_string() ? own.get<std::string>() : own.dump();
+        by_mode.push_back(fmt::format("{}: {}", record["mode"].get<std::string>(), text));
+      }
+      settings[key] = fmt::format("{}", fmt::join(by_mode, ", "));
+    }
+    for (const Json& record : records) {
+      const std::string warning = bench_warning(record);
+      if (!warning.empty()) settings["warning, " + record["mode"].get<std::string>()] = warning;
+    }
+    return settings;
+  }
+
+  void read_file() {
+    const Json content = read(path_);
+    if (is_statistics(content)) {
+      data_.runs.back()["kind"] = "statistics";
+      Json pair = field(content, "meta");
+      if (pair_name(pair).empty()) pair = pair_in(path_.stem().string());
+      if (pair_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
+      const std::string setting = pair_name(pair).empty() ? path_.stem().string() : pair_name(pair);
+      add("settings", {name_,
+                       setting,
+                       field(pair, "input_fmt"),
+                       field(pair, "output_fmt"),
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
+                       {},
+                       path_.string()});
+      return read_statistics(content, path_, setting);
+    }
+    std::vector<Json> records;
+    const auto note = [&](const Json& record) {
+      if (!record.is_object() || !record.contains("stages") || !record.contains("seconds")) return;
+      JsonFields fields(record, path_.string());
+      records.push_back({{"mode", has(fields, "mode") ? text_in(fields, "mode") : Json("")},
+                         {"stages", fields.named_numbers("stages")},
+                         {"settings", object_in(fields, "settings")},
+                         {"counted", number_in(fields, "counted")}});
+    };
+    note(content);
+    if (content.is_object()) std::ranges::for_each(content, note);
+    if (records.empty()) {
+      throw std::runtime_error(path_.string() +
+                               ": found neither statistics nor records of pi0 bench, expected a file of "
+                               "--stats-output, of pi0-quant's, or of pi0 bench --json");
+    }
+    data_.runs.back()["kind"] = "bench";
+    data_.runs.back()["meta"] = settings_of_modes(records);
+    for (const Json& record : records) {
+      for (const auto& [stage, seconds] : record["stages"].items())
+        add("stages", {name_, record["mode"], stage, seconds});
+    }
+  }
+
+  ReportData data_;
+  std::map<std::string, std::size_t> tables_;
+  fs::path path_;
+  std::string name_;  // of the run that is read
+};
+
+}  // namespace
+
+const ReportTable* ReportData::find(const std::string& table) const {
+  const auto found = std::ranges::find(tables, table, &ReportTable::name);
+  return found == tables.end() ? nullptr : &*found;
+}
+
+ReportData read_results(const std::vector<fs::path>& paths) {
+  Reader reader;
+  for (const fs::path& path : paths) reader.read_result(path);
+  return reader.result();
+}
+
+}  // namespace pi0::tools

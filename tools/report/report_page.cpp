@@ -1,0 +1,63 @@
+#include "tools/report/report_page.h"
+
+#include <string_view>
+
+#include "quant/stats_book.h"
+#include "tools/common/version.h"
+#include "tools/report/report_parts.h"
+
+namespace pi0::tools {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string escaped(std::string_view text) {
+  std::string html;
+  for (const char c : text) {
+    switch (c) {
+      case '<':
+        html += "&lt;";
+        break;
+      case '>':
+        html += "&gt;";
+        break;
+      case '&':
+        html += "&amp;";
+        break;
+      default:
+        html += c;
+    }
+  }
+  return html;
+}
+
+// In a script element nothing may look like a tag.
+std::string script_json(const Json& content) {
+  const std::string text = content.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+  std::string safe;
+  for (const char c : text) c == '<' ? safe += "\\u003c" : safe += c;
+  return safe;
+}
+
+}  // namespace
+
+std::string report_page(const ReportData& data, const std::string& title) {
+  Json tables = Json::object();
+  for (const ReportTable& table : data.tables) tables[table.name] = {{"columns", table.columns}, {"rows", table.rows}};
+  const Json content = {{"made", quant::utc_now()}, {"version", version()}, {"runs", data.runs}, {"tables", tables}};
+  std::string page;
+  std::string_view rest = page_template();
+  const auto put = [&](std::string_view place, const std::string& text) {
+    const std::size_t at = rest.find(place);
+    page.append(rest.substr(0, at)).append(text);
+    rest.remove_prefix(at + place.size());
+  };
+  put("{{title}}", escaped(title));
+  put("{{style}}", std::string(page_style()));
+  put("{{heading}}", escaped(title));
+  put("{{data}}", script_json(content));
+  put("{{script}}", std::string(page_script()));
+  return page.append(rest);
+}
+
+}  // namespace pi0::tools

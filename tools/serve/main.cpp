@@ -1,0 +1,221 @@
+// pi0-server: serves a Pi0 or Pi0.5 policy over openpi's WebSocket protocol.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <spdlog/sinks/rotating_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "server/end_signals.h"
+#include "tools/common/command_line.h"
+#include "tools/common/failure.h"
+#include "tools/common/observations.h"
+#include "tools/common/openmp_spins.h"
+#include "tools/common/print.h"
+#include "tools/common/print_layers.h"
+#include "tools/common/quant_session.h"
+#include "tools/common/stopwatch.h"
+#include "tools/common/version.h"
+#include "tools/serve/server_options.h"
+#include "tools/serve/statistics.h"
+
+namespace pi0::tools {
+namespace {
+
+using policy::CallWatch;
+using policy::Reply;
+using protocol::Dict;
+using server::Outcome;
+using server::Recorder;
+
+// Before the server serves, a signal ends the program at once: nothing would be lost. After it has served, signals are
+// ignored until the program has ended by itself.
+class StartingSignals {
+ public:
+  StartingSignals() {
+    for (const int signal : server::end_signals()) signals_.add(signal);
+    signals_.add(SIGUSR1);  // ignored before there are statistics, and after
+    wait();
+    thread_ = std::thread([this] { io_.run(); });
+  }
+  void over() { is_over_ = true; }
+
+ private:
+  void wait() {
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;
+      if (!is_over_ && signal != SIGUSR1) {
+        print(stderr, "pi0-server: {}: ended while starting\n", server::name_of_signal(signal));
+        std::_Exit(0);
+      }
+      wait();
+    });
+  }
+
+  std::atomic<bool> is_over_ = false;
+  boost::asio::io_context io_{1};
+  boost::asio::signal_set signals_{io_};
+  std::thread thread_;
+};
+
+void start_logging(const ProgramOptions& options) {
+  std::vector<spdlog::sink_ptr> sinks = {std::make_shared<spdlog::sinks::stderr_color_sink_mt>()};
+  if (!options.log_file.empty()) {
+    constexpr std::size_t full_files = 3;
+    sinks.push_back(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(options.log_file.string(),
+                                                                           options.log_file_mib << 20, full_files));
+  }
+  auto logger = std::make_shared<spdlog::logger>("", sinks.begin(), sinks.end());
+  logger->set_level(spdlog::level::from_str(options.log_level));
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void log_configuration(const ProgramOptions& options, const std::string& policy, const nlohmann::ordered_json& meta) {
+  const ModelOptions& model = options.model;
+  spdlog::info("policy {} from {}{}", policy,
+               model.checkpoint_dir.empty() ? "no checkpoint" : model.checkpoint_dir.string(),
+               model.random_weights ? " with RANDOM WEIGHTS: its actions mean nothing" : "");
+  const int threads = model.threads > 0 ? model.threads : at::get_num_threads();
+  spdlog::info("{} on {}, kernels {}, {}, {}", meta["precision"].get<std::string>(), meta["device"].get<std::string>(),
+               name_of(model.kernels),
+               counted(static_cast<std::size_t>(threads), "CPU thread"),
+               counted(meta["num_steps"].get<std::size_t>(), "denoise step"));
+}
+
+std::string quantized_text(const QuantOptions& quant, std::size_t layers) {
+  const std::string formats = !quant.rules.empty()
+                                  ? "by " + quant.rules.string()
+                                  : quant.input_fmt.value_or("float32") + " / " + quant.output_fmt.value_or("float32");
+  const std::string every = quant.stats_every == 1 ? "" : fmt::format(" in every {}th request", quant.stats_every);
+  return fmt::format("{}, {}, measured{}; attention {}", counted(layers, "layer"), formats, every,
+                     name_of(quant.attention));
+}
+
+// Null without --record, and for a dry run.
+std::unique_ptr<Recorder> start_recording(const ProgramOptions& options) {
+  if (options.record.folder.empty()) return nullptr;
+  if (!options.dry_run) return std::make_unique<Recorder>(options.record);
+  server::check_recording_folder(options.record.folder);
+  return nullptr;
+}
+
+// Our own errors are about the request and keep their text. Errors of libraries, for example out of memory, are about
+// the model and get a prefix.
+Outcome outcome_of(Reply reply) {
+  Outcome outcome{.answer = std::move(reply.answer), .error = reply.error};
+  const auto fault_of_model = [&](const std::string& what) {
+    outcome.is_fault_of_model = true;
+    outcome.error = std::make_exception_ptr(std::runtime_error("the policy failed: " + what));
+  };
+  try {
+    if (reply.error) std::rethrow_exception(reply.error);
+  } catch (const c10::Error& failure) {
+    fault_of_model(failure_text(failure));
+  } catch (const std::runtime_error&) {
+  } catch (const std::logic_error&) {
+  } catch (const std::exception& failure) {
+    fault_of_model(failure.what());
+  }
+  return outcome;
+}
+
+// A synthetic request through all stages, so that libraries have their memory and threads before the first client
+// waits. It draws no noise and is not in the statistics.
+void warm_up(const LoadedPolicy& loaded, const ModelOptions& options, QuantSession* session) {
+  Stopwatch watch;
+  const policy::PolicyConfig& config = loaded.policy->config();
+  const model::ModelConfig& sizes = loaded.model->config();
+  const auto request = synthetic_observations(config.robot, /*count=*/1, /*seed=*/0).front().request;
+  const model::ModelInputs inputs = loaded.policy->prepare(request);
+  const at::Tensor noise = at::zeros({1, sizes.action_horizon, sizes.action_dim});
+  const bool on_cpu = loaded.model->device().is_cpu();
+  // A GPU's work is recorded at the second request of a kind, and all its steps are part of the kind.
+  const std::int64_t steps = on_cpu ? 1 : step_count(options, sizes);
+  const auto call = [&] { loaded.policy->finish(loaded.sample_actions(inputs, noise, steps), inputs.state); };
+  for (int run = 0; run < (on_cpu ? 1 : 3); ++run) session != nullptr ? session->warm_up(call) : call();
+  spdlog::info("warmed up in {:.1f} s", watch.lap());
+}
+
+void serve(const ProgramOptions& options, StartingSignals& starting) {
+  if (options.list_layers) {
+    return print_layers(chosen_sizes(options.model), /*as_json=*/false);
+  }
+  start_logging(options);
+  spdlog::info("{}", version());
+  const auto warn = [](const std::string& line) { spdlog::warn("{}", line); };
+  PolicyParts parts = load_parts(options.model);
+  // Errors in the formats should show before loading.
+  const quant::PlanRequest plan = plan_request(options.quant);
+  const auto meta = report_meta(parts.config.name, chosen_device(options.model.device), options.model.precision,
+                                step_count(options.model, parts.sizes));
+  log_configuration(options, parts.config.name, meta);
+  const std::unique_ptr<Recorder> recorder = start_recording(options);
+  const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
+  spdlog::info("noise seed {}", loaded.seed);
+  std::unique_ptr<QuantSession> session;
+  if (options.quant.asked()) {
+    session = std::make_unique<QuantSession>(*loaded.model, options.quant, plan, meta, warn);
+    spdlog::info("{}", quantized_text(options.quant, session->site_count()));
+  }
+  if (options.dry_run) return spdlog::info("dry run: everything is in place");
+
+  const auto infer = [&](std::vector<Dict> requests) {
+    CallWatch watch;
+    if (session) {
+      watch.kinds = session->begin(requests.size());
+      watch.around = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
+    }
+    std::vector<Outcome> outcomes;
+    for (Reply& reply : loaded.policy->infer_together(requests, watch)) {
+      Dict& request = requests[outcomes.size()];
+      if (recorder && !reply.error) {
+        recorder->record(std::move(request), std::move(reply.noise), reply.answer);
+      }
+      outcomes.push_back(outcome_of(std::move(reply)));
+    }
+    return outcomes;
+  };
+  server::ServerOptions limited = options.server;
+  limited.decode_limits.fields = policy::request_fields(loaded.policy->config().robot);
+  server::Server server(limited, loaded.policy->metadata(), infer, options.max_batch,
+                        [&] { warm_up(loaded, options.model, session.get()); });
+  starting.over();
+  session ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
+  serve_until_signal(server, session.get());
+}
+
+}  // namespace
+}  // namespace pi0::tools
+
+int main(int argc, char** argv) {
+  std::signal(SIGUSR1, SIG_IGN);  // also during the second start
+  pi0::tools::shorten_openmp_spins(argv);
+  static auto& starting = *new pi0::tools::StartingSignals;  // never destroyed
+  CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
+  app.set_version_flag("--version", pi0::tools::version());
+  app.footer(
+      "Example:\n"
+      "  pi0-server --config pi05_droid --checkpoint-dir DIR --input-fmt float8_e4m3 --output-fmt float16 \\\n"
+      "    --stats-output stats.json");
+  pi0::tools::ProgramOptions options;
+  pi0::tools::add_program_options(app, options);
+  app.callback([&] {
+    pi0::tools::settle(options, app);
+    pi0::tools::serve(options, starting);
+  });
+  return pi0::tools::run_program(app, argc, argv);
+}

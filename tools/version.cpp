@@ -1,9 +1,0 @@
-#include "tools/version.h"
-
-#include <torch/version.h>
-
-namespace pi0::tools {
-
-std::string version() { return std::string("pi0 ") + PI0_VERSION + " (libtorch " + TORCH_VERSION + ")"; }
-
-}  // namespace pi0::tools
