@@ -12,8 +12,8 @@
 #include <span>
 #include <vector>
 
-#include "quant/error_stats.h"
-#include "quant/format.h"
+#include "quant/formats/error_stats.h"
+#include "quant/formats/format.h"
 
 namespace pi0::model {
 
@@ -30,8 +30,8 @@ enum class Operand { weight, bias, input, output };
 class ErrorSink {
  public:
   virtual ~ErrorSink() = default;
-  virtual void observe(std::size_t site, std::size_t sample, const quant::CallError& call) = 0;
-  virtual void observe(std::size_t site, std::size_t sample, const quant::ErrorStats& calls) = 0;
+  virtual void observe(std::size_t site, std::size_t sample, const formats::CallError& call) = 0;
+  virtual void observe(std::size_t site, std::size_t sample, const formats::ErrorStats& calls) = 0;
   virtual void overflowed(std::size_t site, Operand operand) = 0;  // a finite value exceeded the format's largest
 };
 
@@ -69,8 +69,8 @@ class Quantizer {
 
   // Before the first call. Rounds a linear's weight and bias to the input format once and keeps them as codes; a
   // parameter that rounding would not change is shared. Returns the site's number; numbers count from 0.
-  virtual std::size_t add(const Linear& linear, quant::FormatPair formats) = 0;
-  virtual std::size_t add(const Attention& attention, quant::FormatPair formats) = 0;
+  virtual std::size_t add(const Linear& linear, formats::FormatPair formats) = 0;
+  virtual std::size_t add(const Attention& attention, formats::FormatPair formats) = 0;
 
   // Linears that share x [..., In]: results [..., Out] each of x's dtype.
   virtual std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) = 0;

@@ -27,8 +27,8 @@ RotaryAngles RotaryEmbedding::angles(const Tensor& positions, at::ScalarType dty
 
 Tensor rotate(const Tensor& x, const RotaryAngles& angles) {
   const auto halves = x.split(x.size(-1) / 2, -1);
-  const Tensor turned = at::cat({-halves[1], halves[0]}, -1);
-  return x * angles.cos + turned * angles.sin;
+  const Tensor rotated = at::cat({-halves[1], halves[0]}, -1);
+  return x * angles.cos + rotated * angles.sin;
 }
 
 }  // namespace pi0::model

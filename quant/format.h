@@ -10,15 +10,9 @@ namespace pi0::quant {
 using formats::all_formats;
 using formats::first_beyond;
 using formats::Format;
+using formats::FormatPair;
 using formats::name_of;
 
 Format parse_format(std::string_view name);  // throws std::invalid_argument listing the known names
-
-// What a matmul's operands and its result are rounded to.
-struct FormatPair {
-  Format input = Format::float32;
-  Format output = Format::float32;
-  bool operator==(const FormatPair&) const = default;
-};
 
 }  // namespace pi0::quant

@@ -5,6 +5,7 @@
 #include "model/attention.h"
 #include "model/linear.h"
 #include "model/quantizer.h"
+#include "quant/format.h"
 
 namespace pi0::quant {
 

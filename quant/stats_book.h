@@ -11,9 +11,12 @@
 #include <variant>
 #include <vector>
 
-#include "quant/error_stats.h"
+#include "quant/formats/error_stats.h"
 
 namespace pi0::quant {
+
+using formats::CallError;
+using formats::ErrorStats;
 
 struct SiteEntry {
   std::string layer;  // the site's path

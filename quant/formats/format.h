@@ -29,6 +29,13 @@ struct Grid {
 
 enum class Format { float32, float16, bfloat16, float8_e4m3, float8_e5m2 };
 
+// What a matmul's operands and its result are rounded to.
+struct FormatPair {
+  Format input = Format::float32;
+  Format output = Format::float32;
+  bool operator==(const FormatPair&) const = default;
+};
+
 struct Properties {
   Format format;
   std::string_view name;  // on command lines, in files and reports

@@ -1,4 +1,4 @@
-#include "model/kernels/gemm.h"
+#include "model/backends/cpu/gemm.h"
 
 #include "support/catch.h"
 

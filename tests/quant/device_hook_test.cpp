@@ -2,7 +2,7 @@
 #include "model/backends/cuda/cuda_quantizer.h"
 #include "model/format_dtype.h"
 #include "quant/attach.h"
-#include "quant/device_rounding.h"
+#include "model/backends/cuda/device_rounding.h"
 #include "support/catch.h"
 #include "support/devices.h"
 #include "support/lone_site.h"
@@ -23,23 +23,23 @@ struct OnDevice {
   bool overflowed;
 };
 
-OnDevice round_on(const quant::DeviceKernels& kernels, at::Device device, const at::Tensor& values,
+OnDevice round_on(const model::DeviceKernels& kernels, at::Device device, const at::Tensor& values,
                   at::ScalarType stored, Format format) {
   const at::Tensor in = values.to(device);
   const at::Tensor flag = at::zeros({1}, in.options().dtype(at::kInt));
   auto* const overflowed = static_cast<std::uint32_t*>(flag.mutable_data_ptr());
-  const at::Tensor out = quant::round_on_device(kernels, in, stored, format, {&overflowed, 1});
+  const at::Tensor out = model::round_on_device(kernels, in, stored, format, {&overflowed, 1});
   return {out, flag.item<int>() != 0};
 }
 
-void check_rounding(const quant::DeviceKernels& kernels, at::Device device) {
+void check_rounding(const model::DeviceKernels& kernels, at::Device device) {
   const at::Tensor halves = at::arange(-32768, 32768, at::kInt).to(at::kShort);
   const at::Tensor bits = at::randint(-2147483648LL, 2147483648LL, {1'000'000}, at::kLong).to(at::kInt);
   for (const at::Tensor& values : {halves.view(at::kHalf).to(at::kFloat), halves.view(at::kBFloat16).to(at::kFloat),
                                    bits.view(at::kFloat), at::full({3}, 1.0F)}) {
     for (const Format format : quant::all_formats) {
       INFO(quant::name_of(format));
-      const quant::Rounded expected = quant::round_to(values, format);
+      const model::Rounded expected = model::round_to(values, format);
       const OnDevice wide = round_on(kernels, device, values, at::kFloat, format);
       CHECK(same(wide.values, expected.values));
       const at::Tensor beyond = values.isfinite() & (values.abs() >= quant::first_beyond(format));
@@ -52,7 +52,7 @@ void check_rounding(const quant::DeviceKernels& kernels, at::Device device) {
       }
       const at::Tensor narrow = values.to(at::kBFloat16);
       CHECK(same(round_on(kernels, device, narrow, at::kFloat, format).values,
-                 quant::round_to(narrow.to(at::kFloat), format).values));
+                 model::round_to(narrow.to(at::kFloat), format).values));
     }
   }
 }
@@ -69,7 +69,7 @@ TEST_CASE("a GPU rounds every pattern as the CPU does", "[quant][gpu]") {
     WARN("no GPU: not run");
     return;
   }
-  check_rounding(*quant::cuda_kernels(), {at::kCUDA, 0});
+  check_rounding(*model::cuda_kernels(), {at::kCUDA, 0});
 }
 
 // Rows of x are those of an identity, and so are the product's: what is rounded there on its way is a result by itself.
@@ -86,7 +86,7 @@ void check_few_rows(const model::Execution& execution) {
     const quant::Attachment attachment(sites, quant::make_plan(sites, request), &book);
     // A value that is not finite would be in every result of its row, times zero.
     const at::Tensor finite = at::where(patterns.to(at::kFloat).abs() < 4e4, patterns, at::zeros({1}, at::kBFloat16));
-    const at::Tensor expected = quant::round_to(finite.to(at::kFloat), format).values.to(at::kBFloat16);
+    const at::Tensor expected = model::round_to(finite.to(at::kFloat), format).values.to(at::kBFloat16);
     std::int64_t different = 0;
     for (std::int64_t first = 0; first < finite.numel(); first += 16 * in) {
       const at::Tensor x = finite.narrow(0, first, 16 * in).view({1, 16, in});
@@ -234,10 +234,10 @@ TEST_CASE("a device linear's result and error are those of a direct computation"
     one.book.finish_request(StatsBook::Measured::yes);
 
     const auto rounded = [](const at::Tensor& values) {
-      return quant::round_to(values.to(at::kFloat), Format::float8_e5m2).values;
+      return model::round_to(values.to(at::kFloat), Format::float8_e5m2).values;
     };
     const at::Tensor sums = at::matmul(rounded(x), rounded(one.site.weight()).t()) + rounded(one.site.bias());
-    const at::Tensor result = quant::round_to(sums, Format::float16).values;
+    const at::Tensor result = model::round_to(sums, Format::float16).values;
     CHECK(at::equal(found, result.to(dtype)));
     const at::Tensor exact =
         at::matmul(x.to(at::kFloat), one.site.weight().to(at::kFloat).t()) + one.site.bias().to(at::kFloat);

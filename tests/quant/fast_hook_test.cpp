@@ -7,7 +7,7 @@
 #include "model/attention.h"
 #include "model/linear.h"
 #include "quant/attach.h"
-#include "quant/rounding.h"
+#include "model/rounding.h"
 #include "support/catch.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -69,7 +69,7 @@ class OneThread {
 };
 
 at::Tensor rounded(const at::Tensor& values, Format format) {
-  return quant::round_to(values.to(at::kFloat), format).values;
+  return model::round_to(values.to(at::kFloat), format).values;
 }
 
 // What sums within 4 eps of their terms' magnitudes may give.

@@ -1,4 +1,6 @@
-#include "quant/rounding.h"
+#include "model/rounding.h"
+
+#include "quant/format.h"
 
 #include <torch/version.h>
 
@@ -36,10 +38,10 @@ void check_all_formats(const at::Tensor& values) {
   for (const Format format : quant::all_formats) {
     INFO(quant::name_of(format));
     const at::Tensor expected = by_libtorch(values, format);
-    CHECK(same(quant::round_to(values, format).values, expected));
-    CHECK(same(quant::round_by_casts(values, format), expected));
-    const at::Tensor codes = quant::to_codes(expected, format);
-    CHECK(same(quant::from_codes(codes), expected));
+    CHECK(same(model::round_to(values, format).values, expected));
+    CHECK(same(model::round_by_casts(values, format), expected));
+    const at::Tensor codes = model::to_codes(expected, format);
+    CHECK(same(model::from_codes(codes), expected));
     CHECK(codes.element_size() == (format == Format::float32    ? 4
                                    : format == Format::float16  ? 2
                                    : format == Format::bfloat16 ? 2
@@ -77,7 +79,7 @@ TEST_CASE("ties, and their neighbours, are rounded as libtorch casts", "[quant][
 
 TEST_CASE("e4m3 saturates, the others overflow to infinity, and both are noticed", "[quant][rounding]") {
   const float infinity = std::numeric_limits<float>::infinity();
-  const auto one = [](float value, Format format) { return quant::round_to(at::full({1}, value), format); };
+  const auto one = [](float value, Format format) { return model::round_to(at::full({1}, value), format); };
   CHECK(one(1e6F, Format::float8_e4m3).values.item<float>() == 448.0F);
   CHECK(one(-infinity, Format::float8_e4m3).values.item<float>() == -448.0F);
   CHECK(one(1e6F, Format::float8_e5m2).values.item<float>() == infinity);
@@ -95,17 +97,17 @@ TEST_CASE("e4m3 saturates, the others overflow to infinity, and both are noticed
 
 TEST_CASE("rounding ties to even by example", "[quant][rounding]") {
   const at::Tensor values = at::tensor({17.0F, 19.0F});  // e4m3's grid step is 2 in [16, 32)
-  CHECK(at::equal(quant::round_to(values, Format::float8_e4m3).values, at::tensor({16.0F, 20.0F})));
+  CHECK(at::equal(model::round_to(values, Format::float8_e4m3).values, at::tensor({16.0F, 20.0F})));
 }
 
 TEST_CASE("a parameter's codes are those of its rounded values, over slices' borders", "[quant][rounding]") {
   const at::Tensor parameter = (at::randn({1100, 1003}) * 30).to(at::kBFloat16);
-  const quant::Rounded codes = quant::round_to_codes(parameter, Format::float8_e4m3);
+  const model::Rounded codes = model::round_to_codes(parameter, Format::float8_e4m3);
   CHECK(codes.values.sizes() == parameter.sizes());
   CHECK(codes.values.element_size() == 1);
   CHECK_FALSE(codes.overflowed);
-  CHECK(at::equal(quant::from_codes(codes.values), by_libtorch(parameter.to(at::kFloat), Format::float8_e4m3)));
-  CHECK(quant::round_to_codes(parameter * 100, Format::float8_e4m3).overflowed);
+  CHECK(at::equal(model::from_codes(codes.values), by_libtorch(parameter.to(at::kFloat), Format::float8_e4m3)));
+  CHECK(model::round_to_codes(parameter * 100, Format::float8_e4m3).overflowed);
 }
 
 TEST_CASE("a packed weight's codes are those of its rows, padding is zero", "[quant][rounding]") {
@@ -116,10 +118,10 @@ TEST_CASE("a packed weight's codes are those of its rows, padding is zero", "[qu
       for (const Format format : quant::all_formats) {
         if (format == Format::float32) continue;
         INFO(quant::name_of(format) << " " << dtype << " " << out << " " << in);
-        const at::Tensor codes = quant::to_codes(by_libtorch(weight.to(at::kFloat), format), format);
+        const at::Tensor codes = model::to_codes(by_libtorch(weight.to(at::kFloat), format), format);
         const model::PackedWeight expected = model::pack_weight(codes);
         for (const model::InstructionSet set : model::instruction_sets()) {
-          const quant::RoundedWeight found = quant::round_to_codes(quant::rounding_kernels(set), packed, format);
+          const model::RoundedWeight found = model::round_to_codes(model::rounding_kernels(set), packed, format);
           CHECK(found.weight.format() == format);
           CHECK(at::equal(found.weight.panels.view(at::kByte), expected.panels.view(at::kByte)));
           CHECK_FALSE(found.overflowed);
@@ -128,18 +130,18 @@ TEST_CASE("a packed weight's codes are those of its rows, padding is zero", "[qu
     }
   }
   const model::PackedWeight large = model::pack_weight(at::full({3, 5}, 1000.0F));
-  CHECK(quant::round_to_codes(quant::best_rounding_kernels(), large, Format::float8_e4m3).overflowed);
+  CHECK(model::round_to_codes(model::best_rounding_kernels(), large, Format::float8_e4m3).overflowed);
 }
 
 TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]") {
   const at::Tensor values = at::randn({6, 8, 10});
   for (const at::Tensor& view : {values.transpose(0, 1), values.transpose(0, 2), values.slice(1, 1, 7, 2), values[3],
                                  values.flatten().unsqueeze(1), values[0][0][0], values.narrow(2, 0, 0)}) {
-    const at::Tensor rounded = quant::round_to(view, Format::float8_e5m2).values;
+    const at::Tensor rounded = model::round_to(view, Format::float8_e5m2).values;
     CHECK(at::equal(rounded, by_libtorch(view, Format::float8_e5m2)));
     CHECK(rounded.strides() == at::empty_like(view).strides());
   }
-  CHECK_THROWS(quant::round_to(values.to(at::kDouble), Format::float16));
+  CHECK_THROWS(model::round_to(values.to(at::kDouble), Format::float16));
 }
 
 TEST_CASE("an unknown format is answered with the known ones", "[quant]") {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "quant/error_stats.h"
+#include "quant/formats/error_stats.h"
 #include "quant/stats_book.h"
 #include "support/catch.h"
 

@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <vector>
 
-#include "model/kernels/device_attention.h"
-#include "model/kernels/device_layers.h"
-#include "model/kernels/device_product.h"
+#include "model/backends/cuda/device_attention.h"
+#include "model/backends/cuda/device_layers.h"
+#include "model/backends/cuda/device_product.h"
 #include "support/turn_block.h"
 
 namespace pi0::test {

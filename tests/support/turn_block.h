@@ -1,4 +1,4 @@
-// A block of a device's threads that take turns, as model/kernels/device_block.h asks for one.
+// A block of a device's threads that take turns, as model/backends/cuda/device_block.h asks for one.
 #pragma once
 
 #include <c10/util/Half.h>
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/kernels/device_block.h"
+#include "model/backends/cuda/device_block.h"
 
 namespace pi0::test {
 

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "model/kernels/gemm.h"
+#include "model/backends/cpu/gemm.h"
 #include "tools/common/stopwatch.h"
 
 // MKL's product with a packed weight, where libtorch exports it; null elsewhere.

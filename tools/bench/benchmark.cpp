@@ -13,7 +13,7 @@
 #include "protocol/files.h"
 #include "quant/attach.h"
 #include "quant/report.h"
-#include "quant/rounding.h"
+#include "model/rounding.h"
 #include "tools/bench/bench_case.h"
 #include "tools/bench/bench_gauge.h"
 #include "tools/bench/bench_report.h"

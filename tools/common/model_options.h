@@ -10,7 +10,7 @@
 #include <optional>
 #include <string>
 
-#include "model/kernels/gemm.h"
+#include "model/backends/cpu/gemm.h"
 #include "model/model_config.h"
 #include "model/pi0.h"
 #include "model/policy/policy.h"

@@ -1,8 +1,8 @@
 #include "model/backends/cpu/cpu_backend.h"
 
 #include "model/backends/cpu/cpu_quantizer.h"
-#include "model/kernels/fast_attention.h"
-#include "model/kernels/fast_layers.h"
+#include "model/backends/cpu/fast_attention.h"
+#include "model/backends/cpu/fast_layers.h"
 #include "model/linear.h"
 
 namespace pi0::model {

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "model/backends/reference/reference_backend.h"
-#include "model/kernels/gemm.h"
+#include "model/backends/cpu/gemm.h"
 
 namespace pi0::model {
 

@@ -8,11 +8,10 @@
 namespace pi0::model {
 namespace {
 
-using quant::CallError;
-using quant::ErrorSums;
-using quant::Format;
-using quant::overflows;
-using quant::RoundingKernels;
+using formats::CallError;
+using formats::ErrorSums;
+using formats::Format;
+using formats::RoundingKernels;
 
 // Error sums of the samples of one call, added to from several threads.
 class SampleErrors {
@@ -80,21 +79,21 @@ class CpuQuantizer::Inputs {
 CpuQuantizer::CpuQuantizer(const CpuBackend& backend, ErrorSink& sink)
     : ReferenceQuantizer(backend, sink),
       gemm_(backend.kernels()),
-      rounding_(quant::rounding_kernels(backend.kernels().set)) {}
+      rounding_(rounding_kernels(backend.kernels().set)) {}
 
-std::size_t CpuQuantizer::add(const Attention& attention, quant::FormatPair formats) {
+std::size_t CpuQuantizer::add(const Attention& attention, formats::FormatPair formats) {
   packed_.emplace_back();
   return ReferenceQuantizer::add(attention, formats);
 }
 
-std::size_t CpuQuantizer::add(const Linear& linear, quant::FormatPair formats) {
+std::size_t CpuQuantizer::add(const Linear& linear, formats::FormatPair formats) {
   const std::size_t number = sites_.size();
   sites_.push_back({formats, &linear});
   Packed packed{.exact_weight = packed_weight_of(linear)};
   packed.weight = packed.exact_weight;
   packed.weight_is_exact = keeps(formats.input, linear.weight().scalar_type());
   if (!packed.weight_is_exact) {
-    quant::RoundedWeight rounded = quant::round_to_codes(rounding_, packed.exact_weight, formats.input);
+    RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, formats.input);
     note(rounded.overflowed, number, Operand::weight);
     packed.weight = std::move(rounded.weight);
   }
@@ -143,7 +142,7 @@ std::vector<Tensor> CpuQuantizer::linears(std::span<const std::size_t> sites, co
 
 Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs) {
   const Packed& packed = packed_[number];
-  const quant::FormatPair formats = sites_[number].formats;
+  const formats::FormatPair formats = sites_[number].formats;
   const std::int64_t out_features = sites_[number].linear->out_features;
   const Lane lane = lane_of(number, x.scalar_type());
   const SharedInput& rounded = inputs.get(formats.input, lane);

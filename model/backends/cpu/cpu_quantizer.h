@@ -6,7 +6,7 @@
 
 #include "model/backends/cpu/cpu_backend.h"
 #include "model/backends/reference/reference_quantizer.h"
-#include "quant/kernels/rounding_kernels.h"
+#include "quant/formats/rounding_kernels.h"
 
 namespace pi0::model {
 
@@ -14,8 +14,8 @@ class CpuQuantizer : public ReferenceQuantizer {
  public:
   CpuQuantizer(const CpuBackend& backend, ErrorSink& sink);
 
-  std::size_t add(const Linear& linear, quant::FormatPair formats) override;
-  std::size_t add(const Attention& attention, quant::FormatPair formats) override;
+  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
+  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
 
@@ -28,7 +28,7 @@ class CpuQuantizer : public ReferenceQuantizer {
   };
   // Inputs of one x, rounded and packed; linears that share x share them.
   struct SharedInput {
-    quant::Format format;
+    formats::Format format;
     Lane lane;
     PackedInput packed;
     bool overflowed;
@@ -36,11 +36,11 @@ class CpuQuantizer : public ReferenceQuantizer {
   class Inputs;
 
   Lane lane_of(std::size_t site, at::ScalarType x) const;
-  SharedInput pack(const Tensor& x, quant::Format format, Lane lane);
+  SharedInput pack(const Tensor& x, formats::Format format, Lane lane);
   Tensor linear(std::size_t site, const Tensor& x, Inputs& inputs);
 
   const GemmKernels& gemm_;
-  const quant::RoundingKernels& rounding_;
+  const formats::RoundingKernels& rounding_;
   std::vector<Packed> packed_;  // by site; empty for attentions
 };
 

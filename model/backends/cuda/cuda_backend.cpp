@@ -6,7 +6,7 @@
 
 #include "model/attention.h"
 #include "model/backends/cuda/cuda_quantizer.h"
-#include "model/device_stream.h"
+#include "model/backends/cuda/device_stream.h"
 #include "model/linear.h"
 
 namespace pi0::model {

@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "model/backends/reference/reference_backend.h"
-#include "model/kernels/device_layer_kernels.h"
-#include "quant/kernels/device_kernels.h"
+#include "model/backends/cuda/device_layer_kernels.h"
+#include "model/backends/cuda/device_kernels.h"
 
 namespace pi0::model {
 
@@ -14,7 +14,7 @@ namespace pi0::model {
 // operations do.
 class CudaBackend : public ReferenceBackend {
  public:
-  CudaBackend(const DeviceLayers& layers, const quant::DeviceKernels& rounding)
+  CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding)
       : layers_(layers), rounding_(rounding) {}
 
   std::string_view name() const override { return "cuda"; }
@@ -36,7 +36,7 @@ class CudaBackend : public ReferenceBackend {
   Normed norm(NormCall call, const Residual& in, double epsilon) const;
 
   const DeviceLayers& layers_;
-  const quant::DeviceKernels& rounding_;
+  const DeviceKernels& rounding_;
 };
 
 // For the GPU of that index, with its kernels; in a build without CUDA the reference's.

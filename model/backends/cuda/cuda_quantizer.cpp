@@ -7,18 +7,14 @@
 #include <type_traits>
 #include <utility>
 
-#include "model/device_stream.h"
+#include "model/backends/cuda/device_stream.h"
 #include "model/format_dtype.h"
-#include "quant/device_rounding.h"
+#include "model/backends/cuda/device_rounding.h"
 
 namespace pi0::model {
 namespace {
 
-using quant::Format;
-using quant::HookedRowsCall;
-using quant::keeps;
-using quant::partial_count;
-using quant::ResultCall;
+using formats::Format;
 
 static_assert(std::is_trivially_copyable_v<DeviceErrors::Record>);
 
@@ -87,18 +83,18 @@ void DeviceErrors::collect(ErrorSink& sink) {
   }
 }
 
-CudaQuantizer::CudaQuantizer(const Backend& backend, const quant::DeviceKernels& kernels, ErrorSink& sink,
+CudaQuantizer::CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink,
                              std::function<void()> moved)
     : ReferenceQuantizer(backend, sink), kernels_(kernels), errors_(std::move(moved)) {}
 
-std::size_t CudaQuantizer::add(const Linear& linear, quant::FormatPair formats) {
+std::size_t CudaQuantizer::add(const Linear& linear, formats::FormatPair formats) {
   const std::size_t number = ReferenceQuantizer::add(linear, formats);
   parts_.push_back({&linear, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
   errors_.add_site();
   return number;
 }
 
-std::size_t CudaQuantizer::add(const Attention& attention, quant::FormatPair formats) {
+std::size_t CudaQuantizer::add(const Attention& attention, formats::FormatPair formats) {
   parts_.push_back({&attention, {}, {}, {}});
   errors_.add_site();
   return ReferenceQuantizer::add(attention, formats);
@@ -109,7 +105,7 @@ Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& 
   for (const std::size_t site : sites) {
     flags.push_back(&errors_.slot(site, 1, values.device()).first->input_overflowed);
   }
-  return quant::round_on_device(kernels_, values, stored, sites_[sites.front()].formats.input, flags);
+  return round_on_device(kernels_, values, stored, sites_[sites.front()].formats.input, flags);
 }
 
 // A bias that rounding changes needs no second product: the sums are compared before it is added.
@@ -239,7 +235,7 @@ CudaQuantizer::Finish CudaQuantizer::finish_of(std::size_t site, const Tensor& r
   call.errors = &slot.first->errors;
   call.arrived = &slot.first->arrived;
   call.record_stride = slot.stride;
-  finish.partial = at::empty({records * calls * parts * quant::part_bytes}, result.options().dtype(at::kByte));
+  finish.partial = at::empty({records * calls * parts * part_bytes}, result.options().dtype(at::kByte));
   call.partial = finish.partial.mutable_data_ptr();
   return finish;
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/backends/reference/reference_quantizer.h"
-#include "quant/kernels/device_kernels.h"
+#include "model/backends/cuda/device_kernels.h"
 
 namespace pi0::model {
 
@@ -18,7 +18,7 @@ namespace pi0::model {
 class DeviceErrors {
  public:
   struct Record {
-    quant::ErrorStats errors;
+    formats::ErrorStats errors;
     std::uint32_t input_overflowed = 0;
     std::uint32_t output_overflowed = 0;
     std::uint32_t arrived = 0;  // parts of a call under way
@@ -48,7 +48,7 @@ class DeviceErrors {
   struct Site {
     bool keeps = false, has_kept = false;  // what is collected next; what was collected in this call
     std::int64_t repeated_samples = 0;     // of the request under way
-    quant::ErrorStats kept = {};
+    formats::ErrorStats kept = {};
   };
   const std::function<void()> moved_;
   std::vector<Site> sites_;
@@ -57,11 +57,11 @@ class DeviceErrors {
 
 class CudaQuantizer : public ReferenceQuantizer {
  public:
-  CudaQuantizer(const Backend& backend, const quant::DeviceKernels& kernels, ErrorSink& sink,
+  CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink,
                 std::function<void()> moved);
 
-  std::size_t add(const Linear& linear, quant::FormatPair formats) override;
-  std::size_t add(const Attention& attention, quant::FormatPair formats) override;
+  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
+  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
   void collect() override { errors_.collect(sink_); }
@@ -80,7 +80,7 @@ class CudaQuantizer : public ReferenceQuantizer {
 
   // For one call of the kernels: what becomes of its sums in `result`, and room for its parts' errors.
   struct Finish {
-    quant::ResultCall call;
+    ResultCall call;
     Tensor partial;
   };
   Finish finish_of(std::size_t site, const Tensor& result, bool compared, std::int64_t records, std::int64_t parts);
@@ -101,7 +101,7 @@ class CudaQuantizer : public ReferenceQuantizer {
     Tensor terms, exact_terms;  // the bias, rounded and as it is, [Out] float32; undefined without one
     Tensor wide_weight;         // codes of 8 bits as bfloat16, once many rows were multiplied with them
   };
-  const quant::DeviceKernels& kernels_;
+  const DeviceKernels& kernels_;
   DeviceErrors errors_;
   std::vector<Parts> parts_;  // by site
 };

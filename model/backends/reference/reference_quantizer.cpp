@@ -7,12 +7,9 @@
 namespace pi0::model {
 namespace {
 
-using quant::keeps;
-using quant::Rounded;
-using quant::round_to;
 
-quant::CallError error_of(const Tensor& reference, const Tensor& result) {
-  quant::CallError call;
+formats::CallError error_of(const Tensor& reference, const Tensor& result) {
+  formats::CallError call;
   call.mse = (reference - result).pow(2).mean().item<float>();
   call.reference_power = reference.pow(2).mean().item<float>();
   // Only an error that is not finite can come from elements that are not.
@@ -22,15 +19,15 @@ quant::CallError error_of(const Tensor& reference, const Tensor& result) {
   return call;
 }
 
-Tensor widened(const Tensor& tensor) { return tensor.defined() ? quant::from_codes(tensor) : tensor; }
+Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tensor) : tensor; }
 
 }  // namespace
 
-std::size_t ReferenceQuantizer::add(const Linear& linear, quant::FormatPair formats) {
+std::size_t ReferenceQuantizer::add(const Linear& linear, formats::FormatPair formats) {
   const std::size_t number = sites_.size();
   const auto encode = [&](const Tensor& parameter, Operand operand) {
     if (!parameter.defined() || keeps(formats.input, parameter.scalar_type())) return parameter;
-    const Rounded codes = quant::round_to_codes(parameter, formats.input);
+    const Rounded codes = round_to_codes(parameter, formats.input);
     note(codes.overflowed, number, operand);
     return codes.values;
   };
@@ -38,7 +35,7 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, quant::FormatPair form
   return number;
 }
 
-std::size_t ReferenceQuantizer::add(const Attention&, quant::FormatPair formats) {
+std::size_t ReferenceQuantizer::add(const Attention&, formats::FormatPair formats) {
   sites_.push_back({formats});
   return sites_.size() - 1;
 }

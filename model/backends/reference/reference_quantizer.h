@@ -8,7 +8,7 @@
 #include "model/backend.h"
 #include "model/linear.h"
 #include "model/quantizer.h"
-#include "quant/rounding.h"
+#include "model/rounding.h"
 
 namespace pi0::model {
 
@@ -16,15 +16,15 @@ class ReferenceQuantizer : public Quantizer {
  public:
   ReferenceQuantizer(const Backend& backend, ErrorSink& sink) : Quantizer(sink), backend_(backend) {}
 
-  std::size_t add(const Linear& linear, quant::FormatPair formats) override;
-  std::size_t add(const Attention& attention, quant::FormatPair formats) override;
+  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
+  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   Tensor attention(std::size_t site, const AttentionOperands& operands) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
 
  protected:
   struct Site {
-    quant::FormatPair formats;
+    formats::FormatPair formats;
     const Linear* linear = nullptr;  // null: an attention
     Tensor weight_codes = {};        // [Out, In] in the input format's dtype
     Tensor bias_codes = {};          // [Out]

@@ -1,0 +1,17 @@
+#include "model/backends/cpu/gemm_avx512.h"
+
+namespace pi0::model {
+namespace {
+
+void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
+
+}  // namespace
+
+const GemmKernels& avx512_gemm() {
+  static const GemmKernels kernels = {
+      InstructionSet::avx512, widen, multiply,     add, add_terms, store, widen_bfloat16,
+      narrow_to_bfloat16,     false, layer_kernels};
+  return kernels;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,39 @@
+#include "model/backends/cpu/gemm_tile.h"
+#include "model/backends/cpu/gemm_widen.h"
+#include "model/backends/cpu/layer_loops.h"
+
+namespace pi0::model {
+namespace {
+
+struct Floats {
+  typedef float Sum __attribute__((vector_size(16)));
+  static constexpr int lanes = 4;
+  static constexpr int max_rows = 4;
+  static Sum zero() { return Sum{}; }
+  static Sum add(Sum a, Sum b) { return a + b; }
+  static Sum load(const float* sums) {
+    Sum sum;
+    std::memcpy(&sum, sums, sizeof sum);
+    return sum;
+  }
+  static void store(float* sums, Sum sum) { std::memcpy(sums, &sum, sizeof sum); }
+  static Sum multiply_add(Sum sum, Sum x, Sum lanes) { return sum + x * lanes; }
+  static Sum load_lanes(const std::uint32_t* lanes) { return load(reinterpret_cast<const float*>(lanes)); }
+  static Sum broadcast(const std::uint32_t* x) {
+    const float value = std::bit_cast<float>(*x);
+    return Sum{value, value, value, value};
+  }
+};
+
+void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
+
+}  // namespace
+
+const GemmKernels& portable_gemm() {
+  static const GemmKernels kernels = {
+      InstructionSet::portable, widen, multiply,     add, add_terms, store, widen_bfloat16,
+      narrow_to_bfloat16,       false, layer_kernels};
+  return kernels;
+}
+
+}  // namespace pi0::model

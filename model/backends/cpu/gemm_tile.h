@@ -1,0 +1,110 @@
+// The tile and its rows, written once for every vector type. Included by one file per instruction set,
+// each compiled for its own; everything is in an unnamed namespace so that no copy leaks to another.
+//
+// A vector type V has: lanes, Lane's arithmetic as multiply_add(accumulator, x, lane), zero(), add(),
+// load(const float*), store(float*), load_lanes(const std::uint32_t*), broadcast(std::uint32_t).
+#pragma once
+
+#include <cstdint>
+
+#include "model/backends/cpu/gemm_kernels.h"
+#include "quant/formats/bfloat16.h"
+
+namespace pi0::model {
+namespace {
+
+// `rows` rows by two vectors of columns, all sums in registers.
+template <class V, int rows>
+[[gnu::always_inline]] inline void multiply_tile(const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
+                                                 const std::uint32_t* lanes, float* sums, bool add) {
+  typename V::Sum sum[rows][2];
+  for (int row = 0; row < rows; ++row) sum[row][0] = sum[row][1] = V::zero();
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const auto first = V::load_lanes(lanes + step * panel_width);
+    const auto second = V::load_lanes(lanes + step * panel_width + V::lanes);
+#pragma GCC unroll 12
+    for (int row = 0; row < rows; ++row) {
+      const auto value = V::broadcast(x + row * stride + step);
+      sum[row][0] = V::multiply_add(sum[row][0], value, first);
+      sum[row][1] = V::multiply_add(sum[row][1], value, second);
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    for (int half = 0; half < 2; ++half) {
+      float* const place = sums + row * panel_width + half * V::lanes;
+      V::store(place, add ? V::add(V::load(place), sum[row][half]) : sum[row][half]);
+    }
+  }
+}
+
+template <class V, int rows>
+void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
+                   const std::uint32_t* lanes, float* sums, bool add) {
+  if (count == rows) {
+    for (std::int64_t column = 0; column < panel_width; column += 2 * V::lanes) {
+      multiply_tile<V, rows>(x, stride, steps, lanes + column, sums + column, add);
+    }
+  } else if constexpr (rows > 1) {
+    multiply_rows<V, rows - 1>(count, x, stride, steps, lanes, sums, add);
+  }
+}
+
+// Tiles of as equal a height as can be, so that no last one is flat. Every run is summed on its own
+// before it is added: one long sum would lose more in rounding.
+template <class V>
+void multiply_run(const Run& run) {
+  const std::int64_t tiles = (run.rows + V::max_rows - 1) / V::max_rows;
+  for (std::int64_t panel = 0; panel < run.panels; ++panel) {
+    float* const sums = run.sums + panel * run.sums_stride;
+    std::int64_t row = 0;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t height = (run.rows - row + tiles - tile - 1) / (tiles - tile);
+      multiply_rows<V, V::max_rows>(height, run.x + row * run.stride, run.stride, run.steps, run.lanes[panel],
+                                    sums + row * panel_width, run.go_on);
+      row += height;
+    }
+  }
+}
+
+void add(float* sums, const float* more, std::int64_t count) {
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < count; ++i) sums[i] += more[i];
+}
+
+void add_terms(float* sums, std::int64_t rows, const float* terms) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t column = 0; column < panel_width; ++column) {
+      sums[row * panel_width + column] += terms[column];
+    }
+  }
+}
+
+void widen_bfloat16(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = formats::float_of_bfloat16(from[i]);
+}
+
+void narrow_to_bfloat16(const float* from, std::uint16_t* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = formats::bfloat16_of(from[i]);
+}
+
+void store(const float* sums, std::int64_t rows, std::int64_t panels, std::int64_t columns, void* out,
+           std::int64_t stride, bool as_bfloat16) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      const float* from = sums + (panel * rows + row) * panel_width;
+      const std::int64_t at = row * stride + panel * panel_width;
+      const std::int64_t left = columns - panel * panel_width;
+      const std::int64_t count = left < panel_width ? left : panel_width;
+      if (!as_bfloat16) {
+        for (std::int64_t i = 0; i < count; ++i) static_cast<float*>(out)[at + i] = from[i];
+      } else if (count == panel_width) {
+        narrow_to_bfloat16(from, static_cast<std::uint16_t*>(out) + at, panel_width);
+      } else {
+        narrow_to_bfloat16(from, static_cast<std::uint16_t*>(out) + at, count);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pi0::model

@@ -1,0 +1,129 @@
+// The loops of LayerKernels. Included by one file per instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "model/backends/cpu/gemm_kernels.h"
+#include "model/backends/layer_values.h"
+
+namespace pi0::model {
+namespace {
+
+template <class Dtype>
+void softmax_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale) {
+  float largest[panel_width];
+  for (float& value : largest) value = -3.4e38F;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    const float* const terms = mask + panel * panel_width;
+    for (std::int64_t i = 0; i < panel_width; ++i) {
+      const float score = Dtype::rounded(Dtype::rounded(row[i]) * scale) + terms[i];
+      row[i] = score;
+      largest[i] = largest[i] > score ? largest[i] : score;
+    }
+  }
+  float most = largest[0];
+  for (const float value : largest) most = most > value ? most : value;
+  float sums[panel_width] = {};
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    for (std::int64_t i = 0; i < panel_width; ++i) {
+      const float value = exp_negative(row[i] - most);
+      row[i] = value;
+      sums[i] += value;
+    }
+  }
+  float sum = 0.0F;
+  for (const float value : sums) sum += value;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    float* const row = scores + panel * panel_stride;
+    for (std::int64_t i = 0; i < panel_width; ++i) row[i] /= sum;
+  }
+}
+
+// In the order of libtorch's sum, so that a norm in bfloat16 has the reference's bits: rounding flips of
+// a norm are seen by all that follows. 16 rows of 32 lanes at a time, four lanes to one, then the rest.
+template <class Dtype>
+float sum_of_squares(const void* x, std::int64_t width) {
+  constexpr std::int64_t lanes = 32, vector = 8, rows_at_once = 16;
+  float sums[lanes] = {};
+  std::int64_t i = 0;
+  while (i + lanes <= width) {
+    float some[lanes] = {};
+    for (std::int64_t row = 0; row < rows_at_once && i + lanes <= width; ++row, i += lanes) {
+      for (std::int64_t lane = 0; lane < lanes; ++lane) {
+        const float value = Dtype::load(x, i + lane);
+        some[lane] += value * value;
+      }
+    }
+    for (std::int64_t lane = 0; lane < lanes; ++lane) sums[lane] += some[lane];
+  }
+  for (std::int64_t from = vector; from < lanes; from += vector) {
+    for (std::int64_t lane = 0; lane < vector; ++lane) sums[lane] += sums[from + lane];
+  }
+  float sum = 0.0F;
+  for (; i < width; ++i) sum += Dtype::load(x, i) * Dtype::load(x, i);
+  for (std::int64_t lane = 0; lane < vector; ++lane) sum += sums[lane];
+  return sum;
+}
+
+template <class Dtype>
+void rms_norm_row(const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon) {
+  const float sum = sum_of_squares<Dtype>(x, width);
+  const float factor = 1.0F / std::sqrt(sum / static_cast<float>(width) + epsilon);
+  if (shift == nullptr) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < width; ++i) Dtype::store(out, i, Dtype::load(x, i) * factor * scale[i]);
+  } else {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < width; ++i) {
+      Dtype::store(out, i, Dtype::load(x, i) * factor * scale[i] + shift[i]);
+    }
+  }
+}
+
+template <class Dtype>
+void gelu_all(const void* x, const void* factor, void* out, std::int64_t count) {
+  if (factor == nullptr) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) Dtype::store(out, i, gelu_of(Dtype::load(x, i)));
+  } else {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) {
+      Dtype::store(out, i, Dtype::rounded(gelu_of(Dtype::load(x, i))) * Dtype::load(factor, i));
+    }
+  }
+}
+
+template <class Dtype>
+void rotate_head(const void* x, const void* cos, const void* sin, void* out, std::int64_t size) {
+  const std::int64_t half = size / 2;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float first = Dtype::load(x, i), second = Dtype::load(x, half + i);
+    Dtype::store(out, i, Dtype::rounded(first * Dtype::load(cos, i)) + Dtype::rounded(-second * Dtype::load(sin, i)));
+    Dtype::store(
+        out, half + i,
+        Dtype::rounded(second * Dtype::load(cos, half + i)) + Dtype::rounded(first * Dtype::load(sin, half + i)));
+  }
+}
+
+constexpr LayerKernels layer_kernels = {
+    [](float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale,
+       bool in_bfloat16) {
+      (in_bfloat16 ? softmax_row<AsBfloat16> : softmax_row<AsFloat>)(scores, panel_stride, panels, mask, scale);
+    },
+    [](const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon,
+       bool in_bfloat16) {
+      (in_bfloat16 ? rms_norm_row<AsBfloat16> : rms_norm_row<AsFloat>)(x, scale, shift, out, width, epsilon);
+    },
+    [](const void* x, const void* factor, void* out, std::int64_t count, bool in_bfloat16) {
+      (in_bfloat16 ? gelu_all<AsBfloat16> : gelu_all<AsFloat>)(x, factor, out, count);
+    },
+    [](const void* x, const void* cos, const void* sin, void* out, std::int64_t size, bool in_bfloat16) {
+      (in_bfloat16 ? rotate_head<AsBfloat16> : rotate_head<AsFloat>)(x, cos, sin, out, size);
+    }};
+
+}  // namespace
+}  // namespace pi0::model

@@ -1,0 +1,101 @@
+// Rounding and error sums over a device's memory, as a table that a device's own code fills in. Calls only
+// enqueue: results are there for whatever the same stream runs next. No LibTorch.
+#pragma once
+
+#include <cstdint>
+
+#include "quant/formats/error_stats.h"
+#include "quant/formats/format.h"
+
+namespace pi0::model {
+
+using formats::ErrorStats;
+using formats::Format;
+
+// Rounds `count` values to `format`.
+struct RoundCall {
+  const void* in;
+  Format in_storage;   // as which values lie in memory: float32 or bfloat16
+  void* out;           // may be `in` where both lie alike
+  Format out_storage;  // float32, bfloat16 or `format`
+  std::int64_t count;
+  Format format;
+  static constexpr int most_flags = 3;
+  int flag_count;
+  std::uint32_t* overflowed[most_flags];  // all set to 1 where a finite value is beyond the format's largest
+};
+
+constexpr std::int64_t part_bytes = 3 * sizeof(double);
+
+// What becomes of a matmul's sums: rounded to `format`, and compared with the exact ones, one observation after the
+// other.
+struct ResultCall {
+  const float* bias;  // [columns], added to every row; null: none
+  const float* exact_bias;
+  void* out;            // may be the sums where both lie alike
+  Format out_storage;   // float32 or bfloat16
+  bool compare_stored;  // whether the error is that of what `out` holds, or of the rounded value before
+  int records;          // that errors are added to
+  int calls;   // of the model that this one stands for: observation i is call i / records of record i % records
+  int values;  // of an observation: whole rows
+  int columns;
+  Format format;
+  std::uint32_t* overflowed;  // set to 1 where a finite value is beyond the format's largest
+  // Of record i at i * record_stride bytes. Null: nothing is compared. `arrived` counts the parts that are there, zero
+  // before and after.
+  ErrorStats* errors;
+  std::uint32_t* arrived;
+  std::int64_t record_stride;
+  void* partial;  // room for each observation's parts, part_bytes each
+};
+
+struct SumsCall {
+  const void* sums;        // [observations, values]
+  const void* exact_sums;  // compared with; may be `sums`
+  Format in_storage;       // of both: float32 or bfloat16
+  ResultCall result;
+};
+
+// Parts that an observation's sums are cut into, each summed by itself, so that errors do not depend on who is first.
+constexpr int partial_count(std::int64_t values) {
+  constexpr std::int64_t values_per_part = 2048, most = 1024;
+  const std::int64_t parts = (values + values_per_part - 1) / values_per_part;
+  return static_cast<int>(parts < 1 ? 1 : parts > most ? most : parts);
+}
+
+// Hooked linears of a few rows x, one observation, in one go: x rounded, multiplied with weights that are rounded
+// already.
+struct HookedRowsCall {
+  static constexpr int most_rows = 64, most_parts = 3;
+  struct Part {
+    const void* weight;                 // [out, in], values of the input's format: as codes, or bfloat16 for float32
+    const std::uint16_t* exact_weight;  // [out, in] bfloat16
+    int out;
+    std::uint32_t* input_overflowed;
+    ResultCall result;  // of columns `out` in bfloat16
+  };
+  int rows, in;            // `in` and all rows' places are multiples of eight
+  const std::uint16_t* x;  // [rows, in] bfloat16
+  Format input;            // that x is rounded to
+  bool compares_exact;     // whether results are compared with the product of the exact operands; else with their own
+  int part_count;
+  Part parts[most_parts];
+};
+
+// Of a part's result, one for each tile of 16 outputs, for each tile of rows.
+constexpr int partial_count(int rows, int out) {
+  constexpr int tile_rows = 8, tile_outputs = 16;  // the fewest of a block
+  return ((out + tile_outputs - 1) / tile_outputs) * ((rows + tile_rows - 1) / tile_rows);
+}
+
+struct DeviceKernels {
+  // `stream` is the device's own kind of handle.
+  void (*round)(const RoundCall& call, void* stream);
+  void (*finish)(const SumsCall& call, void* stream);
+  void (*multiply_few_rows)(const HookedRowsCall& call, void* stream);
+};
+
+// Those for NVIDIA GPUs, on the current device; null in a build without CUDA.
+const DeviceKernels* cuda_kernels();
+
+}  // namespace pi0::model
