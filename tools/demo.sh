@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up, makes a small random checkpoint, serves it quantized, sends it a DROID robot's view of a table
-# over a real socket, stops it and shows what the formats cost. PI0_DEMO_PORT chooses the port (default:
+# Builds the programs, makes a small random checkpoint, serves it quantized, sends it a DROID robot's view of a table
+# over a real socket, stops it and shows the error of the formats. PI0_DEMO_PORT chooses the port (default:
 # a free one); --serve keeps serving.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,7 +28,7 @@ for _ in $(seq 300); do
   kill -0 "$server" 2>/dev/null || { echo "demo: the server ended, see above" >&2; exit 1; }
   sleep 0.1
 done
-[ -n "$port" ] || { echo "demo: the server does not serve after 30 s" >&2; exit 1; }
+[ -n "$port" ] || { echo "demo: the server is not ready after 30 s" >&2; exit 1; }
 
 echo "== pi0 client --image tools/data/table.png --wrist-image tools/data/wrist.png"
 build/release/pi0 client --port "$port" --image tools/data/table.png \

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Installs what is missing on Debian 12 or Ubuntu, finds or fetches LibTorch, builds build/release.
-# Running it again does nothing that is already done. LibTorch: CMAKE_PREFIX_PATH or Torch_DIR if one
-# of them leads to it, else the active Python's, else torch from pip in .venv.
+# Installs what is missing on Debian 12 or Ubuntu, finds or fetches LibTorch, and builds targets in build/release:
+#
+#     bash tools/setup.sh             # the programs, pi0 and pi0-server
+#     bash tools/setup.sh all         # the tests too
+#
+# Running it again does nothing that is already done. LibTorch: CMAKE_PREFIX_PATH or Torch_DIR if one of them leads to
+# it, else the active Python's, else torch from pip in .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[ $# -gt 0 ] || set -- pi0 pi0-server
 
 torch_version=2.13.0
 
@@ -23,4 +28,4 @@ fi
 
 mkdir -p build
 cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
-cmake --build --preset release -j "$(nproc)"
+cmake --build --preset release -j "$(nproc)" --target "$@"

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs every test: first the rooms without LibTorch under ThreadSanitizer, then the fuzzers,
-# half a minute each, then all.
+# Sets up, builds and runs every test: the rooms without LibTorch under ThreadSanitizer, the fuzzers for half a minute
+# each, and then all tests. Tests run side by side, one per core; those that measure time or need every core say so in
+# their CMakeLists.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash tools/setup.sh
+jobs=$(nproc)
+bash tools/setup.sh all
 
-clients=("openpi-client==0.1.2" "numpy<2" msgpack websockets pillow typing_extensions)
-if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/dev/null; then
-  echo "test: installing ${clients[*]} into .venv"
-  .venv/bin/pip install -q --disable-pip-version-check "${clients[@]}"
+python_packages=("openpi-client==0.1.2" "numpy<2" msgpack websockets pillow typing_extensions "clang-format==18.1.8")
+if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/dev/null ||
+  ! .venv/bin/clang-format --version 2>/dev/null | grep -q 18.1.8; then
+  echo "test: installing ${python_packages[*]} into .venv"
+  .venv/bin/pip install -q --disable-pip-version-check "${python_packages[@]}"
 fi
 
 . tools/packages.sh
@@ -21,11 +24,11 @@ elif [ -n "$missing" ]; then
 fi
 
 cmake --preset tsan >build/configure.log
-cmake --build --preset tsan -j "$(nproc)"
-ctest --preset tsan
+cmake --build --preset tsan -j "$jobs"
+ctest --preset tsan -j "$jobs"
 
 Torch_DIR=$(sed -n 's/^Torch_DIR:PATH=//p' build/release/CMakeCache.txt) cmake --preset fuzz >build/configure.log
-cmake --build --preset fuzz -j "$(nproc)"
+cmake --build --preset fuzz -j "$jobs"
 ctest --preset fuzz
 
-ctest --preset release
+ctest --preset release -j "$jobs"

@@ -203,9 +203,10 @@ class ClosedLoop {
       const fs::path file = newest / "settings.json";
       const Json earlier = model::read_json(file);
       model::JsonFields fields(earlier, file.string());
-      for (const auto& [key, value] : settings().items()) fields.value(key);
+      const Json wanted = settings();
+      for (const auto& [key, value] : wanted.items()) fields.value(key);
       fields.finish();
-      check_same_settings(newest, earlier, "this closed loop", settings());
+      check_same_settings(newest, earlier, "this closed loop", wanted);
       return newest;
     }
     const fs::path root = options_.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));

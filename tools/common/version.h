@@ -4,6 +4,6 @@
 
 namespace pi0::tools {
 
-std::string version();  // "pi0 0.1.0 (libtorch 2.13.0)"
+std::string version();  // "pi0 0.2.0 (libtorch 2.13.0)"
 
 }  // namespace pi0::tools

@@ -1,0 +1,28 @@
+# The `format` test: cmake -DROOT=<source tree> [-DCLANG_FORMAT=<program>] -P CheckFormat.cmake
+# Every C++ file is as clang-format leaves it. Versions differ in what they do, so it must be this one.
+set(version 18.1.8)
+if(NOT CLANG_FORMAT)
+  set(CLANG_FORMAT "${ROOT}/.venv/bin/clang-format")
+endif()
+if(EXISTS "${CLANG_FORMAT}")
+  execute_process(COMMAND "${CLANG_FORMAT}" --version OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE)
+else()
+  set(found "nothing")
+endif()
+if(NOT found MATCHES "version ${version}")
+  message("SKIPPED: found ${found} at ${CLANG_FORMAT}, expected clang-format ${version}: "
+          "python3 -m venv .venv && .venv/bin/pip install clang-format==${version}")
+  return()
+endif()
+set(patterns "")
+foreach(room model protocol quant server tests tools)
+  foreach(ending h cpp cu cuh)
+    list(APPEND patterns "${ROOT}/${room}/*.${ending}")
+  endforeach()
+endforeach()
+file(GLOB_RECURSE files ${patterns})
+execute_process(COMMAND "${CLANG_FORMAT}" --dry-run -Werror ${files} WORKING_DIRECTORY "${ROOT}"
+                RESULT_VARIABLE result ERROR_VARIABLE output)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "not as clang-format ${version} leaves it; run it with -i on the files named\n${output}")
+endif()
