@@ -14,11 +14,11 @@ enum class AttentionForm {
 
 struct AttentionOperands {
   AttentionForm form;
-  Tensor query;             // [B, H, L, D], after rotary embedding
-  const LayerKv* prefix;    // P positions before the query's own; null: none
-  Tensor key;               // [B, KV heads, L, D], after rotary embedding
-  Tensor value;             // as key
-  Tensor mask;              // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
+  Tensor query;           // [B, H, L, D], after rotary embedding
+  const LayerKv* prefix;  // P positions before the query's own; null: none
+  Tensor key;             // [B, KV heads, L, D], after rotary embedding
+  Tensor value;           // as key
+  Tensor mask;            // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
   double scale;
 };
 

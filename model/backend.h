@@ -42,7 +42,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string_view name() const = 0;  // reference, cpu, cuda
+  virtual std::string_view name() const = 0;                    // reference, cpu, cuda
   virtual std::string_view instructions() const { return ""; }  // of a CPU's fast kernels
 
   // Whether calls that nobody reads are left out and results that cannot change are kept. The reference does neither.

@@ -16,8 +16,8 @@ struct PackedKv {
 // All denoise steps of a request read the same prefix. What the backend or a hook derives from it is derived once and
 // kept with it; each entry has one reader, the action expert's layer of the same index.
 struct LayerKv {
-  at::Tensor key;                                      // [B, KV heads, L, D]
-  at::Tensor value;                                    // as key
+  at::Tensor key;                                       // [B, KV heads, L, D]
+  at::Tensor value;                                     // as key
   mutable std::shared_ptr<const PackedKv> packed = {};  // by the backend
   mutable std::shared_ptr<const LayerKv> rounded = {};  // to the input format of the reader's hook
 };

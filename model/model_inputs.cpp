@@ -64,8 +64,8 @@ void check_inputs(const ModelInputs& in, const Tensor& noise, const ModelConfig&
     check(mask, c10::str("image mask ", i), {batch}, mask.defined() && mask.scalar_type() == at::kBool, "bool");
   }
   const std::int64_t positions = in.tokens.defined() && in.tokens.dim() == 2 ? in.tokens.size(1) : 1;
-  check(in.tokens, "tokens", {batch, positions}, in.tokens.defined() && at::isIntegralType(in.tokens.scalar_type(), false),
-        "integer");
+  check(in.tokens, "tokens", {batch, positions},
+        in.tokens.defined() && at::isIntegralType(in.tokens.scalar_type(), false), "integer");
   check(in.token_mask, "token_mask", {batch, positions},
         in.token_mask.defined() && in.token_mask.scalar_type() == at::kBool, "bool");
   check(in.state, "state", {batch, config.action_dim}, in.state.defined() && in.state.is_floating_point(), "floating");

@@ -15,7 +15,7 @@ using at::Tensor;
 
 // As openpi's Observation holds them. On any device. Shape letters as in pi0.h, T prompt positions.
 struct ModelInputs {
-  std::vector<Tensor> images;  // per camera [B, 3, 224, 224] float32 in [-1, 1], or pixels [B, 224, 224, 3] uint8
+  std::vector<Tensor> images;       // per camera [B, 3, 224, 224] float32 in [-1, 1], or pixels [B, 224, 224, 3] uint8
   std::vector<Tensor> image_masks;  // per camera [B] bool
   Tensor tokens;                    // [B, T] integer, 0 where padded
   Tensor token_mask;                // [B, T] bool
@@ -34,8 +34,8 @@ Tensor image_to_input(const Tensor& pixels);
 // One past the last prompt position that any sample uses; at least one.
 std::int64_t used_positions(const Tensor& token_mask);
 
-// Throws std::invalid_argument when a tensor has another shape or dtype than the model takes or a token is out of range.
-// `noise` [B, A, N] float32.
+// Throws std::invalid_argument when a tensor has another shape or dtype than the model takes or a token is out of
+// range. `noise` [B, A, N] float32.
 void check_inputs(const ModelInputs& inputs, const Tensor& noise, const ModelConfig& config);
 
 }  // namespace pi0::model

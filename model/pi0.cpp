@@ -64,10 +64,10 @@ Pi0::Pi0(const ModelConfig& config, const BuildContext& context, Execution execu
       token_embedding_(context.parameter(*this, std::string(language_model) + ".embed_tokens.weight",
                                          {config.vocab_size, config.paligemma.width})),
       action_expert_(context.add<Gemma>(*this, action_expert, config.action_expert, expert_norms(config))),
-      action_in_(context.add<Linear>(*this, "action_in_proj", config.action_dim, config.action_expert.width,
-                                     Bias::present)),
-      action_out_(context.add<Linear>(*this, "action_out_proj", config.action_expert.width, config.action_dim,
-                                      Bias::present)),
+      action_in_(
+          context.add<Linear>(*this, "action_in_proj", config.action_dim, config.action_expert.width, Bias::present)),
+      action_out_(
+          context.add<Linear>(*this, "action_out_proj", config.action_expert.width, config.action_dim, Bias::present)),
       state_(config.pi05 ? nullptr
                          : &context.add<Linear>(*this, "state_proj", config.action_dim, config.action_expert.width,
                                                 Bias::present)),

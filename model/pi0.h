@@ -70,7 +70,7 @@ class Pi0 : public torch::nn::Module {
   Tensor time_condition(const Tensor& time) const;  // [B, W] float32, Pi0.5 only
   GemmaPass begin_suffix(const Prefix& prefix) const;
   Tensor denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const Tensor& time, const Modulation* scheduled,
-                      Trace* trace) const;  // velocity [B, A, N]
+                      Trace* trace) const;                  // velocity [B, A, N]
   std::vector<const MatmulSite*> vision_sites() const;      // those of the cameras' path, the projector included
   std::vector<const MatmulSite*> modulation_sites() const;  // those that depend on the flow time alone; Pi0.5 only
 

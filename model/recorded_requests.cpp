@@ -14,9 +14,12 @@ RecordedRequests::RecordedRequests(std::shared_ptr<Recorder> recorder, const Sit
 
 RecordedRequests::Kind RecordedRequests::kind_of(const Pass& pass) const {
   const bool observed = std::ranges::any_of(sites_.all(), &MatmulSite::is_observed);
-  Kind kind = {sites_.hook_changes(),  observed,
-               pass.num_steps,         pass.noise.size(0),
-               pass.prompt_positions,  pass.in.tokens.size(1),
+  Kind kind = {sites_.hook_changes(),
+               observed,
+               pass.num_steps,
+               pass.noise.size(0),
+               pass.prompt_positions,
+               pass.in.tokens.size(1),
                static_cast<std::int64_t>(pass.in.images.size())};
   kind.insert(kind.end(), pass.cameras.begin(), pass.cameras.end());
   for (const Tensor& image : pass.in.images) kind.push_back(is_pixels(image) ? 1 : 0);

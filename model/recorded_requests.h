@@ -1,5 +1,6 @@
 // Requests whose stages a device repeats without the host. Requests of one kind do the same to tensors of the same
-// shapes. The first of a kind runs as any, and sets up what libraries set up on their first call; the second is recorded.
+// shapes. The first of a kind runs as any, and sets up what libraries set up on their first call; the second is
+// recorded.
 #pragma once
 
 #include <cstdint>

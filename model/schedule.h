@@ -1,5 +1,5 @@
-// What the flow time of each denoise step makes of the action expert's adaptive norms. It depends on the number of steps
-// and on hooks, but not on the observation, so it is computed once and kept.
+// What the flow time of each denoise step makes of the action expert's adaptive norms. It depends on the number of
+// steps and on hooks, but not on the observation, so it is computed once and kept.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace pi0::model {
 
-// Of each denoise step, from 1 to 0, accumulated in float32 as the reference does; 1 + step * dt differs in the last bits.
+// Of each denoise step, from 1 to 0, accumulated in float32 as the reference does; 1 + step * dt differs in the last
+// bits.
 std::vector<float> flow_times(std::int64_t num_steps);
 
 struct Schedule {

@@ -50,8 +50,8 @@ Residual SiglipLayer::operator()(const Residual& x) const {
 
 SiglipEmbeddings::SiglipEmbeddings(const BuildContext& context, const VisionConfig& config)
     : patch_size_(config.patch_size),
-      patch_weight_(context.parameter(*this, "patch_embedding.weight",
-                                      {config.width, 3, config.patch_size, config.patch_size})),
+      patch_weight_(
+          context.parameter(*this, "patch_embedding.weight", {config.width, 3, config.patch_size, config.patch_size})),
       patch_bias_(context.parameter(*this, "patch_embedding.bias", {config.width})),
       positions_(context.parameter(*this, "position_embedding.weight", {config.num_patches(), config.width})) {}
 

@@ -14,10 +14,14 @@ namespace {
 
 std::string_view name_of(model::Operand operand) {
   switch (operand) {
-    case model::Operand::weight: return "weight";
-    case model::Operand::bias: return "bias";
-    case model::Operand::input: return "input";
-    case model::Operand::output: break;
+    case model::Operand::weight:
+      return "weight";
+    case model::Operand::bias:
+      return "bias";
+    case model::Operand::input:
+      return "input";
+    case model::Operand::output:
+      break;
   }
   return "output";
 }
@@ -62,8 +66,12 @@ void Attachment::add(model::MatmulSite& site, FormatPair formats) {
   ++site_count_;
   std::size_t entry = 0;
   if (book_ != nullptr) {
-    entry = book_->add_site({site.path, std::string(model::name_of(site.component)),
-                             std::string(model::name_of(site.kind)), site.in_features, site.out_features, {}});
+    entry = book_->add_site({site.path,
+                             std::string(model::name_of(site.component)),
+                             std::string(model::name_of(site.kind)),
+                             site.in_features,
+                             site.out_features,
+                             {}});
   }
   const auto hook_on = [&]<class Hook>(auto& module) {
     observer_.add(site.path, entry);

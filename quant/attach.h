@@ -1,6 +1,5 @@
-// Puts hooks on a loaded model's sites and takes them off again. The model's weights are not changed, so one loaded model
-// can be attached to any number of times.
-// Reference: pi0-quant model_patcher.py patch_model, unpatch_model.
+// Puts hooks on a loaded model's sites and takes them off again. The model's weights are not changed, so one loaded
+// model can be attached to any number of times. Reference: pi0-quant model_patcher.py patch_model, unpatch_model.
 #pragma once
 
 #include <functional>

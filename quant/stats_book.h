@@ -54,8 +54,8 @@ class StatsBook {
   void finish_request(Measured measured);
   void drop_request();
 
-  // The same for requests that were the samples of one batch and were observed apart. Those that were answered count, as
-  // if they had come one by one.
+  // The same for requests that were the samples of one batch and were observed apart. Those that were answered count,
+  // as if they had come one by one.
   void finish_batch(const std::vector<bool>& answered, Measured measured);
 
   StatsSnapshot snapshot() const;

@@ -91,8 +91,7 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
                model.random_weights ? " with RANDOM WEIGHTS: its actions mean nothing" : "");
   const int threads = model.threads > 0 ? model.threads : at::get_num_threads();
   spdlog::info("{} on {}, kernels {}, {}, {}", meta["precision"].get<std::string>(), meta["device"].get<std::string>(),
-               name_of(model.kernels),
-               counted(static_cast<std::size_t>(threads), "CPU thread"),
+               name_of(model.kernels), counted(static_cast<std::size_t>(threads), "CPU thread"),
                counted(meta["num_steps"].get<std::size_t>(), "denoise step"));
 }
 

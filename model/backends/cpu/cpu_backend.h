@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "model/backends/reference/reference_backend.h"
 #include "model/backends/cpu/gemm.h"
+#include "model/backends/reference/reference_backend.h"
 
 namespace pi0::model {
 

@@ -77,9 +77,7 @@ class CpuQuantizer::Inputs {
 };
 
 CpuQuantizer::CpuQuantizer(const CpuBackend& backend, ErrorSink& sink)
-    : ReferenceQuantizer(backend, sink),
-      gemm_(backend.kernels()),
-      rounding_(rounding_kernels(backend.kernels().set)) {}
+    : ReferenceQuantizer(backend, sink), gemm_(backend.kernels()), rounding_(rounding_kernels(backend.kernels().set)) {}
 
 std::size_t CpuQuantizer::add(const Attention& attention, formats::FormatPair formats) {
   packed_.emplace_back();
@@ -100,9 +98,9 @@ std::size_t CpuQuantizer::add(const Linear& linear, formats::FormatPair formats)
   packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
   if (linear.bias().defined() && !keeps(formats.input, linear.bias().scalar_type())) {
     packed.terms = at::empty_like(packed.exact_terms);
-    const float largest = rounding_.round({packed.exact_terms.const_data_ptr<float>(), 1, packed.terms.numel(),
-                                           packed.terms.numel()},
-                                          packed.terms.mutable_data_ptr<float>(), formats.input);
+    const float largest =
+        rounding_.round({packed.exact_terms.const_data_ptr<float>(), 1, packed.terms.numel(), packed.terms.numel()},
+                        packed.terms.mutable_data_ptr<float>(), formats.input);
     note(overflows(largest, formats.input), number, Operand::bias);
   }
   packed_.push_back(std::move(packed));
@@ -163,8 +161,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
     gemm_.add_terms(y, strip.row_count, packed.terms.const_data_ptr<float>() + strip.first_column);
     clear_padding(strip, y);
     if (two_products) {
-      gemm_.add_terms(strip.sums[1], strip.row_count,
-                      packed.exact_terms.const_data_ptr<float>() + strip.first_column);
+      gemm_.add_terms(strip.sums[1], strip.row_count, packed.exact_terms.const_data_ptr<float>() + strip.first_column);
       clear_padding(strip, strip.sums[1]);
     }
     const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);

@@ -8,7 +8,8 @@ namespace pi0::model {
 
 struct AttentionOperands;
 
-// AttentionForm::eager on a CPU; packs the prefix once and keeps that with it. Result [B, H, L, D] with the strides of [B, L, H, D], dtype of the query.
+// AttentionForm::eager on a CPU; packs the prefix once and keeps that with it. Result [B, H, L, D] with the strides of
+// [B, L, H, D], dtype of the query.
 at::Tensor fast_attention(const GemmKernels& kernels, const AttentionOperands& operands);
 
 }  // namespace pi0::model

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "model/format_dtype.h"
 #include "model/backends/cpu/gemm_kernels.h"
+#include "model/format_dtype.h"
 #include "quant/formats/rounding_kernels.h"
 
 namespace pi0::model {

@@ -11,7 +11,7 @@ struct LayerKernels {
   // mask). Keys lie in `panels` panels of 32, `panel_stride` floats apart; `mask` [panels · 32] is minus
   // infinity where there is no key. `in_bfloat16` rounds scores and their product with the scale.
   void (*softmax)(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale,
-                 bool in_bfloat16);
+                  bool in_bfloat16);
 
   // x / sqrt(mean(x²) + epsilon) · scale + shift, [width]; `shift` may be null.
   void (*rms_norm)(const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon,

@@ -43,9 +43,7 @@ bool takes_few_rows(const Linear& linear, const Tensor& x) {
          x.numel() <= most_rows * linear.in_features;
 }
 
-bool takes_norm(const Residual& in) {
-  return in_eights(in.x.size(-1)) && in.x.size(-1) <= NormCall::most_width;
-}
+bool takes_norm(const Residual& in) { return in_eights(in.x.size(-1)) && in.x.size(-1) <= NormCall::most_width; }
 
 }  // namespace
 

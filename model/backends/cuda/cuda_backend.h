@@ -4,9 +4,9 @@
 
 #include <memory>
 
-#include "model/backends/reference/reference_backend.h"
-#include "model/backends/cuda/device_layer_kernels.h"
 #include "model/backends/cuda/device_kernels.h"
+#include "model/backends/cuda/device_layer_kernels.h"
+#include "model/backends/reference/reference_backend.h"
 
 namespace pi0::model {
 
@@ -14,8 +14,7 @@ namespace pi0::model {
 // operations do.
 class CudaBackend : public ReferenceBackend {
  public:
-  CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding)
-      : layers_(layers), rounding_(rounding) {}
+  CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding) : layers_(layers), rounding_(rounding) {}
 
   std::string_view name() const override { return "cuda"; }
   bool skips_unread() const override { return true; }

@@ -7,8 +7,8 @@
 
 #include "model/backends/cuda/cuda_backend.h"
 #include "model/backends/cuda/device_rounding.h"
-#include "model/rounding.h"
 #include "model/execution.h"
+#include "model/rounding.h"
 
 namespace pi0::model {
 namespace {

@@ -7,9 +7,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "model/backends/cuda/device_rounding.h"
 #include "model/backends/cuda/device_stream.h"
 #include "model/format_dtype.h"
-#include "model/backends/cuda/device_rounding.h"
 
 namespace pi0::model {
 namespace {
@@ -130,8 +130,8 @@ bool CudaQuantizer::takes_few_rows(std::size_t site, const Tensor& x) const {
   const Linear& linear = *sites_[site].linear;
   const bool samples_apart = mode.measured && mode.samples_apart && x.size(0) > 1;
   return x.scalar_type() == at::kBFloat16 && linear.weight().scalar_type() == at::kBFloat16 &&
-         linear.in_features % 8 == 0 && x.numel() <= HookedRowsCall::most_rows * linear.in_features &&
-         !samples_apart && linear.calls == 1;
+         linear.in_features % 8 == 0 && x.numel() <= HookedRowsCall::most_rows * linear.in_features && !samples_apart &&
+         linear.calls == 1;
 }
 
 // Whether one call of the kernels can do all of them.
@@ -199,9 +199,8 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
 }
 
 Tensor CudaQuantizer::round_operand(std::size_t site, const Tensor& operand) {
-  return keeps(sites_[site].formats.input, operand.scalar_type())
-             ? operand
-             : rounded({&site, 1}, operand, operand.scalar_type());
+  return keeps(sites_[site].formats.input, operand.scalar_type()) ? operand
+                                                                  : rounded({&site, 1}, operand, operand.scalar_type());
 }
 
 Tensor CudaQuantizer::round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) {

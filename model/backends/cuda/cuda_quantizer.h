@@ -1,7 +1,7 @@
 // Quantized linears and attentions on a device. Nothing waits for the device, so that a request's work can be recorded
 // once and replayed: errors gather in the device's memory and come over in one copy when the request ends. The same
-// function as the reference's but for the order of sums; products of 16-bit operands run on tensor cores, which multiply
-// them exactly and add in float32.
+// function as the reference's but for the order of sums; products of 16-bit operands run on tensor cores, which
+// multiply them exactly and add in float32.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "model/backends/reference/reference_quantizer.h"
 #include "model/backends/cuda/device_kernels.h"
+#include "model/backends/reference/reference_quantizer.h"
 
 namespace pi0::model {
 
@@ -57,8 +57,7 @@ class DeviceErrors {
 
 class CudaQuantizer : public ReferenceQuantizer {
  public:
-  CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink,
-                std::function<void()> moved);
+  CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink, std::function<void()> moved);
 
   std::size_t add(const Linear& linear, formats::FormatPair formats) override;
   std::size_t add(const Attention& attention, formats::FormatPair formats) override;

@@ -8,8 +8,8 @@
 #include <type_traits>
 
 #include "model/backends/cuda/device_block.h"
-#include "quant/formats/rounding_value.h"
 #include "model/backends/cuda/device_kernels.h"
+#include "quant/formats/rounding_value.h"
 
 namespace pi0::model {
 namespace {

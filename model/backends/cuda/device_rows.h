@@ -3,8 +3,8 @@
 // the sums is done where they end.
 #pragma once
 
-#include "model/backends/cuda/device_product.h"
 #include "model/backends/cuda/device_loops.h"
+#include "model/backends/cuda/device_product.h"
 
 namespace pi0::model {
 namespace {
@@ -166,8 +166,7 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
   });
   if (result.errors == nullptr) return;
   const int row_tiles = tiles_over(call.rows, columns);
-  add_errors(block, errors, result, 0, output_tile * row_tiles + row_tile,
-             row_tiles * tiles_over(part.out, tile_rows));
+  add_errors(block, errors, result, 0, output_tile * row_tiles + row_tile, row_tiles * tiles_over(part.out, tile_rows));
 }
 
 // The tiles of 16 outputs that all parts have together.

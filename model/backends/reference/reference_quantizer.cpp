@@ -7,7 +7,6 @@
 namespace pi0::model {
 namespace {
 
-
 formats::CallError error_of(const Tensor& reference, const Tensor& result) {
   formats::CallError call;
   call.mse = (reference - result).pow(2).mean().item<float>();
@@ -80,8 +79,8 @@ Tensor ReferenceQuantizer::round_operand(std::size_t site, const Tensor& operand
 
 const LayerKv& ReferenceQuantizer::rounded_prefix(std::size_t site, const LayerKv& prefix) {
   if (!prefix.rounded) {
-    prefix.rounded = std::make_shared<const LayerKv>(
-        LayerKv{round_operand(site, prefix.key), round_operand(site, prefix.value)});
+    prefix.rounded =
+        std::make_shared<const LayerKv>(LayerKv{round_operand(site, prefix.key), round_operand(site, prefix.value)});
   }
   return *prefix.rounded;
 }
