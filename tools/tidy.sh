@@ -4,8 +4,8 @@
 #     bash tools/tidy.sh                          # every room
 #     bash tools/tidy.sh tools/sweep server/tls   # files whose path begins with one of these
 #
-# It reads compile commands of a build folder of its own (build/tidy), which compiles nothing. All rooms take about
-# half an hour on two cores.
+# It reads compile commands of a build folder of its own (build/tidy), which compiles nothing. All rooms take much
+# longer than the tests do to build, so tools/test.sh does not run it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/packages.sh
