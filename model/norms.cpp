@@ -2,7 +2,7 @@
 
 namespace pi0::model {
 namespace {
-constexpr double epsilon = 1e-6;  // of both models
+constexpr double epsilon = 1e-6;  // of Gemma and SigLIP alike
 }
 
 RmsNorm::RmsNorm(const BuildContext& context, std::int64_t width, Form form) : backend_(context.backend) {
@@ -13,7 +13,9 @@ RmsNorm::RmsNorm(const BuildContext& context, std::int64_t width, Form form) : b
   }
 }
 
-Tensor RmsNorm::modulation(const Tensor& condition) const { return dense_ != nullptr ? (*dense_)(condition) : Tensor{}; }
+Tensor RmsNorm::modulation(const Tensor& condition) const {
+  return dense_ != nullptr ? (*dense_)(condition) : Tensor{};
+}
 
 RmsNorm::Output RmsNorm::operator()(const Residual& x, const Tensor& modulation) const {
   const Normed normed = backend_.rms_norm(x, weight_, modulation, epsilon);

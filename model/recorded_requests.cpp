@@ -8,15 +8,18 @@
 
 namespace pi0::model {
 
-RecordedRequests::RecordedRequests(std::shared_ptr<Recorder> recorder, const SiteList& sites, at::Device device,
+RecordedRequests::RecordedRequests(std::shared_ptr<WorkRecorder> recorder, const SiteList& sites, at::Device device,
                                    MakeStages stages)
     : recorder_(std::move(recorder)), sites_(sites), device_(device), stages_(std::move(stages)) {}
 
 RecordedRequests::Kind RecordedRequests::kind_of(const Pass& pass) const {
   const bool observed = std::ranges::any_of(sites_.all(), &MatmulSite::is_observed);
-  Kind kind = {sites_.hook_changes(),  observed,
-               pass.num_steps,         pass.noise.size(0),
-               pass.prompt_positions,  pass.in.tokens.size(1),
+  Kind kind = {sites_.hook_changes(),
+               observed,
+               pass.num_steps,
+               pass.noise.size(0),
+               pass.prompt_positions,
+               pass.in.tokens.size(1),
                static_cast<std::int64_t>(pass.in.images.size())};
   kind.insert(kind.end(), pass.cameras.begin(), pass.cameras.end());
   for (const Tensor& image : pass.in.images) kind.push_back(is_pixels(image) ? 1 : 0);
@@ -67,7 +70,7 @@ Tensor RecordedRequests::repeat(const Recording& recording, StageSeconds* second
   return recording.pass.actions.clone();
 }
 
-// A recording needs memory of its own, which a plain run may do without; so a failure is not the request's.
+// A recording needs memory of its own. A request can still run without, so a failure here is not the request's.
 bool RecordedRequests::record(Recording& recording, const Pass& pass) const {
   recording.pass = pass;
   for (Tensor* input : inputs_of(recording.pass)) {

@@ -42,6 +42,7 @@ SiglipLayer::SiglipLayer(const BuildContext& context, const VisionConfig& config
       norm2_(context.add<LayerNorm>(*this, "layer_norm2", config.width)),
       mlp_(context.add<SiglipMlp>(*this, "mlp", config)) {}
 
+// Reference: modeling_siglip.py SiglipEncoderLayer.forward. The last residual is left to the next norm, which adds it.
 Residual SiglipLayer::operator()(const Residual& x) const {
   const Normed before = norm1_(x);
   const Normed between = norm2_({before.sum, attention_(before.x)});
@@ -50,8 +51,8 @@ Residual SiglipLayer::operator()(const Residual& x) const {
 
 SiglipEmbeddings::SiglipEmbeddings(const BuildContext& context, const VisionConfig& config)
     : patch_size_(config.patch_size),
-      patch_weight_(context.parameter(*this, "patch_embedding.weight",
-                                      {config.width, 3, config.patch_size, config.patch_size})),
+      patch_weight_(
+          context.parameter(*this, "patch_embedding.weight", {config.width, 3, config.patch_size, config.patch_size})),
       patch_bias_(context.parameter(*this, "patch_embedding.bias", {config.width})),
       positions_(context.parameter(*this, "position_embedding.weight", {config.num_patches(), config.width})) {}
 

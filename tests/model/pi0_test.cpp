@@ -54,7 +54,7 @@ TEST_CASE("every traced tensor of Pi0.5 and Pi0 is openpi's", "[model][golden]")
 }
 
 // Hands back what it is given to record.
-class Repeater : public model::Recorder {
+class Repeater : public model::WorkRecorder {
  public:
   std::vector<Work> record(const std::vector<Work>& parts) override {
     ++recorded;
@@ -351,7 +351,8 @@ TEST_CASE("the model is a tree of modules with the checkpoint's names", "[model]
   for (const auto& [name, entry] : checkpoint.entries()) {
     if (!name.ends_with("lm_head.weight")) CHECK(names.erase(name) == 1);
   }
-  CHECK(names == std::set<std::string>{"paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"});  // tied
+  CHECK(names ==
+        std::set<std::string>{"paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"});  // tied
   std::vector<std::string> paths;
   for (const auto& module : pi0->named_modules()) {
     if (std::dynamic_pointer_cast<model::MatmulSite>(module.value())) paths.push_back(module.key());

@@ -1,10 +1,10 @@
-// A CPU's fast kernels, for one instruction set.
+// Computes layers with the fast CPU kernels of one instruction set.
 #pragma once
 
 #include <memory>
 
-#include "model/backends/reference/reference_backend.h"
 #include "model/backends/cpu/gemm.h"
+#include "model/backends/reference/reference_backend.h"
 
 namespace pi0::model {
 
@@ -32,7 +32,7 @@ class CpuBackend : public ReferenceBackend {
 
 std::shared_ptr<const Backend> cpu_backend(InstructionSet set);
 
-// A linear's weight as the CPU's backend keeps it.
+// A linear's weight as the CPU backend stores it.
 PackedWeight packed_weight_of(const Linear& linear);
 
 }  // namespace pi0::model

@@ -7,13 +7,13 @@
 
 #include "model/backends/cuda/cuda_backend.h"
 #include "model/backends/cuda/device_rounding.h"
-#include "model/rounding.h"
 #include "model/execution.h"
+#include "model/rounding.h"
 
 namespace pi0::model {
 namespace {
 
-class CudaRecorder : public Recorder {
+class CudaRecorder : public WorkRecorder {
  public:
   explicit CudaRecorder(at::Device device)
       : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {}
@@ -62,7 +62,7 @@ Rounded round_cuda_tensor(const at::Tensor& values, Format format, at::ScalarTyp
   return {result, overflowed.item<std::int32_t>() != 0};
 }
 
-std::shared_ptr<Recorder> device_recorder(at::Device device) {
+std::shared_ptr<WorkRecorder> device_recorder(at::Device device) {
   return device.is_cuda() ? std::make_shared<CudaRecorder>(device) : nullptr;
 }
 

@@ -7,12 +7,11 @@
 namespace pi0::model {
 namespace {
 
-
 formats::CallError error_of(const Tensor& reference, const Tensor& result) {
   formats::CallError call;
   call.mse = (reference - result).pow(2).mean().item<float>();
   call.reference_power = reference.pow(2).mean().item<float>();
-  // Only an error that is not finite can come from elements that are not.
+  // Counts only if the mean shows that there are some.
   if (!std::isfinite(call.mse)) {
     call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
   }
@@ -80,8 +79,8 @@ Tensor ReferenceQuantizer::round_operand(std::size_t site, const Tensor& operand
 
 const LayerKv& ReferenceQuantizer::rounded_prefix(std::size_t site, const LayerKv& prefix) {
   if (!prefix.rounded) {
-    prefix.rounded = std::make_shared<const LayerKv>(
-        LayerKv{round_operand(site, prefix.key), round_operand(site, prefix.value)});
+    prefix.rounded =
+        std::make_shared<const LayerKv>(LayerKv{round_operand(site, prefix.key), round_operand(site, prefix.value)});
   }
   return *prefix.rounded;
 }
