@@ -477,7 +477,7 @@ TEST_CASE("a picture that cannot be fitted is refused by camera", "[policy]") {
   request.set("observation/wrist_image_left", array_of('u', {1000, 1, 3}, std::vector<std::uint8_t>(3000)));
   const Policy policy = polaris_policy(no_model);
   REQUIRE_THAT(error_of<RequestError>([&] { policy.prepare(request); }),
-               contains_text("left_wrist_0_rgb: a picture of 1000 x 1 pixels"));
+               contains_text("left_wrist_0_rgb: an image of 1000 x 1 pixels"));
 }
 
 }  // namespace pi0::policy

@@ -1,21 +1,20 @@
-// NVIDIA GPUs: layers and quantization by kernels of our own, whose functions come in tables, so that tests run them on
-// a CPU.
+// Computes layers on NVIDIA GPUs with our own kernels. They are called through tables of functions, so that tests can
+// run them on a CPU.
 #pragma once
 
 #include <memory>
 
-#include "model/backends/reference/reference_backend.h"
-#include "model/backends/cuda/device_layer_kernels.h"
 #include "model/backends/cuda/device_kernels.h"
+#include "model/backends/cuda/device_layer_kernels.h"
+#include "model/backends/reference/reference_backend.h"
 
 namespace pi0::model {
 
-// What the layers do not take, sizes that are no multiple of eight or keys beyond their most, runs as the reference's
-// operations do.
+// Falls back to the reference operations where the kernels do not apply: for sizes that are no multiples of eight, or
+// for too many keys.
 class CudaBackend : public ReferenceBackend {
  public:
-  CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding)
-      : layers_(layers), rounding_(rounding) {}
+  CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding) : layers_(layers), rounding_(rounding) {}
 
   std::string_view name() const override { return "cuda"; }
   bool skips_unread() const override { return true; }
@@ -39,7 +38,7 @@ class CudaBackend : public ReferenceBackend {
   const DeviceKernels& rounding_;
 };
 
-// For the GPU of that index, with its kernels; in a build without CUDA the reference's.
+// The backend for the GPU of that index; in a build without CUDA, the reference backend.
 std::shared_ptr<const Backend> cuda_backend(int device_index);
 
 }  // namespace pi0::model
