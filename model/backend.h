@@ -1,5 +1,7 @@
 // Computes a model's layers: with the reference operations, with fast CPU kernels, or with GPU kernels. A model is
-// given its backend when it is built. Each backend has a folder in backends/. Shape letters as in pi0.h.
+// given its backend when it is built. Each backend has a folder in backends/.
+//
+// Shape letters as in pi0.h.
 #pragma once
 
 #include <ATen/ATen.h>

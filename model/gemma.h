@@ -96,8 +96,7 @@ class Gemma : public torch::nn::Module {
   // Computes what all layers and all denoise steps share. mask [B, 1, L, P + L]; positions [B, L].
   GemmaPass begin(const Tensor& mask, const Tensor& positions) const;
 
-  // Runs the suffix x [B, L, W] with the KV cache of a prefix of P positions. Returns the final norm's output [B, L,
-  // W].
+  // Runs the suffix x [B, L, W] with the KV cache of P prefix positions. Returns the final norm's output, as x.
   Tensor decode(const Tensor& x, const GemmaPass& pass, const Modulation& modulation, const KvCache& prefix) const;
 
   Modulation modulation(const Tensor& condition) const;  // condition [B, W], or undefined

@@ -63,7 +63,7 @@ class JoinedLinears {
   explicit JoinedLinears(std::vector<Linear*> linears);
 
   std::vector<Tensor> operator()(const Tensor& x) const;  // [..., Out] each, in their order; may be strided
-  Tensor gated(const Tensor& x) const;                    // GELU (tanh) of the first, times the second
+  Tensor gated(const Tensor& x) const;                    // GELU (tanh approximation) of the first, times the second
 
  private:
   std::vector<Tensor> hooked(const Tensor& x) const;

@@ -11,7 +11,7 @@ using at::Tensor;
 // ones. `pad_mask` [B, L] bool is true for real tokens; `block_starts` [L] is 1 where a block begins.
 Tensor block_mask(const Tensor& pad_mask, const Tensor& block_starts);
 
-// The mask to add to attention scores, [B, 1, L, S] float32: 0 where allowed, else openpi's most negative value.
+// The mask to add to attention scores, [B, 1, L, S] float32: 0 where allowed, else openpi's -2.38e38.
 Tensor additive_mask(const Tensor& allowed);
 
 }  // namespace pi0::model

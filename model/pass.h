@@ -43,7 +43,7 @@ struct Pass {
   Tensor noise;  // [B, A, N]
   std::int64_t num_steps = 0;
   std::vector<std::size_t> cameras;          // indices of the cameras that are computed
-  std::int64_t prompt_positions = 0;         // the first ones, which are computed
+  std::int64_t prompt_positions = 0;         // how many of them are computed, from the first on
   std::shared_ptr<const Schedule> schedule;  // null: every step computes its own modulation
   std::vector<Tensor> image_tokens;          // per computed camera [B, patches, W]
   Prefix prefix;

@@ -39,8 +39,8 @@ struct SampleOptions {
 
 class Pi0 : public torch::nn::Module {
  public:
-  // Loads every parameter from `weights` and throws what that throws. On a GPU, turns off two shortcuts of matmuls for
-  // the whole process: TF32, which rounds float32 operands to ten bits, and sums of less than float32.
+  // Loads every parameter from `weights` and throws what that throws. On a GPU, turns off, for the whole process, TF32
+  // (which rounds float32 operands to ten bits) and reduced-precision sums of matmuls.
   Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, const Execution& execution);
   Pi0(const Pi0&) = delete;
   Pi0& operator=(const Pi0&) = delete;

@@ -11,8 +11,8 @@
 namespace pi0::model {
 namespace {
 
-// e^x for |x| <= 87, within two units in the last place: range reduction and polynomial of Cephes' expf, |r| <= ln2
-// / 2.
+// e^x for |x| <= 87, within two units in the last place: Cephes' range reduction to |r| <= ln2 / 2, and a
+// polynomial.
 constexpr float exp_within(float x) {
   const float shifted = x * 1.44269504F + 12582912.0F;  // 1.5 · 2^23 rounds it to an integer in the low bits
   const float n = shifted - 12582912.0F;
@@ -63,8 +63,8 @@ struct AsBfloat16 {
   static constexpr float rounded(float value) { return formats::rounded_to_bfloat16(value); }
 };
 
-// GELU, tanh approximation: x · (1 + tanh(u)) / 2 in LibTorch's order, with |tanh(u)| = (1 - e) / (1 + e), e =
-// exp(-2|u|).
+// GELU, tanh approximation: x · (1 + tanh(u)) / 2 in LibTorch's order, where
+// |tanh(u)| = (1 - e) / (1 + e) with e = exp(-2|u|).
 constexpr float gelu_of(float x) {
   const float u = 0.79788456080286535588F * (x + 0.044715F * (x * x * x));
   const std::uint32_t sign = std::bit_cast<std::uint32_t>(u) & 0x80000000U;

@@ -31,7 +31,7 @@ class Normalizer {
   // have mean 0 and standard deviation 1 (z-score).
   std::vector<double> unnormalize_state(std::span<const double> state) const;
 
-  // Row-major [A, N], in the model's float32. As openpi, the quantile form maps [-1, 1] to [0, 1] in float32 and
+  // Row-major [A, N], in the model's float32. As in openpi, the quantile form maps [-1, 1] to [0, 1] in float32 and
   // continues in float64.
   std::vector<double> unnormalize_actions(std::span<const float> chunk) const;
 

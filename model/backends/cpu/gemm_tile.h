@@ -1,5 +1,6 @@
 // Matmul loops over register tiles, written once for all vector types. Included by one file per instruction set, each
 // compiled with its own flags. Everything is in an unnamed namespace: the linker must not share code among these files.
+//
 // A vector type V has: Sum, lanes, max_rows, multiply_add(sum, x, lanes), zero(), add(sum, sum), load(const float*),
 // store(float*, sum), load_lanes(const std::uint32_t*), broadcast(const std::uint32_t*).
 #pragma once

@@ -10,8 +10,7 @@
 namespace pi0::model {
 namespace {
 
-// The rounding of modeling_gemma.py eager_attention_forward: scores and scaled scores in the model's dtype, then
-// float32.
+// Rounds as modeling_gemma.py eager_attention_forward: scores and scaled scores in the model's dtype, then float32.
 template <class Dtype>
 void softmax_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale) {
   float largest[panel_width];

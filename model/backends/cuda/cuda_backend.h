@@ -10,7 +10,7 @@
 
 namespace pi0::model {
 
-// Falls back to the reference operations where the kernels do not apply: for sizes that are no multiples of eight, or
+// Falls back to the reference operations where the kernels do not apply: for sizes that are not multiples of eight, or
 // for too many keys.
 class CudaBackend : public ReferenceBackend {
  public:
