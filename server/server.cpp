@@ -49,6 +49,8 @@ class Server::Impl {
                [this] { return HttpResponse{200, metrics_.text(), "text/plain; version=0.0.4; charset=utf-8"}; }});
     add_gauge({"pi0_queue_length", "Requests waiting for the model.",
                [this] { return std::vector{GaugeValue{static_cast<double>(worker_.waiting_count())}}; }});
+    add_gauge({"pi0_model_busy", "1 while the model works on requests, else 0.",
+               [this] { return std::vector{GaugeValue{worker_.is_busy() ? 1.0 : 0.0}}; }});
   }
 
   std::uint16_t port() const { return listener_.port(); }

@@ -144,7 +144,12 @@ class Server:
 
     def wait_for_request_in_hand(self):
         """Until one request is in hand and another waits."""
-        wait_until(lambda: "pi0_queue_length 1\n" in self.metrics(), "one request in hand, one waiting")
+
+        def is_so():
+            metrics = self.metrics()
+            return "pi0_model_busy 1\n" in metrics and "pi0_queue_length 1\n" in metrics
+
+        wait_until(is_so, "one request in hand, one waiting")
 
     def metrics(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_S) as answer:

@@ -1,8 +1,8 @@
 #include "protocol/msgpack_numpy.h"
 
-#include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -430,12 +430,12 @@ TEST_CASE("maps of many keys are read in time that grows with their bytes", "[ms
     message.insert(message.end(), key.begin(), key.end());
     message.push_back(0xC0);
   }
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // CPU time: a busy machine does not count
   CHECK(decode(message).entries().size() == 200'000);
   DecodeLimits limits;
   limits.fields = {"1000000"};
   CHECK(decode(message, limits).entries().size() == 200'000);
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));  // minutes when it grows with the square
+  CHECK((std::clock() - start) / CLOCKS_PER_SEC < 30);  // minutes when it grows with the square
 }
 
 TEST_CASE("an array of the wrong size is not written", "[numpy]") {

@@ -58,8 +58,8 @@ void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats
   StatsBook together, alone;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
   const auto attach = [&](StatsBook& book) {
-    return std::make_unique<quant::Attachment>(
-        pi0.sites(), quant::make_plan(pi0.sites(), request), &book, [](const std::string&) {});
+    return std::make_unique<quant::Attachment>(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
+                                               [](const std::string&) {});
   };
   std::vector<at::Tensor> singles;
   {

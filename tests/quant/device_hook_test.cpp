@@ -1,8 +1,8 @@
 // Hooks for GPUs: their kernels on the CPU, thread by thread, and on a GPU where there is one.
 #include "model/backends/cuda/cuda_quantizer.h"
+#include "model/backends/cuda/device_rounding.h"
 #include "model/format_dtype.h"
 #include "quant/attach.h"
-#include "model/backends/cuda/device_rounding.h"
 #include "support/catch.h"
 #include "support/devices.h"
 #include "support/lone_site.h"
@@ -132,9 +132,8 @@ Run run(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
   Run result;
   StatsBook book;
   const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
-  const quant::Attachment attachment(
-      pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
-      [&](const std::string& line) { result.warnings.push_back(line); });
+  const quant::Attachment attachment(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
+                                     [&](const std::string& line) { result.warnings.push_back(line); });
   for (const double sign : {1.0, -1.0}) {
     result.actions.push_back(pi0.sample_actions(golden.inputs, golden.noise * sign, 2).cpu());
     book.finish_request(StatsBook::Measured::yes);
@@ -193,8 +192,7 @@ TEST_CASE("device hooks observe each camera of a batch of them, and a kept sched
   golden.inputs.tokens = golden.inputs.tokens.narrow(1, 0, 24);
   golden.inputs.token_mask = golden.inputs.token_mask.narrow(1, 0, 24);
   const auto reference = test::load_case(golden, Precision::bfloat16);
-  const auto device =
-      test::load_case(golden, Precision::bfloat16, test::like_gpu_in_turn());
+  const auto device = test::load_case(golden, Precision::bfloat16, test::like_gpu_in_turn());
   REQUIRE(device->execution().backend->batches_cameras());
   const FormatPair formats{Format::float8_e4m3, Format::float16};
   // Norms and attention sum in another order as well here.
@@ -218,8 +216,7 @@ struct OneLinear {
         sites(lone.sites()) {}
   quant::Attachment attach(FormatPair formats, std::vector<std::string>* warnings = nullptr) {
     const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
-    return {sites, quant::make_plan(sites, request), &book,
-            [warnings](const std::string& line) {
+    return {sites, quant::make_plan(sites, request), &book, [warnings](const std::string& line) {
               if (warnings != nullptr) warnings->push_back(line);
             }};
   }

@@ -6,8 +6,8 @@
 
 #include "model/attention.h"
 #include "model/linear.h"
-#include "quant/attach.h"
 #include "model/rounding.h"
+#include "quant/attach.h"
 #include "support/catch.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
@@ -91,13 +91,14 @@ Allowed allowed(const model::Linear& site, const at::Tensor& x, FormatPair forma
   const at::Tensor a = as_input(x), w = as_input(site.weight()), b = as_input(site.bias());
   const at::Tensor y = at::linear(a, w, b), reach = reach_of(a, w, b);
   const auto result = [&](const at::Tensor& sum) { return rounded(sum, formats.output).to(x.scalar_type()); };
-  const auto squared_error = [&,
-                              exact = at::linear(wide(x), wide(site.weight()), wide(site.bias()))](const at::Tensor& sum) {
-    return (exact - wide(rounded(sum, formats.output))).square();
-  };
+  const auto squared_error =
+      [&, exact = at::linear(wide(x), wide(site.weight()), wide(site.bias()))](const at::Tensor& sum) {
+        return (exact - wide(rounded(sum, formats.output))).square();
+      };
   const at::Tensor moved = (squared_error(y - reach) - squared_error(y + reach)).abs();
   const double flips = moved.masked_select(moved.isfinite()).sum().item<double>() / static_cast<double>(y.numel());
-  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight()), wide(site.bias())), flips};
+  return {result(y - reach), result(y + reach), reach + reach_of(wide(x), wide(site.weight()), wide(site.bias())),
+          flips};
 }
 
 double mse_of(const StatsBook& book, const std::string& layer) {

@@ -149,7 +149,8 @@ struct Share {
   std::size_t first = 0, of = 1;
 };
 
-void compare_with_goldens(const std::string& name, Precision precision, const model::Execution& execution = {}, Share share = {}) {
+void compare_with_goldens(const std::string& name, Precision precision, const model::Execution& execution = {},
+                          Share share = {}) {
   const test::GoldenCase golden = test::read_case(name);
   const auto pi0 = test::load_case(golden, precision, execution);
   const double least = precision == Precision::bfloat16 ? 3e-3 : execution.device.is_cpu() ? 1e-5 : 1e-4;

@@ -1,9 +1,8 @@
 #include "model/rounding.h"
 
-#include "quant/format.h"
-
 #include <torch/version.h>
 
+#include "quant/format.h"
 #include "support/catch.h"
 #include "support/tensors.h"
 

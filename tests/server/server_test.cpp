@@ -382,6 +382,7 @@ TEST_CASE("metrics count every request by its result", "[server][metrics]") {
 
   Client busy(server);
   busy.send(request_with_prompt("wait"));
+  becomes(server, "pi0_model_busy 1");
   {
     Client gone(server);
     gone.send(request_with_prompt("abandoned"));

@@ -44,8 +44,6 @@ inline std::unique_ptr<model::Pi0> load_case(const GoldenCase& golden, model::Pr
 }
 
 // A CPU's fast kernels.
-inline model::Execution fast(model::InstructionSet set) {
-  return {.backend = model::cpu_backend(set)};
-}
+inline model::Execution fast(model::InstructionSet set) { return {.backend = model::cpu_backend(set)}; }
 
 }  // namespace pi0::test

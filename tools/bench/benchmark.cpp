@@ -10,10 +10,10 @@
 #include <string>
 
 #include "model/format_dtype.h"
+#include "model/rounding.h"
 #include "protocol/files.h"
 #include "quant/attach.h"
 #include "quant/report.h"
-#include "model/rounding.h"
 #include "tools/bench/bench_case.h"
 #include "tools/bench/bench_gauge.h"
 #include "tools/bench/bench_report.h"

@@ -8,9 +8,9 @@
 #include <random>
 #include <stdexcept>
 
-#include "model/checkpoint.h"
 #include "model/backends/cpu/cpu_backend.h"
 #include "model/backends/cuda/cuda_backend.h"
+#include "model/checkpoint.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/progress.h"
 #include "tools/common/tiny_tokenizer.h"

@@ -1,14 +1,11 @@
 #include "model/backends/cpu/gemm.h"
 
 #include <ATen/Parallel.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstring>
-#include <type_traits>
 
 #include "model/backends/cpu/scratch.h"
 
@@ -28,115 +25,10 @@ std::int64_t panels_at_once() {
   return std::clamp<std::int64_t>(cache / 2 / stretch_bytes, 4, most_panels);
 }
 
-constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each other's cache sets
-
 // Work below this is not worth waking another thread for.
 constexpr std::int64_t flop_per_thread = 1 << 21;
-constexpr std::int64_t values_per_thread = 1 << 15;
 
 std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
-
-bool is_bfloat16(const Tensor& values) {
-  const Tensor bits = values.view(at::kInt);
-  return !(bits & 0xFFFF).any().item<bool>();
-}
-
-// Calls `call` with the bytes of a code as a constant.
-template <class Call>
-void with_code_size(std::int64_t code_size, const Call& call) {
-  switch (code_size) {
-    case 1:
-      return call(std::integral_constant<std::size_t, 1>{});
-    case 2:
-      return call(std::integral_constant<std::size_t, 2>{});
-    default:
-      return call(std::integral_constant<std::size_t, 4>{});
-  }
-}
-
-// Calls move(byte among the rows' codes [rows][in], byte among the panel's, how many as a constant) for whatever lies
-// side by side in both: pairs of codes, and the last one of a row where their number is odd.
-template <std::size_t code_size, class Move>
-void for_pairs(std::int64_t rows, std::int64_t in, const Move& move) {
-  constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
-  constexpr auto size = static_cast<std::int64_t>(code_size);
-  for (std::int64_t first = 0; first < in / 2; first += block) {
-    const std::int64_t last = std::min(first + block, in / 2);
-    for (std::int64_t row = 0; row < rows; ++row) {
-      for (std::int64_t pair = first; pair < last; ++pair) {
-        move((row * in + 2 * pair) * size, (pair * panel_width + row) * 2 * size,
-             std::integral_constant<std::size_t, 2 * code_size>{});
-      }
-    }
-  }
-  for (std::int64_t row = 0; in % 2 != 0 && row < rows; ++row) {
-    move((row * in + in - 1) * size, (in / 2 * panel_width + row) * 2 * size,
-         std::integral_constant<std::size_t, code_size>{});
-  }
-}
-
-template <std::size_t code_size>
-void fill_panel(const std::uint8_t* codes, std::int64_t rows, std::int64_t in, std::uint8_t* panel) {
-  if (rows < panel_width || in % 2 != 0) {
-    std::memset(panel, 0, static_cast<std::size_t>(divided_up(in, 2) * panel_width) * 2 * code_size);
-  }
-  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
-    std::memcpy(panel + at_panel, codes + at_row, bytes());
-  });
-}
-
-template <std::size_t code_size>
-void read_panel(const std::uint8_t* panel, std::int64_t rows, std::int64_t in, std::uint8_t* codes) {
-  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
-    std::memcpy(codes + at_row, panel + at_panel, bytes());
-  });
-}
-
-// The panels of a weight, as they are dealt to threads.
-struct Panels {
-  std::int64_t out, in;
-
-  std::int64_t count() const { return divided_up(out, panel_width); }
-  std::int64_t codes() const { return divided_up(in, 2) * 2 * panel_width; }  // of one
-  std::int64_t grain() const { return divided_up(values_per_thread, codes()); }
-  std::int64_t rows(std::int64_t panel) const { return std::min(panel_width, out - panel * panel_width); }
-};
-
-template <class Source>
-void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed, const ChangeRow& change) {
-  const std::int64_t in = packed.in, stride = packed.lanes.size(1);
-  const auto* source = static_cast<const Source*>(x.const_data_ptr());
-  auto* lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr());
-  constexpr bool from_bfloat16 = sizeof(Source) == 2;
-  at::parallel_for(0, packed.rows, divided_up(values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> buffer(static_cast<std::size_t>(in));
-    for (std::int64_t row = begin; row < end; ++row) {
-      const Source* from = source + row * in;
-      std::uint32_t* to = lanes + row * stride;
-      std::fill(to + (packed.lane == Lane::float32 ? in : in / 2), to + stride, 0U);
-      if (from_bfloat16 && packed.lane == Lane::bfloat16_pair && !change) {
-        std::memcpy(to, from, static_cast<std::size_t>(in) * 2);
-        continue;
-      }
-      float* floats = packed.lane == Lane::float32 ? reinterpret_cast<float*>(to) : buffer.data();
-      if constexpr (from_bfloat16) {
-        kernels.widen_bfloat16(from, floats, in);
-      } else {
-        std::memcpy(floats, from, static_cast<std::size_t>(in) * sizeof(float));
-      }
-      if (change) change(floats, in);
-      if (packed.lane == Lane::bfloat16_pair) {
-        kernels.narrow_to_bfloat16(floats, reinterpret_cast<std::uint16_t*>(to), in);
-      }
-    }
-  });
-}
-
-// What a thread works in while it multiplies a group of panels.
-struct Work {
-  Scratch<std::uint32_t> lanes;  // [panels][stretch_steps][32]
-  Scratch<float> fresh;          // [panels][rows_at_once][32]
-};
 
 double seconds_of(const GemmKernels& kernels, Lane lane) {
   constexpr std::int64_t rows = 48, steps = run_steps;
@@ -224,76 +116,6 @@ const GemmKernels& gemm_kernels(InstructionSet set) {
       return portable_gemm();
   }
 }
-
-Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
-  const Tensor panels = at::empty(shape, options);
-  constexpr std::uintptr_t page = 1 << 21;
-  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
-  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  return panels;
-}
-
-PackedWeight pack_weight(const Tensor& weight) {
-  Tensor values = weight.contiguous();
-  if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
-  const std::int64_t out = values.size(0), in = values.size(1);
-  PackedWeight packed{empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
-                      out, in};
-  const Panels panels{out, in};
-  const std::int64_t size = values.element_size();
-  const auto* const from = static_cast<const std::uint8_t*>(values.const_data_ptr());
-  auto* const to = static_cast<std::uint8_t*>(packed.panels.mutable_data_ptr());
-  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
-    with_code_size(size, [&](auto code_size) {
-      for (std::int64_t panel = begin; panel < end; ++panel) {
-        fill_panel<code_size()>(from + panel * panel_width * in * size, panels.rows(panel), in,
-                                to + panel * panels.codes() * size);
-      }
-    });
-  });
-  return packed;
-}
-
-PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode) {
-  PackedWeight result{empty_panels(weight.panels.sizes(), weight.panels.options().dtype(dtype_of(format))), weight.out,
-                      weight.in};
-  const Panels panels{weight.out, weight.in};
-  const std::int64_t from_size = weight.panels.element_size(), to_size = result.panels.element_size();
-  const auto* const from = static_cast<const std::uint8_t*>(weight.panels.const_data_ptr());
-  auto* const to = static_cast<std::uint8_t*>(result.panels.mutable_data_ptr());
-  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
-    const auto values = make_scratch<std::uint8_t>(panel_width * weight.in * from_size);
-    const auto codes = make_scratch<std::uint8_t>(panel_width * weight.in * to_size);
-    for (std::int64_t panel = begin; panel < end; ++panel) {
-      const std::int64_t rows = panels.rows(panel);
-      with_code_size(from_size, [&](auto code_size) {
-        read_panel<code_size()>(from + panel * panels.codes() * from_size, rows, weight.in, values.get());
-      });
-      encode({values.get(), rows, weight.in, weight.in}, codes.get());
-      with_code_size(to_size, [&](auto code_size) {
-        fill_panel<code_size()>(codes.get(), rows, weight.in, to + panel * panels.codes() * to_size);
-      });
-    }
-  });
-  return result;
-}
-
-PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
-  const Tensor source = x.contiguous();
-  const std::int64_t in = x.size(-1), rows = source.numel() / in;
-  const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
-  PackedInput packed{at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
-  if (source.scalar_type() == at::kBFloat16) {
-    pack_rows<std::uint16_t>(kernels, source, packed, change);
-  } else {
-    TORCH_CHECK(source.scalar_type() == at::kFloat, "pack_input: found ", source.scalar_type(),
-                ", expected float32 or bfloat16");
-    pack_rows<float>(kernels, source, packed, change);
-  }
-  return packed;
-}
-
 void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch) {
   std::array<const std::uint32_t*, most_panels> lanes{};
   for (std::int64_t step = 0; step < stretch.steps; step += run_steps) {
@@ -309,86 +131,141 @@ void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch)
   }
 }
 
+namespace {
+
+// One product's weight and input as the loops walk through them.
+struct Operands {
+  explicit Operands(const Product& product)
+      : lane(product.x.lane),
+        format(product.weight.format()),
+        rows(product.x.rows),
+        pairs(product.weight.panels.size(1)),
+        stride(product.x.lanes.size(1)),
+        pair_bytes(panel_width * 2 * product.weight.panels.element_size()),
+        x(static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr())),
+        codes(static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr())) {}
+
+  std::int64_t steps_per_pair() const { return lane == Lane::float32 ? 2 : 1; }
+  bool codes_are_lanes() const { return format == Format::bfloat16 && lane == Lane::bfloat16_pair; }
+
+  Lane lane;
+  Format format;
+  std::int64_t rows;
+  std::int64_t pairs;       // of a panel
+  std::int64_t stride;      // lanes from row to row of x
+  std::int64_t pair_bytes;  // of a panel's codes
+  const std::uint32_t* x;
+  const std::uint8_t* codes;
+};
+
+// Some panels that one thread multiplies in one go.
+struct Group {
+  std::int64_t first, count;
+};
+
+// What a thread works in; both hold a group of panels.
+class GroupProduct {
+ public:
+  GroupProduct(const GemmKernels& kernels, std::int64_t most_panels_of_group)
+      : kernels_(kernels),
+        lanes_(make_scratch<std::uint32_t>(most_panels_of_group * stretch_steps * panel_width)),
+        fresh_(make_scratch<float>(most_panels_of_group * rows_at_once * panel_width)) {}
+
+  // sums [panels of the group][rows][32]
+  void multiply(const Operands& in, Group group, float* sums) {
+    const std::int64_t stretch_pairs = stretch_steps / in.steps_per_pair();
+    for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
+      const Stretch stretch{pair, std::min(stretch_pairs, in.pairs - pair)};
+      widen(in, group, stretch);
+      for (std::int64_t row = 0; row < in.rows; row += rows_at_once) add_rows(in, group, stretch, row, sums);
+    }
+  }
+
+ private:
+  struct Stretch {
+    std::int64_t first_pair, pairs;
+  };
+
+  void widen(const Operands& in, Group group, Stretch stretch) {
+    for (std::int64_t panel = 0; panel < group.count; ++panel) {
+      const std::uint8_t* const from =
+          in.codes + ((group.first + panel) * in.pairs + stretch.first_pair) * in.pair_bytes;
+      std::uint32_t* const to = lanes_.get() + panel * stretch_steps * panel_width;
+      if (!in.codes_are_lanes()) kernels_.widen(from, in.format, in.lane, stretch.pairs, to);
+      panel_lanes_[static_cast<std::size_t>(panel)] =
+          in.codes_are_lanes() ? reinterpret_cast<const std::uint32_t*>(from) : to;
+    }
+  }
+
+  // A stretch is summed by itself, in cache, before it is added to the ones before it.
+  void add_rows(const Operands& in, Group group, Stretch stretch, std::int64_t row, float* sums) {
+    const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
+    const std::int64_t sums_stride = in.rows * panel_width;
+    float* const target = sums + row * panel_width;
+    const bool is_first = stretch.first_pair == 0;
+    const std::int64_t fresh_stride = rows_at_once * panel_width;
+    multiply_stretch(kernels_, in.lane,
+                     {.x = in.x + row * in.stride + stretch.first_pair * in.steps_per_pair(),
+                      .stride = in.stride,
+                      .rows = row_count,
+                      .steps = stretch.pairs * in.steps_per_pair(),
+                      .lanes = panel_lanes_.data(),
+                      .panels = group.count,
+                      .sums = is_first ? target : fresh_.get(),
+                      .sums_stride = is_first ? sums_stride : fresh_stride,
+                      .go_on = false});
+    if (is_first) return;
+    for (std::int64_t panel = 0; panel < group.count; ++panel) {
+      kernels_.add(target + panel * sums_stride, fresh_.get() + panel * fresh_stride, row_count * panel_width);
+    }
+  }
+
+  const GemmKernels& kernels_;
+  Scratch<std::uint32_t> lanes_;  // [panels][stretch_steps][32]
+  Scratch<float> fresh_;          // [panels][rows_at_once][32]
+  std::array<const std::uint32_t*, most_panels> panel_lanes_{};
+};
+
+}  // namespace
+
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
               const std::function<void(const Strip&)>& finish, Tensor& result) {
-  const std::int64_t rows = products[0].x.rows, out = products[0].weight.out;
+  const std::vector<Operands> operands(products.begin(), products.end());
+  const auto product_count = static_cast<std::int64_t>(products.size());
+  const std::int64_t rows = operands[0].rows, out = products[0].weight.out;
   const std::int64_t panels = products[0].weight.panel_count();
   const std::int64_t threads = at::get_num_threads();
   const std::int64_t rounds = divided_up(panels, panels_at_once() * threads);
-  const std::int64_t group = divided_up(panels, rounds * threads);  // panels; as many for each thread
-  const std::int64_t strip_size = rows * panel_width;
-  const std::int64_t group_flop =
-      2 * rows * products[0].x.in * panel_width * group * static_cast<std::int64_t>(products.size());
-  const std::int64_t grain = divided_up(flop_per_thread, group_flop);
+  const std::int64_t most_of_group = divided_up(panels, rounds * threads);  // panels; as many for each thread
+  const std::int64_t strip_size = rows * panel_width, group_size = most_of_group * strip_size;
+  const std::int64_t group_flop = 2 * products[0].x.in * group_size * product_count;
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
-  const auto multiply_group = [&](const Product& product, std::int64_t first, std::int64_t count, Work& work,
-                                  float* sums) {
-    const Format format = product.weight.format();
-    const Lane lane = product.x.lane;
-    const std::int64_t pairs = product.weight.panels.size(1), stride = product.x.lanes.size(1);
-    const std::int64_t steps_per_pair = lane == Lane::float32 ? 2 : 1;
-    const std::int64_t stretch_pairs = stretch_steps / steps_per_pair;
-    const auto* x = static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr());
-    const auto* codes = static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr());
-    const std::int64_t pair_bytes = panel_width * 2 * product.weight.panels.element_size();
-    const bool are_lanes = format == Format::bfloat16 && lane == Lane::bfloat16_pair;
-    for (std::int64_t pair = 0; pair < pairs; pair += stretch_pairs) {
-      const std::int64_t pair_count = std::min(stretch_pairs, pairs - pair);
-      std::array<const std::uint32_t*, most_panels> lanes{};
-      for (std::int64_t panel = 0; panel < count; ++panel) {
-        const std::uint8_t* from = codes + ((first + panel) * pairs + pair) * pair_bytes;
-        std::uint32_t* const to = work.lanes.get() + panel * stretch_steps * panel_width;
-        if (!are_lanes) kernels.widen(from, format, lane, pair_count, to);
-        lanes[static_cast<std::size_t>(panel)] = are_lanes ? reinterpret_cast<const std::uint32_t*>(from) : to;
-      }
-      for (std::int64_t row = 0; row < rows; row += rows_at_once) {
-        const std::int64_t row_count = std::min(rows_at_once, rows - row);
-        float* const place = sums + row * panel_width;
-        // A stretch is summed on its own, in cache, before it is added to the ones before it.
-        const bool first_stretch = pair == 0;
-        float* const fresh = first_stretch ? place : work.fresh.get();
-        const std::int64_t fresh_stride = first_stretch ? strip_size : rows_at_once * panel_width;
-        multiply_stretch(kernels, lane,
-                         {x + row * stride + pair * steps_per_pair, stride, row_count, pair_count * steps_per_pair,
-                          lanes.data(), count, fresh, fresh_stride, false});
-        for (std::int64_t panel = 0; !first_stretch && panel < count; ++panel) {
-          kernels.add(place + panel * strip_size, fresh + panel * fresh_stride, row_count * panel_width);
-        }
-      }
-    }
-  };
-  at::parallel_for(0, divided_up(panels, group), grain, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t group_size = group * strip_size;
-    Work work{make_scratch<std::uint32_t>(group * stretch_steps * panel_width),
-              make_scratch<float>(group * rows_at_once * panel_width)};
-    const auto sums = make_scratch<float>(static_cast<std::int64_t>(products.size()) * group_size);
+
+  const auto work = [&](std::int64_t begin, std::int64_t end) {
+    GroupProduct product(kernels, most_of_group);
+    const auto sums = make_scratch<float>(product_count * group_size);
     Strip strip{0, 0, rows, std::vector<float*>(products.size())};
     for (std::int64_t task = begin; task < end; ++task) {
-      const std::int64_t first = task * group, count = std::min(group, panels - first);
-      for (std::size_t i = 0; i < products.size(); ++i) {
-        multiply_group(products[i], first, count, work, sums.get() + static_cast<std::int64_t>(i) * group_size);
+      const std::int64_t first = task * most_of_group;
+      const Group group{first, std::min(most_of_group, panels - first)};
+      for (std::int64_t i = 0; i < product_count; ++i) {
+        product.multiply(operands[static_cast<std::size_t>(i)], group, sums.get() + i * group_size);
       }
-      for (std::int64_t panel = 0; finish && panel < count; ++panel) {
+      for (std::int64_t panel = 0; finish && panel < group.count; ++panel) {
         strip.first_column = (first + panel) * panel_width;
         strip.columns = std::min(panel_width, out - strip.first_column);
-        for (std::size_t i = 0; i < products.size(); ++i) {
-          strip.sums[i] = sums.get() + static_cast<std::int64_t>(i) * group_size + panel * strip_size;
+        for (std::int64_t i = 0; i < product_count; ++i) {
+          strip.sums[static_cast<std::size_t>(i)] = sums.get() + i * group_size + panel * strip_size;
         }
         finish(strip);
       }
       const std::int64_t first_column = first * panel_width;
-      kernels.store(sums.get(), rows, count, std::min(count * panel_width, out - first_column),
+      kernels.store(sums.get(), rows, group.count, std::min(group.count * panel_width, out - first_column),
                     out_data + first_column * result.element_size(), out, result.scalar_type() == at::kBFloat16);
     }
-  });
+  };
+  at::parallel_for(0, divided_up(panels, most_of_group), divided_up(flop_per_thread, group_flop), work);
 }
-
-Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
-  Tensor padded = at::zeros({weight.panel_count() * panel_width}, at::kFloat);
-  if (vector.defined()) padded.narrow(0, 0, weight.out).copy_(vector);
-  return padded;
-}
-
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
   const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});

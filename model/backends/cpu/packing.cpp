@@ -1,0 +1,194 @@
+#include <ATen/Parallel.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "model/backends/cpu/gemm.h"
+#include "model/backends/cpu/scratch.h"
+
+namespace pi0::model {
+namespace {
+
+using at::Tensor;
+
+constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each other's cache sets
+
+constexpr std::int64_t values_per_thread = 1 << 15;  // below this another thread is not worth waking
+
+std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+
+bool is_bfloat16(const Tensor& values) {
+  const Tensor bits = values.view(at::kInt);
+  return !(bits & 0xFFFF).any().item<bool>();
+}
+
+// Calls `call` with the bytes of a code as a constant.
+template <class Call>
+void with_code_size(std::int64_t code_size, const Call& call) {
+  switch (code_size) {
+    case 1:
+      return call(std::integral_constant<std::size_t, 1>{});
+    case 2:
+      return call(std::integral_constant<std::size_t, 2>{});
+    default:
+      return call(std::integral_constant<std::size_t, 4>{});
+  }
+}
+
+// Calls move(byte among the rows' codes [rows][in], byte among the panel's, how many as a constant) for whatever lies
+// side by side in both: pairs of codes, and the last one of a row where their number is odd.
+template <std::size_t code_size, class Move>
+void for_pairs(std::int64_t rows, std::int64_t in, const Move& move) {
+  constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
+  constexpr auto size = static_cast<std::int64_t>(code_size);
+  for (std::int64_t first = 0; first < in / 2; first += block) {
+    const std::int64_t last = std::min(first + block, in / 2);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t pair = first; pair < last; ++pair) {
+        move((row * in + 2 * pair) * size, (pair * panel_width + row) * 2 * size,
+             std::integral_constant<std::size_t, 2 * code_size>{});
+      }
+    }
+  }
+  for (std::int64_t row = 0; in % 2 != 0 && row < rows; ++row) {
+    move((row * in + in - 1) * size, (in / 2 * panel_width + row) * 2 * size,
+         std::integral_constant<std::size_t, code_size>{});
+  }
+}
+
+template <std::size_t code_size>
+void fill_panel(const std::uint8_t* codes, std::int64_t rows, std::int64_t in, std::uint8_t* panel) {
+  if (rows < panel_width || in % 2 != 0) {
+    std::memset(panel, 0, static_cast<std::size_t>(divided_up(in, 2) * panel_width) * 2 * code_size);
+  }
+  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
+    std::memcpy(panel + at_panel, codes + at_row, bytes());
+  });
+}
+
+template <std::size_t code_size>
+void read_panel(const std::uint8_t* panel, std::int64_t rows, std::int64_t in, std::uint8_t* codes) {
+  for_pairs<code_size>(rows, in, [=](std::int64_t at_row, std::int64_t at_panel, auto bytes) {
+    std::memcpy(codes + at_row, panel + at_panel, bytes());
+  });
+}
+
+// The panels of a weight, as they are dealt to threads.
+struct Panels {
+  std::int64_t out, in;
+
+  std::int64_t count() const { return divided_up(out, panel_width); }
+  std::int64_t codes() const { return divided_up(in, 2) * 2 * panel_width; }  // of one
+  std::int64_t grain() const { return divided_up(values_per_thread, codes()); }
+  std::int64_t rows(std::int64_t panel) const { return std::min(panel_width, out - panel * panel_width); }
+};
+
+template <class Source>
+void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed, const ChangeRow& change) {
+  const std::int64_t in = packed.in, stride = packed.lanes.size(1);
+  const auto* source = static_cast<const Source*>(x.const_data_ptr());
+  auto* lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr());
+  constexpr bool from_bfloat16 = sizeof(Source) == 2;
+  at::parallel_for(0, packed.rows, divided_up(values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> buffer(static_cast<std::size_t>(in));
+    for (std::int64_t row = begin; row < end; ++row) {
+      const Source* from = source + row * in;
+      std::uint32_t* to = lanes + row * stride;
+      std::fill(to + (packed.lane == Lane::float32 ? in : in / 2), to + stride, 0U);
+      if (from_bfloat16 && packed.lane == Lane::bfloat16_pair && !change) {
+        std::memcpy(to, from, static_cast<std::size_t>(in) * 2);
+        continue;
+      }
+      float* floats = packed.lane == Lane::float32 ? reinterpret_cast<float*>(to) : buffer.data();
+      if constexpr (from_bfloat16) {
+        kernels.widen_bfloat16(from, floats, in);
+      } else {
+        std::memcpy(floats, from, static_cast<std::size_t>(in) * sizeof(float));
+      }
+      if (change) change(floats, in);
+      if (packed.lane == Lane::bfloat16_pair) {
+        kernels.narrow_to_bfloat16(floats, reinterpret_cast<std::uint16_t*>(to), in);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
+  const Tensor panels = at::empty(shape, options);
+  constexpr std::uintptr_t page = 1 << 21;
+  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
+  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  return panels;
+}
+
+PackedWeight pack_weight(const Tensor& weight) {
+  Tensor values = weight.contiguous();
+  if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
+  const std::int64_t out = values.size(0), in = values.size(1);
+  PackedWeight packed{empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
+                      out, in};
+  const Panels panels{out, in};
+  const std::int64_t size = values.element_size();
+  const auto* const from = static_cast<const std::uint8_t*>(values.const_data_ptr());
+  auto* const to = static_cast<std::uint8_t*>(packed.panels.mutable_data_ptr());
+  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
+    with_code_size(size, [&](auto code_size) {
+      for (std::int64_t panel = begin; panel < end; ++panel) {
+        fill_panel<code_size()>(from + panel * panel_width * in * size, panels.rows(panel), in,
+                                to + panel * panels.codes() * size);
+      }
+    });
+  });
+  return packed;
+}
+
+PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode) {
+  PackedWeight result{empty_panels(weight.panels.sizes(), weight.panels.options().dtype(dtype_of(format))), weight.out,
+                      weight.in};
+  const Panels panels{weight.out, weight.in};
+  const std::int64_t from_size = weight.panels.element_size(), to_size = result.panels.element_size();
+  const auto* const from = static_cast<const std::uint8_t*>(weight.panels.const_data_ptr());
+  auto* const to = static_cast<std::uint8_t*>(result.panels.mutable_data_ptr());
+  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
+    const auto values = make_scratch<std::uint8_t>(panel_width * weight.in * from_size);
+    const auto codes = make_scratch<std::uint8_t>(panel_width * weight.in * to_size);
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      const std::int64_t rows = panels.rows(panel);
+      with_code_size(from_size, [&](auto code_size) {
+        read_panel<code_size()>(from + panel * panels.codes() * from_size, rows, weight.in, values.get());
+      });
+      encode({values.get(), rows, weight.in, weight.in}, codes.get());
+      with_code_size(to_size, [&](auto code_size) {
+        fill_panel<code_size()>(codes.get(), rows, weight.in, to + panel * panels.codes() * to_size);
+      });
+    }
+  });
+  return result;
+}
+
+PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
+  const Tensor source = x.contiguous();
+  const std::int64_t in = x.size(-1), rows = source.numel() / in;
+  const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
+  PackedInput packed{at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
+  if (source.scalar_type() == at::kBFloat16) {
+    pack_rows<std::uint16_t>(kernels, source, packed, change);
+  } else {
+    TORCH_CHECK(source.scalar_type() == at::kFloat, "pack_input: found ", source.scalar_type(),
+                ", expected float32 or bfloat16");
+    pack_rows<float>(kernels, source, packed, change);
+  }
+  return packed;
+}
+Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
+  Tensor padded = at::zeros({weight.panel_count() * panel_width}, at::kFloat);
+  if (vector.defined()) padded.narrow(0, 0, weight.out).copy_(vector);
+  return padded;
+}
+
+}  // namespace pi0::model
