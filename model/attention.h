@@ -1,4 +1,4 @@
-// The model's only softmax(QKᵀ)V, with a slot for a hook.
+// Attention, softmax(QKᵀ)V: the only one in the model. A hook may replace it.
 #pragma once
 
 #include "model/build_context.h"
@@ -8,14 +8,14 @@
 namespace pi0::model {
 
 enum class AttentionForm {
-  eager,  // softmax(QKᵀ + mask)V step by step: Gemma
-  fused   // scaled_dot_product_attention: SigLIP
+  eager,  // each operation by itself, with a mask: Gemma
+  fused   // one scaled_dot_product_attention: SigLIP
 };
 
 struct AttentionOperands {
   AttentionForm form;
   Tensor query;           // [B, H, L, D], after rotary embedding
-  const LayerKv* prefix;  // P positions before the query's own; null: none
+  const LayerKv* prefix;  // KV cache of the P prefix positions; null: no prefix
   Tensor key;             // [B, KV heads, L, D], after rotary embedding
   Tensor value;           // as key
   Tensor mask;            // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
@@ -28,7 +28,7 @@ class AttentionHook : public SiteHook {
   virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of the query
 };
 
-// Multiplications and additions of both its products.
+// Of QKᵀ and of the product with V. A multiplication and an addition count as two.
 std::int64_t attention_flop(const AttentionOperands& operands);
 
 // Registered as "sdpa" in its self_attn module.

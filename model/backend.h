@@ -1,7 +1,7 @@
-// What a model's layers are computed with: the reference's operations, a CPU's fast kernels, or a device's kernels. A
-// model gets one when it is made. Each backend is one folder below backends/.
+// Computes a model's layers: with the reference operations, with fast CPU kernels, or with GPU kernels. A model is
+// given its backend when it is built. Each backend has a folder in backends/.
 //
-// Shape letters as in pi0.h; rows of results may lie apart in memory where that is said.
+// Shape letters as in pi0.h.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,21 +18,21 @@
 
 namespace pi0::model {
 
-// A residual stream: x + update · gate. The norm that reads it adds it up.
+// A residual stream that is not added up yet: x + update · gate. The next norm adds it.
 struct Residual {
   Tensor x;            // [B, L, W]
   Tensor update = {};  // [B, L, W]; undefined: x alone
-  Tensor gate = {};    // [B or 1, 1, W] of any dtype, rounded to that of x; undefined: one
+  Tensor gate = {};    // [B or 1, 1, W] of any dtype, cast to that of x; undefined: 1
 };
 
 struct Normed {
   Tensor sum;  // the residual stream, [B, L, W]
-  Tensor x;    // its norm, as is `sum`
+  Tensor x;    // the norm of `sum`, [B, L, W]
 };
 
-// What a backend keeps of linears that share their input.
+// The parameters of linears that share their input, concatenated along Out.
 struct JoinedWeights {
-  Tensor weight = {};  // [sum of Out, In]; undefined: each linear has its own
+  Tensor weight = {};  // [sum of Out, In]; undefined: the linears keep their own
   Tensor bias = {};    // [sum of Out]
 };
 
@@ -43,47 +43,48 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string_view name() const = 0;                    // reference, cpu, cuda
-  virtual std::string_view instructions() const { return ""; }  // of a CPU's fast kernels
+  virtual std::string_view instructions() const { return ""; }  // the instruction set of fast CPU kernels
 
-  // Whether calls that nobody reads are left out and results that cannot change are kept. The reference does neither.
+  // Whether computations with unused results are skipped and results that cannot change are cached. The reference does
+  // neither.
   virtual bool skips_unread() const { return true; }
 
-  // Whether the cameras of a request are to be one batch.
+  // Whether the cameras of a request run as one batch.
   virtual bool batches_cameras() const { return false; }
 
-  // Whether weights are kept in a layout of the backend's own, which pack() makes.
+  // Whether weights are stored in the backend's own layout, which pack() makes.
   virtual bool packs_weights() const { return false; }
   virtual Tensor pack(const Tensor& weight) const { return weight; }
 
   // xWᵀ + b, [..., In] to [..., Out].
   virtual Tensor linear(const Linear& linear, const Tensor& x) const = 0;
 
-  // Lays the weights of linears together if that helps; the linears then hold parts of one tensor.
+  // Concatenates the linears' parameters if the backend benefits; the linears then hold views of one tensor.
   virtual JoinedWeights join(std::span<Linear* const> linears) const;
 
-  // The linears of x, in their order. Rows may lie apart.
+  // Applies each linear to x. Results are in the linears' order and may be strided.
   virtual std::vector<Tensor> linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const;
 
-  // GELU (tanh) of the first linear of x, times the second.
+  // GELU (tanh approximation) of the first linear's output, times the second's.
   virtual Tensor gated_linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const;
 
-  // Gemma's RMS norm: the weight [W] is stored less one. Or the adaptive one: scale less one, shift
-  // and gate of a modulation [B or 1, 3W].
+  // Gemma's RMS norm. Plain: the factor is 1 + weight [W]. Adaptive: `modulation` [B or 1, 3W] holds scale, shift and
+  // gate; the factor is 1 + scale, and the gate is not applied here. The other one of the two arguments is undefined.
   virtual Normed rms_norm(const Residual& x, const Tensor& weight, const Tensor& modulation, double epsilon) const = 0;
 
   virtual Normed layer_norm(const Residual& x, const Tensor& weight, const Tensor& bias, double epsilon) const;
 
-  // GELU (tanh) of x [..., W], times `factor` unless that is undefined. Their rows may lie apart.
+  // GELU (tanh approximation) of x [..., W], times `factor` unless that is undefined. Both may be strided.
   virtual Tensor gelu(const Tensor& x, const Tensor& factor) const = 0;
 
-  // Rotary embedding of queries or keys [B, H, L, D] of any strides.
+  // Applies the rotary embedding to queries or keys [B, H, L, D] of any strides.
   virtual std::vector<Tensor> rotate(std::span<const Tensor> heads, const RotaryAngles& angles) const = 0;
 
-  // softmax(QKᵀ)V, [B, H, L, D].
+  // softmax(QKᵀ + mask)V, [B, H, L, D]; may be strided.
   virtual Tensor attention(const AttentionOperands& operands) const = 0;
 
-  // For the hooks of one attachment. `sink` outlives it. `moved` is called when what recorded work refers to has moved,
-  // which makes recordings void.
+  // For the hooks of one attachment. `sink` must outlive it. `moved` is called when memory that recorded work refers to
+  // has moved: recordings must then be discarded.
   virtual std::unique_ptr<Quantizer> quantizer(ErrorSink& sink, std::function<void()> moved) const = 0;
 };
 

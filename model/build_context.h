@@ -1,5 +1,5 @@
-// What a module needs while it is built: where its parameters come from, and its path, which is the checkpoint's name
-// for it. Names are written once, where a child or a parameter is registered.
+// What a module needs while it is built: the source of its parameters and its path, which is its name in the
+// checkpoint. Each name is written once, where the child or parameter is registered.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -21,12 +21,12 @@ struct BuildContext {
   Precision precision;
   at::Device device;
   const Backend& backend;
-  std::string path = {};  // of the module that is built; empty for the model
+  std::string path = {};  // of the module being built; empty for the model
 
   std::string path_of(const std::string& name) const { return path.empty() ? name : path + "." + name; }
 
-  // Builds a child module and registers it under `name`; dots separate the names of groups, which are made where they
-  // are missing. The parent owns it.
+  // Builds a child module and registers it under `name`. Dots separate groups, which are created if missing. The parent
+  // owns the child.
   template <class Child, class... Arguments>
   Child& add(torch::nn::Module& parent, const std::string& name, Arguments&&... arguments) const {
     BuildContext context = *this;
@@ -40,7 +40,8 @@ struct BuildContext {
   // Loads a parameter of that shape and registers it under `name`, which may name groups too. Throws CheckpointError.
   at::Tensor parameter(torch::nn::Module& owner, const std::string& name, at::IntArrayRef shape) const;
 
-  // The same for a caller that copies it at once: not registered, on the CPU.
+  // The same for a caller that copies the parameter at once: it is not registered, stays on the CPU, and may be a view
+  // of the checkpoint file.
   at::Tensor lent(const std::string& name, at::IntArrayRef shape) const;
 
  private:

@@ -16,10 +16,10 @@ constexpr const char* index_name = "model.safetensors.index.json";
 constexpr const char* embedding_name = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
 
-// Hugging Face's Gemma has it; openpi takes it out of the expert, which embeds no tokens.
+// Hugging Face's Gemma has it; openpi removes it from the expert, which embeds no tokens (gemma_pytorch.py).
 constexpr const char* expert_embedding_name = "paligemma_with_expert.gemma_expert.model.embed_tokens.weight";
 
-// Shard file to the tensor names that the index places there.
+// Maps each shard file to the names of the tensors that the index places in it.
 std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
   Json json;
   try {

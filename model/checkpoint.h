@@ -15,21 +15,21 @@
 
 namespace pi0::model {
 
-// Called after each tensor with the bytes of the files read so far and in all.
+// Called after each tensor with the bytes read so far and the total.
 using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
 class Checkpoint : public WeightSource {
  public:
-  // Opens model.safetensors, or the shards of model.safetensors.index.json, with LeRobot's `model.`
-  // in front of every name or without. An orbax folder and pytorch_model.bin are recognised and
-  // refused with what to do. Throws CheckpointError.
+  // Opens model.safetensors, or the shards of model.safetensors.index.json, with or without LeRobot's prefix `model.`
+  // of all names. An orbax folder and pytorch_model.bin are recognised and refused with what to do. Throws
+  // CheckpointError.
   explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   void pass_over(const std::string& name, at::IntArrayRef shape) override;
 
-  // To be called when the model is built. Throws CheckpointError naming tensors nobody asked for.
+  // Call after the model is built. Throws CheckpointError that names the tensors the model did not ask for.
   void finish() const;
 
  private:
@@ -41,7 +41,7 @@ class Checkpoint : public WeightSource {
   const Place* find(const std::string& name) const;
   const Place& found(const std::string& name, at::IntArrayRef shape) const;
   void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
-  void mark_read(const Place& place);  // once
+  void mark_read(const Place& place);  // counts each tensor once
 
   std::filesystem::path folder_;
   LoadProgress progress_;

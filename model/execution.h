@@ -12,24 +12,24 @@ namespace pi0::model {
 class Backend;
 std::shared_ptr<const Backend> reference_backend();  // openpi's operations, one by one
 
-// Records the work that a device is given, so that the device can repeat it without the host.
-class Recorder {
+// Records the work that the host submits to a device, so that the device can replay it without the host.
+class WorkRecorder {
  public:
-  virtual ~Recorder() = default;
+  virtual ~WorkRecorder() = default;
 
-  // Runs the parts on the host while the device records. Returns one function for each that makes the device repeat
-  // it; they are to be called in the same order. Parts must not wait for the device nor move their tensors.
+  // Runs the parts on the host while the device records them. Returns a function for each part that replays it; these
+  // must be called in the same order. Parts must neither wait for the device nor reallocate their tensors.
   using Work = std::function<void()>;
   virtual std::vector<Work> record(const std::vector<Work>& parts) = 0;
 };
 
-// Of CUDA graphs; null for other devices.
-std::shared_ptr<Recorder> device_recorder(at::Device device);
+// Records CUDA graphs. Null if `device` is not a GPU.
+std::shared_ptr<WorkRecorder> device_recorder(at::Device device);
 
 struct Execution {
   at::Device device = at::kCPU;
   std::shared_ptr<const Backend> backend = reference_backend();
-  std::shared_ptr<Recorder> recorder = nullptr;  // null: nothing is recorded
+  std::shared_ptr<WorkRecorder> recorder = nullptr;  // null: nothing is recorded
 };
 
 }  // namespace pi0::model

@@ -1,4 +1,4 @@
-// Formats as libtorch's dtypes: the one place where one becomes the other.
+// Converts between formats and LibTorch's dtypes.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,6 +10,6 @@ namespace pi0::model {
 // The dtype whose values are a format's codes.
 at::ScalarType dtype_of(formats::Format format);
 
-formats::Format format_of(at::ScalarType dtype);  // throws c10::Error, which names the dtype, where none has it
+formats::Format format_of(at::ScalarType dtype);  // throws c10::Error that names a dtype without a format
 
 }  // namespace pi0::model

@@ -58,6 +58,7 @@ GemmaLayer::GemmaLayer(const BuildContext& context, const GemmaConfig& config, R
       input_norm_(context.add<RmsNorm>(*this, "input_layernorm", config.width, norms)),
       post_attention_norm_(context.add<RmsNorm>(*this, "post_attention_layernorm", config.width, norms)) {}
 
+// Reference: modeling_gemma.py GemmaDecoderLayer.forward. Its _gated_residual is left to the next norm, which adds it.
 Residual GemmaLayer::operator()(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation,
                                 const LayerKv* prefix, LayerKv* own) const {
   const RmsNorm::Output before = input_norm_(x, modulation.input);
@@ -98,7 +99,7 @@ KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& p
   KvCache cache(layers_.size());
   Residual x{tokens.to(layer(0).dtype())};
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    // Nothing reads what the last layer computes beyond its keys and values, nor the final norm.
+    // Only the KV cache is used: it does not depend on the rest of the last layer or on the final norm.
     if (i + 1 == layers_.size() && skips_unread_ && !layer(i).is_observed_beyond_keys()) {
       cache[i] = layer(i).keys_and_values(x, pass, {});
     } else {

@@ -1,5 +1,5 @@
 // The Gemma block and stack. PaliGemma's 2B language model and the 300M action expert differ only by their GemmaConfig
-// and by whether their norms are adaptive. Modules bear the checkpoint's names.
+// and by whether their norms are adaptive. Modules are registered under the checkpoint's names.
 // Reference: openpi's patched modeling_gemma.py.
 #pragma once
 
@@ -14,33 +14,33 @@
 
 namespace pi0::model {
 
-// What every layer of a pass shares.
+// What all layers of a forward pass share.
 struct GemmaPass {
   RotaryAngles angles;
   Tensor mask;  // [B, 1, L, P + L] float32
 };
 
-// What a condition makes of one layer's norms; undefined where they are not adaptive.
+// Scale, shift and gate of one layer's adaptive norms, computed from the condition; undefined for plain norms.
 struct LayerModulation {
   Tensor input;           // [B, 3W]
   Tensor post_attention;  // [B, 3W]
 };
 struct Modulation {
   std::vector<LayerModulation> layers;
-  Tensor last;  // [B, 3W]
+  Tensor last;  // [B, 3W], of the final norm
 };
 
 class GemmaAttention : public torch::nn::Module {
  public:
   GemmaAttention(const BuildContext& context, const GemmaConfig& config);
 
-  // x [B, L, W] to the same. Attends to `prefix` (null: none) and to itself; its own keys and values are put into `own`
-  // unless that is null.
+  // x and the result are [B, L, W]. Attends to the cached `prefix` (null: none) and to x itself. Stores the keys and
+  // values of x in `own` unless that is null.
   Tensor operator()(const Tensor& x, const GemmaPass& pass, const LayerKv* prefix, LayerKv* own) const;
 
   LayerKv keys_and_values(const Tensor& x, const GemmaPass& pass) const;
 
-  bool is_observed_beyond_keys() const;  // whether a hook observes more than its keys and values
+  bool is_observed_beyond_keys() const;  // whether a hook observes more than k_proj and v_proj
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
@@ -75,7 +75,7 @@ class GemmaLayer : public torch::nn::Module {
                       const LayerKv* prefix, LayerKv* own) const;
 
   LayerKv keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const;
-  LayerModulation modulation(const Tensor& condition) const;  // of [B, W]
+  LayerModulation modulation(const Tensor& condition) const;  // condition [B, W]
   bool is_observed_beyond_keys() const { return attention_.is_observed_beyond_keys() || mlp_.is_observed(); }
   at::ScalarType dtype() const { return attention_.dtype(); }
 
@@ -89,17 +89,17 @@ class Gemma : public torch::nn::Module {
  public:
   Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms);
 
-  // Runs the prefix x [B, L, W] through all layers and keeps their keys and values.
+  // Runs the prefix x [B, L, W] through all layers and returns their keys and values.
   // mask [B, 1, L, L]; positions [B, L].
   KvCache prefill(const Tensor& x, const Tensor& mask, const Tensor& positions) const;
 
-  // What all layers and all denoise steps share of a pass. mask [B, 1, L, P + L]; positions [B, L].
+  // Computes what all layers and all denoise steps share. mask [B, 1, L, P + L]; positions [B, L].
   GemmaPass begin(const Tensor& mask, const Tensor& positions) const;
 
-  // Runs the suffix x [B, L, W] against a cached prefix of P tokens; normed output [B, L, W].
+  // Runs the suffix x [B, L, W] with the KV cache of P prefix positions. Returns the final norm's output, as x.
   Tensor decode(const Tensor& x, const GemmaPass& pass, const Modulation& modulation, const KvCache& prefix) const;
 
-  Modulation modulation(const Tensor& condition) const;  // of [B, W], or undefined
+  Modulation modulation(const Tensor& condition) const;  // condition [B, W], or undefined
 
  private:
   const GemmaLayer& layer(std::size_t index) const { return *layers_[index]; }

@@ -15,13 +15,13 @@ bool is_number_or_null(const Json& value) { return value.is_number() || value.is
 
 Json parse_json(std::string_view text, const std::string& source) {
   constexpr int max_nesting = 64;
-  std::vector<std::set<std::string>> keys;  // of the objects around the place that is read
+  std::vector<std::set<std::string>> keys;  // of the enclosing objects
   const auto check = [&](int nesting, Json::parse_event_t event, Json& parsed) {
-    if (nesting > max_nesting) throw JsonFileError(source + ": is nested more than 64 deep");
+    if (nesting > max_nesting) throw JsonFileError(source + ": is nested more than 64 levels deep");
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw JsonFileError(source + ": names '" + parsed.get<std::string>() + "' twice");
+      throw JsonFileError(source + ": has the key '" + parsed.get<std::string>() + "' twice");
     }
     return true;
   };
@@ -66,7 +66,7 @@ bool JsonFields::has(const std::string& key) {
 
 const Json& JsonFields::value(const std::string& key) {
   if (has(key)) return object_[key];
-  for (const auto& [other, value] : object_.items()) {  // it may be there under a mistyped name
+  for (const auto& [other, value] : object_.items()) {  // the key may be there, but misspelled
     const std::string hint = asked_.contains(other) ? "" : did_you_mean(other, {key});
     if (!hint.empty()) refuse("unknown key '" + other + "'" + hint);
   }
@@ -86,10 +86,10 @@ std::int64_t JsonFields::integer(const std::string& key, std::int64_t least, con
 
 std::int64_t JsonFields::count(const std::string& key) { return integer(key, 1, "a positive integer"); }
 
-std::int64_t JsonFields::whole(const std::string& key) { return integer(key, 0, "a whole number"); }
+std::int64_t JsonFields::whole(const std::string& key) { return integer(key, 0, "a non-negative integer"); }
 
 std::string JsonFields::text(const std::string& key) {
-  if (!value(key).is_string() || value(key) == "") mistyped(key, "a text that is not empty");
+  if (!value(key).is_string() || value(key) == "") mistyped(key, "a non-empty string");
   return value(key).get<std::string>();
 }
 
@@ -105,8 +105,8 @@ std::vector<bool> JsonFields::flags(const std::string& key) {
 }
 
 std::vector<std::string> JsonFields::texts(const std::string& key) {
-  const Json& items = list(key, "a list of texts");
-  if (!std::ranges::all_of(items, &Json::is_string)) mistyped(key, "a list of texts");
+  const Json& items = list(key, "a list of strings");
+  if (!std::ranges::all_of(items, &Json::is_string)) mistyped(key, "a list of strings");
   return items.get<std::vector<std::string>>();
 }
 

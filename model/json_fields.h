@@ -1,5 +1,5 @@
-// Reads configuration and result files strictly: every key is known, there and of its type, or the error names
-// the place, what was found and what was expected.
+// Reads JSON configuration and result files strictly. An unknown, missing or mistyped key is an error that names the
+// place, what was found and what was expected.
 #pragma once
 
 #include <cstdint>
@@ -19,18 +19,18 @@ class JsonFileError : public std::invalid_argument {
   using invalid_argument::invalid_argument;
 };
 
-// Stricter than JSON: no object has a key twice, of which parsers keep one, and nothing is nested more
-// than 64 deep. `source` names the text in messages. Both throw JsonFileError.
+// Stricter than JSON: a key that an object repeats (most parsers silently keep one value) and nesting of more than 64
+// levels are errors. `source` names the text in messages. Both throw JsonFileError.
 Json parse_json(std::string_view text, const std::string& source);
 Json read_json(const std::filesystem::path& file);
 
-// A value as messages show it: cut when it is long, without bytes that are not UTF-8.
+// A value as text for messages: truncated if long, with invalid UTF-8 replaced.
 std::string shown(const Json& value);
 
-// Python's json module writes NaN and Infinity, which JSON has no words for: null instead.
+// Replaces NaN and Infinity, which Python's json module writes and JSON does not have, by null; also inside strings.
 std::string without_python_numbers(const std::string& text);
 
-// The fields of one object, which must outlive it. Every function throws JsonFileError.
+// Reads the fields of one object, which must outlive the reader. Every function throws JsonFileError.
 class JsonFields {
  public:
   JsonFields(const Json& object, std::string where);
@@ -43,15 +43,15 @@ class JsonFields {
   std::vector<bool> flags(const std::string& key);
   std::vector<std::string> texts(const std::string& key);
   JsonFields object(const std::string& key);
-  std::vector<JsonFields> objects(const std::string& key);  // of a list that is not empty
-  std::vector<JsonFields> rows(const std::string& key);     // of a list that may be
-  const Json& number_or_null(const std::string& key);       // null: it was not finite, or there is none
-  const Json& numbers(const std::string& key);              // a list of such, maybe empty
-  const Json& named_numbers(const std::string& key);        // an object of such, with keys of any name
-  const Json& any_object(const std::string& key);           // with whatever in it
+  std::vector<JsonFields> objects(const std::string& key);  // the list must not be empty
+  std::vector<JsonFields> rows(const std::string& key);     // the list may be empty
+  const Json& number_or_null(const std::string& key);       // null: not finite, or no value
+  const Json& numbers(const std::string& key);              // a list of numbers and nulls, may be empty
+  const Json& named_numbers(const std::string& key);        // an object of numbers and nulls, with any keys
+  const Json& any_object(const std::string& key);           // an object with any content
   const Json& value(const std::string& key);
 
-  // To be called last: refuses keys that nobody asked for.
+  // Call last: refuses keys that were not read.
   void finish() const;
 
   [[noreturn]] void mistyped(const std::string& key, const std::string& expected);

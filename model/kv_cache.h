@@ -1,4 +1,4 @@
-// Keys and values of one request's prefix, after rotary embedding, one entry per layer.
+// The KV cache: keys (after rotary embedding) and values of one request's prefix, one entry per layer.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,13 +13,13 @@ struct PackedKv {
   virtual ~PackedKv() = default;
 };
 
-// All denoise steps of a request read the same prefix. What the backend or a hook derives from it is derived once and
-// kept with it; each entry has one reader, the action expert's layer of the same index.
+// All denoise steps of a request read the same prefix, so what the backend or a hook derives from it is computed once
+// and cached here. Each entry has a single reader: the action expert's layer of the same index.
 struct LayerKv {
   at::Tensor key;                                       // [B, KV heads, L, D]
   at::Tensor value;                                     // as key
-  mutable std::shared_ptr<const PackedKv> packed = {};  // by the backend
-  mutable std::shared_ptr<const LayerKv> rounded = {};  // to the input format of the reader's hook
+  mutable std::shared_ptr<const PackedKv> packed = {};  // by the reader's backend
+  mutable std::shared_ptr<const LayerKv> rounded = {};  // by the reader's hook, to its input format
 };
 using KvCache = std::vector<LayerKv>;
 

@@ -1,4 +1,4 @@
-// The model's only matmul with weights: torch.nn.Linear with a slot for a hook.
+// torch.nn.Linear: the model's only matmuls with weights. A hook may replace one.
 #pragma once
 
 #include <span>
@@ -18,7 +18,7 @@ class LinearHook : public SiteHook {
  public:
   virtual Tensor linear(const Tensor& x) = 0;  // [..., In] to [..., Out], dtype of x
 
-  // The linears whose hooks these are, this one among them, of the x that they share; in their order.
+  // Applies the linears of `hooks`, this one included, to the x that they share. Results are in the same order.
   virtual std::vector<Tensor> linears(std::span<LinearHook* const> hooks, const Tensor& x);
 };
 
@@ -33,7 +33,7 @@ class Linear : public MatmulSite {
   const Tensor& weight() const { return weight_; }
   const Tensor& bias() const { return bias_; }  // [Out]; undefined without one
 
-  // For a backend that lays the parameters of several linears side by side: views of the same values.
+  // For Backend::join(): replaces the parameters by views of the same values.
   void move_parameters(const Tensor& weight, const Tensor& bias);
 
   void set_hook(LinearHook* hook) { hook_ = hook; }  // not owned
@@ -49,7 +49,7 @@ class Linear : public MatmulSite {
   LinearHook* hook_ = nullptr;
 };
 
-// A vocabulary head: part of the checkpoint and of every list of layers, and never called.
+// A vocabulary head: in the checkpoint and in every list of layers, but never called.
 class UnusedHead : public MatmulSite {
  public:
   UnusedHead(const BuildContext& context, std::int64_t width, std::int64_t vocab_size);
@@ -57,13 +57,13 @@ class UnusedHead : public MatmulSite {
   void remove_hook() override {}
 };
 
-// Linears that share their input: query, key and value; gate and up. They belong to their modules.
+// Linears that share their input: the query, key and value projections, or gate_proj and up_proj. Not owned.
 class JoinedLinears {
  public:
   explicit JoinedLinears(std::vector<Linear*> linears);
 
-  std::vector<Tensor> operator()(const Tensor& x) const;  // [..., Out] each, in their order; rows may lie apart
-  Tensor gated(const Tensor& x) const;                    // GELU (tanh) of the first, times the second
+  std::vector<Tensor> operator()(const Tensor& x) const;  // [..., Out] each, in their order; may be strided
+  Tensor gated(const Tensor& x) const;                    // GELU (tanh approximation) of the first, times the second
 
  private:
   std::vector<Tensor> hooked(const Tensor& x) const;

@@ -57,7 +57,7 @@ void MatmulSite::pretty_print(std::ostream& stream) const {
 }
 
 SiteList::SiteList(const torch::nn::Module& root) {
-  // Without the root itself, which need not be held by a shared pointer.
+  // Including the root would require that a shared_ptr owns it.
   for (const auto& module : root.modules(/*include_self=*/false)) {
     if (auto* const site = dynamic_cast<MatmulSite*>(module.get())) sites_.emplace_back(*site);
   }

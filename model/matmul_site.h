@@ -1,6 +1,5 @@
-// The seam between the model and whoever wants to change its matmuls: every linear and every attention is a module that
-// derives from MatmulSite, and a hook on it replaces its matmul. The model knows nothing of what hooks do; without a
-// hook a site computes in full precision.
+// Hooks on the model's matmuls. Every linear and every attention is a module derived from MatmulSite; a hook set on it
+// replaces its matmul. The model does not know what hooks do. Without a hook the backend computes.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -26,25 +25,25 @@ enum class Component { vision, language, action_expert, action_head, unknown };
 std::string_view name_of(SiteKind kind);
 std::string_view name_of(Component component);
 
-// The part of the policy that a module path belongs to; the first rule that matches wins
+// The component that a module path belongs to; the first matching rule wins
 // (pi0-quant model_patcher.py _COMPONENT_RULES).
 Component component_of(std::string_view path);
 
-// What the model needs to know of any hook.
+// What the model needs to know about any hook.
 class SiteHook {
  public:
   virtual ~SiteHook() = default;
 
-  // Whether calls have effects beyond their results, such as statistics. If not, the model may leave out calls whose
-  // results it does not need, and keep results that cannot change.
+  // Whether calls have effects beyond their results, such as statistics. If not, the model may skip calls whose results
+  // are unused, and cache results that cannot change.
   virtual bool observes() const = 0;
 
-  // Whether the hook can tell a site's `calls` apart and can repeat what it observed. If so, the model may join calls
-  // and keep results although the hook observes.
+  // Whether the hook can separate the calls that are joined in one (MatmulSite::calls) and can repeat what it observed.
+  // If so, the model may join calls and cache results although the hook observes.
   virtual bool observes_joined_calls() const { return false; }
 
-  // From keep_observed() to the end of the request, the hook keeps what it observes. repeat_observed() counts it again
-  // for each sample of a later request, without a call.
+  // From keep_observed() to the end of the request, the hook saves what it observes. repeat_observed() counts that
+  // again for each sample of a request, without a call.
   virtual void keep_observed() {}
   virtual void repeat_observed(std::int64_t /*samples*/) {}
 };
@@ -60,8 +59,8 @@ class MatmulSite : public torch::nn::Module {
   const std::int64_t out_features;  // head size for attention
   const Backend& backend;           // the model's
 
-  mutable std::int64_t flop = 0;   // multiplications and additions done here, for whoever counts
-  mutable std::int64_t calls = 1;  // of the reference that the next one stands for, in turn along the batch
+  mutable std::int64_t flop = 0;   // multiplications and additions of all calls so far
+  mutable std::int64_t calls = 1;  // reference calls that the next call joins, one after the other along the batch
 
   virtual SiteHook* any_hook() const = 0;  // null: none
   virtual void remove_hook() = 0;
@@ -81,9 +80,9 @@ class SiteList {
   explicit SiteList(const torch::nn::Module& root);
 
   const Sites& all() const { return sites_; }
-  const Backend& backend() const { return sites_.front().get().backend; }  // of all of them
+  const Backend& backend() const { return sites_.front().get().backend; }  // the same for all sites
 
-  // To be called after hooks were set or removed: results that the model kept under other hooks are discarded.
+  // Call after setting or removing hooks: the model discards results that it cached under the old ones.
   void hooks_changed() { ++hook_changes_; }
   std::int64_t hook_changes() const { return hook_changes_; }
 

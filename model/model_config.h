@@ -1,5 +1,5 @@
 // Sizes of a Pi0 or Pi0.5 model: openpi's variants by name, or those of an architecture.json.
-// Says nothing of robots, normalisation or formats.
+// Knows nothing of robots, normalisation or formats.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +36,10 @@ struct ModelConfig {
   GemmaConfig action_expert;
   VisionConfig vision;
   std::int64_t vocab_size = 0;
-  std::int64_t action_dim = 0;      // N: padded, the same for every robot
+  std::int64_t action_dim = 0;      // N: states and actions of robots are padded to it
   std::int64_t action_horizon = 0;  // A
-  std::int64_t max_token_len = 0;   // prompt places, padding included
-  std::int64_t num_steps = 10;      // default count of denoise steps; a flag may override it
+  std::int64_t max_token_len = 0;   // positions of the prompt, padding included
+  std::int64_t num_steps = 10;      // default number of denoise steps; --num-steps overrides it
   bool operator==(const ModelConfig&) const = default;
 };
 
@@ -50,7 +50,7 @@ GemmaConfig gemma_variant(std::string_view name);
 // SigLIP So400m/14 at 224 pixels, PaliGemma's vision tower.
 VisionConfig siglip_so400m();
 
-// The sizes of oracle.Arch(): a model of the full structure that runs in milliseconds.
+// The test models of tests/goldens: the full structure with sizes that run in milliseconds.
 ModelConfig tiny_config(bool pi05);
 
 // Reads architecture.json. Unknown, missing or mistyped keys and sizes that contradict each other

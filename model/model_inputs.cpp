@@ -18,9 +18,9 @@ void check(const Tensor& tensor, const std::string& name, at::IntArrayRef shape,
 bool is_pixels(const Tensor& image) { return image.defined() && image.scalar_type() == at::kByte; }
 
 Tensor image_to_input(const Tensor& pixels) {
-  // By a tensor: instead of dividing by a number, a GPU multiplies by its reciprocal, which is another last bit.
-  const Tensor most = at::full({}, 255.0, pixels.options().dtype(at::kFloat));
-  return pixels.to(at::kFloat).permute({0, 3, 1, 2}) / most * 2.0 - 1.0;
+  // A tensor: for a scalar divisor, LibTorch multiplies by the reciprocal on a GPU, which changes the last bit.
+  const Tensor divisor = at::full({}, 255.0, pixels.options().dtype(at::kFloat));
+  return pixels.to(at::kFloat).permute({0, 3, 1, 2}) / divisor * 2.0 - 1.0;
 }
 
 ModelInputs joined(std::span<const ModelInputs> samples) {
@@ -53,7 +53,7 @@ void check_inputs(const ModelInputs& in, const Tensor& noise, const ModelConfig&
         noise.defined() && noise.scalar_type() == at::kFloat, "float32");
   if (in.images.empty() || in.images.size() != in.image_masks.size()) {
     throw std::invalid_argument(c10::str("images: found ", in.images.size(), " and ", in.image_masks.size(),
-                                         " masks, expected as many of both"));
+                                         " masks, expected the same number of both"));
   }
   for (std::size_t i = 0; i < in.images.size(); ++i) {
     const Tensor &image = in.images[i], &mask = in.image_masks[i];

@@ -1,4 +1,4 @@
-// What the model is given: one batch of observations.
+// The model's inputs: one batch of observations.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +13,7 @@ namespace pi0::model {
 
 using at::Tensor;
 
-// As openpi's Observation holds them. On any device. Shape letters as in pi0.h, T prompt positions.
+// The fields of openpi's Observation, on any device. Shape letters as in pi0.h, T prompt positions.
 struct ModelInputs {
   std::vector<Tensor> images;       // per camera [B, 3, 224, 224] float32 in [-1, 1], or pixels [B, 224, 224, 3] uint8
   std::vector<Tensor> image_masks;  // per camera [B] bool
@@ -22,20 +22,20 @@ struct ModelInputs {
   Tensor state;                     // [B, N] floating, normalised and padded
 };
 
-// Samples with as many images each, as one batch; a single one as it is.
+// Concatenates samples with the same number of images to one batch. A single sample is returned as it is.
 ModelInputs joined(std::span<const ModelInputs> samples);
 
 bool is_pixels(const Tensor& image);
 
-// openpi's image conversion: [B, H, W, 3] uint8 to [B, 3, H, W] float32 in [-1, 1]. The result keeps
-// the channels-last memory of its source, which decides the convolution that the reference runs.
+// openpi's image conversion: [B, H, W, 3] uint8 to [B, 3, H, W] float32 in [-1, 1]. The result keeps the channels-last
+// memory format of its source, which selects the convolution kernel that the reference runs.
 Tensor image_to_input(const Tensor& pixels);
 
 // One past the last prompt position that any sample uses; at least one.
 std::int64_t used_positions(const Tensor& token_mask);
 
-// Throws std::invalid_argument when a tensor has another shape or dtype than the model takes or a token is out of
-// range. `noise` [B, A, N] float32.
+// Throws std::invalid_argument if a tensor has a wrong shape or dtype, or if a token is out of range.
+// `noise` [B, A, N] float32.
 void check_inputs(const ModelInputs& inputs, const Tensor& noise, const ModelConfig& config);
 
 }  // namespace pi0::model

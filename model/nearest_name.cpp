@@ -9,7 +9,7 @@ namespace pi0::model {
 namespace {
 
 // Optimal string alignment distance.
-std::size_t typing_errors(std::string_view word, std::string_view name) {
+std::size_t edit_distance(std::string_view word, std::string_view name) {
   std::vector<std::size_t> before_last, last(name.size() + 1), row(name.size() + 1);
   std::iota(last.begin(), last.end(), std::size_t{0});
   for (std::size_t i = 1; i <= word.size(); ++i) {
@@ -25,23 +25,22 @@ std::size_t typing_errors(std::string_view word, std::string_view name) {
   return last.back();
 }
 
-std::string in_small_letters(std::string_view text) {
-  std::string small(text);
-  std::ranges::transform(small, small.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return small;
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  std::ranges::transform(text, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower;
 }
 
 }  // namespace
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& known) {
-  constexpr std::size_t longest = 100;  // of what anybody types; the rest is not worth the time
+  constexpr std::size_t longest = 100;  // the distance takes quadratic time
   if (word.size() > longest) return "";
   std::string_view best;
   std::size_t fewest = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const std::string& name : known) {
     const bool is_begun = word.size() >= 3 && name.starts_with(word);
-    if (const std::size_t errors = is_begun ? 1 : typing_errors(in_small_letters(word), in_small_letters(name));
-        errors < fewest) {
+    if (const std::size_t errors = is_begun ? 1 : edit_distance(lower_case(word), lower_case(name)); errors < fewest) {
       fewest = errors;
       best = name;
     }

@@ -2,7 +2,7 @@
 
 namespace pi0::model {
 namespace {
-constexpr double epsilon = 1e-6;  // of both models
+constexpr double epsilon = 1e-6;  // of Gemma and SigLIP alike
 }
 
 RmsNorm::RmsNorm(const BuildContext& context, std::int64_t width, Form form) : backend_(context.backend) {

@@ -1,19 +1,19 @@
-// Gemma's RMS norm, plain or adaptive, and SigLIP's layer norm. They know nothing of hooks, but the adaptive norm's
-// linear is a site like any other.
+// Gemma's RMS norm, plain or adaptive, and SigLIP's layer norm. Of these, only the adaptive norm's linear can have a
+// hook.
 #pragma once
 
 #include "model/linear.h"
 
 namespace pi0::model {
 
-// Reference: openpi's patched modeling_gemma.py GemmaRMSNorm. Plain: the weight is 1 + w. Adaptive
+// Reference: openpi's patched modeling_gemma.py GemmaRMSNorm. Plain: the factor is 1 + weight. Adaptive
 // (Pi0.5's action expert): scale, shift and gate come from the flow time through a linear.
 class RmsNorm : public torch::nn::Module {
  public:
   struct Output {
     Tensor sum;   // the residual stream, [B, L, W]
-    Tensor x;     // its norm, dtype of the input
-    Tensor gate;  // [B, 1, W] of the modulation's dtype, undefined unless adaptive
+    Tensor x;     // the norm of `sum`, dtype of the input
+    Tensor gate;  // [B or 1, 1, W] of the modulation's dtype, undefined unless adaptive
   };
   enum class Form { plain, adaptive };
 

@@ -21,7 +21,7 @@ void move_to(Pass& pass, at::Device device) {
 
 void run(const Stages& stages, at::Device device, StageSeconds* seconds) {
   if (seconds == nullptr) {
-    for (const Recorder::Work& stage : stages) stage();
+    for (const WorkRecorder::Work& stage : stages) stage();
     return;
   }
   Stopwatch watch(device);

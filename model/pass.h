@@ -1,4 +1,4 @@
-// One request on its way through the model: what its stages read and hand on, and what they report.
+// One forward pass of the model: what its stages read, write and report.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -24,11 +24,11 @@ struct Schedule;
 // adarms_cond_step0 (Pi0.5), expert_output_step0, velocity [steps, B, A, N].
 using Trace = std::map<std::string, Tensor>;
 
-// Seconds of one call by stage.
+// Durations of one call's stages, in seconds.
 struct StageSeconds {
-  double vision = 0;            // cameras to tokens
-  double prefix = 0;            // language model
-  std::vector<double> denoise;  // per step; the mean of all where they are recorded as one
+  double vision = 0;            // vision tower and projector
+  double prefix = 0;            // language model over the prefix
+  std::vector<double> denoise;  // per step; their mean if all steps were recorded as one part
 };
 
 struct Prefix {
@@ -37,33 +37,33 @@ struct Prefix {
   KvCache cache;
 };
 
-// All tensors are on the model's device.
+// The stages need all tensors on the model's device: see move_to().
 struct Pass {
   ModelInputs in;
   Tensor noise;  // [B, A, N]
   std::int64_t num_steps = 0;
-  std::vector<std::size_t> cameras;          // those that are computed
-  std::int64_t prompt_positions = 0;         // likewise
+  std::vector<std::size_t> cameras;          // indices of the cameras that are computed
+  std::int64_t prompt_positions = 0;         // how many of them are computed, from the first on
   std::shared_ptr<const Schedule> schedule;  // null: every step computes its own modulation
   std::vector<Tensor> image_tokens;          // per computed camera [B, patches, W]
   Prefix prefix;
   Tensor actions;  // [B, A, N]
 };
 
-// The tensors that stages read; cameras that are not computed have none.
+// The tensors that the stages read, without those of skipped cameras.
 std::vector<Tensor*> inputs_of(Pass& pass);
 void move_to(Pass& pass, at::Device device);
 
-using Stages = std::vector<Recorder::Work>;  // vision, prefix, denoise
+using Stages = std::vector<WorkRecorder::Work>;  // vision, prefix, denoise
 
-// Runs the stages; vision and prefix are timed unless `seconds` is null.
+// Runs the stages. Times vision and prefix unless `seconds` is null; the denoise stage times its own steps.
 void run(const Stages& stages, at::Device device, StageSeconds* seconds);
 
-// Waits for the device before it reads the time: a device's functions return before their work is done.
+// Waits for the device before it reads the time, because devices work asynchronously.
 class Stopwatch {
  public:
   explicit Stopwatch(at::Device device) : device_(device) {}
-  double lap();  // seconds since the last lap, or since it was made
+  double lap();  // seconds since the last lap or the construction
 
  private:
   const at::Device device_;

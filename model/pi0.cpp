@@ -29,10 +29,10 @@ RmsNorm::Form expert_norms(const ModelConfig& config) {
 void keep(Trace* trace, const std::string& name, const Tensor& tensor) {
   if (trace == nullptr || !tensor.defined()) return;
   const auto dtype = tensor.scalar_type() == at::kBool ? at::kBool : at::kFloat;
-  trace->emplace(name, tensor.to(at::kCPU, dtype).contiguous());  // the first call of a name stays
+  trace->emplace(name, tensor.to(at::kCPU, dtype).contiguous());  // keeps the first tensor of each name
 }
 
-// Sites whose calls stand for several of the reference's, until the scope ends.
+// Until the end of the scope, each call of the sites joins `calls` calls of the reference.
 class JoinedCalls {
  public:
   JoinedCalls(const std::vector<const MatmulSite*>& sites, std::size_t calls) : sites_(sites) {
@@ -153,6 +153,7 @@ void Pi0::prefill(Pass& pass, Trace* trace) const {
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     pad_masks.push_back(pass.in.image_masks[pass.cameras[i]].unsqueeze(1).expand({-1, tokens[i].size(1)}));
   }
+  // Gemma scales the embeddings of text tokens by sqrt(W), but not those of images (pi0_pytorch.py embed_prefix).
   const double scale = std::sqrt(static_cast<double>(config_.paligemma.width));
   tokens.push_back(at::embedding(token_embedding_, pass.in.tokens.narrow(1, 0, pass.prompt_positions)) * scale);
   pad_masks.push_back(pass.in.token_mask.narrow(1, 0, pass.prompt_positions));
@@ -178,7 +179,8 @@ Tensor Pi0::time_condition(const Tensor& time) const {
   return at::silu(time_mlp_out_(at::silu(time_mlp_in_(embedded))));
 }
 
-// [B, S, W] float32: actions, in Pi0 after the state and with the time in them.
+// [B, S, W] float32. Pi0.5: the action tokens. Pi0: the state token, then action tokens that an MLP mixes with the
+// time. Reference: pi0_pytorch.py embed_suffix.
 Tensor Pi0::embed_suffix(const Tensor& state, const Tensor& noisy_actions, const Tensor& time) const {
   const Tensor actions = action_in_(noisy_actions);  // [B, A, W]
   if (config_.pi05) return actions;
@@ -188,7 +190,8 @@ Tensor Pi0::embed_suffix(const Tensor& state, const Tensor& noisy_actions, const
   return at::cat({state_token, time_mlp_out_(at::silu(time_mlp_in_(timed)))}, 1);
 }
 
-// Actions see the prefix, the state and each other; the state does not see them.
+// Action tokens attend to the prefix, the state token and each other; the state token does not attend to actions.
+// Positions continue after the real tokens of the prefix (pi0_pytorch.py denoise_step).
 GemmaPass Pi0::begin_suffix(const Prefix& prefix) const {
   const std::int64_t batch = prefix.pad_mask.size(0);
   const std::int64_t action_start = state_ ? 1 : 0, length = action_start + config_.action_horizon;

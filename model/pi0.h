@@ -1,6 +1,6 @@
 // Pi0 and Pi0.5: a prefix of image and prompt tokens through PaliGemma once, then an action chunk
 // denoised by the action expert against the prefix's keys and values. START HERE.
-// Reference: openpi src/openpi/models_pytorch/pi0_pytorch.py. Knows no robots or bytes.
+// Reference: openpi src/openpi/models_pytorch/pi0_pytorch.py. Knows nothing of robots or protocols.
 //
 // The model is a tree of torch::nn::Modules whose registered names are the checkpoint's.
 // Shape letters: B batch, L tokens, W width, H heads, D head size, A action horizon, N action size.
@@ -25,29 +25,29 @@
 
 namespace pi0::model {
 
-// Cameras that are masked out and prompt positions that are padding change nothing but rounding.
+// Masked cameras and padded prompt positions affect the result by rounding only.
 enum class MaskedInputs {
   keep,  // computed and then ignored, as openpi does
-  skip   // left out where no sample of the batch has them
+  skip   // not computed if no sample of the batch uses them
 };
 
 struct SampleOptions {
   MaskedInputs masked = MaskedInputs::keep;
-  Trace* trace = nullptr;           // filled, with masked inputs kept
-  StageSeconds* seconds = nullptr;  // filled
+  Trace* trace = nullptr;           // filled unless null; without the inputs that are skipped
+  StageSeconds* seconds = nullptr;  // filled unless null
 };
 
 class Pi0 : public torch::nn::Module {
  public:
-  // Asks `weights` for every parameter. Throws what it throws. On a GPU, turns off TF32 for this process: it
-  // would round float32 operands to ten bits.
+  // Loads every parameter from `weights` and throws what that throws. On a GPU, turns off, for the whole process, TF32
+  // (which rounds float32 operands to ten bits) and reduced-precision sums of matmuls.
   Pi0(const ModelConfig& config, WeightSource& weights, Precision precision, const Execution& execution);
   Pi0(const Pi0&) = delete;
   Pi0& operator=(const Pi0&) = delete;
 
   // Euler-integrates the learned velocity from noise (time 1) to actions (time 0).
   // noise and result: [B, A, N] float32; the result is on the model's device. Throws
-  // std::invalid_argument when an input has another shape or dtype or a token is out of range.
+  // std::invalid_argument if an input has a wrong shape or dtype, or if a token is out of range.
   // Calls must not overlap.
   Tensor sample_actions(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
                         const SampleOptions& options = {}) const;
@@ -71,8 +71,8 @@ class Pi0 : public torch::nn::Module {
   GemmaPass begin_suffix(const Prefix& prefix) const;
   Tensor denoise_step(const Pass& pass, const GemmaPass& suffix_pass, const Tensor& time, const Modulation* scheduled,
                       Trace* trace) const;                  // velocity [B, A, N]
-  std::vector<const MatmulSite*> vision_sites() const;      // those of the cameras' path, the projector included
-  std::vector<const MatmulSite*> modulation_sites() const;  // those that depend on the flow time alone; Pi0.5 only
+  std::vector<const MatmulSite*> vision_sites() const;      // the vision tower and the projector
+  std::vector<const MatmulSite*> modulation_sites() const;  // those that depend only on the flow time, in Pi0.5
 
   ModelConfig config_;
   Execution execution_;
@@ -86,7 +86,7 @@ class Pi0 : public torch::nn::Module {
   Linear &time_mlp_in_, &time_mlp_out_;  // action_time_mlp_* in Pi0
   SiteList sites_;
   const std::vector<const MatmulSite*> vision_sites_;
-  // Of earlier calls; null where the backend keeps none.
+  // Caches across calls; null if unused.
   mutable std::unique_ptr<ScheduleKeeper> schedules_;
   mutable std::unique_ptr<RecordedRequests> recorded_;
 };

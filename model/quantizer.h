@@ -1,5 +1,5 @@
-// Linears and attentions with rounded operands and results, and what the rounding costs. A backend makes one for all
-// hooks of an attachment: it holds their rounded parameters, and computes their products the backend's way.
+// Computes linears and attentions with rounded operands and results, and measures the error. A backend makes one
+// quantizer for all hooks of an attachment; it holds their rounded parameters and uses the backend's kernels.
 // References: pi0-quant quant_linear.py QuantLinear, model_patcher.py QuantAttnContext.
 #pragma once
 
@@ -25,8 +25,8 @@ struct AttentionOperands;
 
 enum class Operand { weight, bias, input, output };
 
-// Receives what a quantizer observes. `site` is the number that Quantizer::add returned; `sample` counts along the
-// batch, and is 0 where a batch is one observation.
+// Receives what a quantizer observes. `site` is the number that Quantizer::add returned; `sample` is the index in the
+// batch, or 0 if the whole batch is one observation.
 class ErrorSink {
  public:
   virtual ~ErrorSink() = default;
@@ -35,13 +35,13 @@ class ErrorSink {
   virtual void overflowed(std::size_t site, Operand operand) = 0;  // a finite value exceeded the format's largest
 };
 
-// Nanoseconds that threads spent on quantization, summed over threads; a CPU's fast kernels count them.
+// Nanoseconds spent on quantization, summed over threads. Only the CPU backend's linears count them.
 struct HookClock {
   std::atomic<std::int64_t> rounding = 0;
-  std::atomic<std::int64_t> statistics = 0;  // error sums, with the rounding of results in the same pass
+  std::atomic<std::int64_t> statistics = 0;  // error sums, and the rounding of results in the same pass
 };
 
-// Adds the time from its construction to its end to one of the clock's sums.
+// Adds its lifetime to one of the clock's sums.
 class ClockScope {
  public:
   explicit ClockScope(std::atomic<std::int64_t>& sum) : sum_(sum) {}
@@ -54,10 +54,10 @@ class ClockScope {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// How the next calls are observed. Changed between requests only.
+// How the next calls are observed. Change it between requests only.
 struct ObservationMode {
   bool measured = true;        // whether calls are compared with exact ones
-  bool samples_apart = false;  // whether each sample of a batch is an observation, or the whole batch
+  bool samples_apart = false;  // whether each sample of a batch is an observation of its own, or the whole batch one
 };
 
 class Quantizer {
@@ -67,12 +67,12 @@ class Quantizer {
   Quantizer(const Quantizer&) = delete;
   Quantizer& operator=(const Quantizer&) = delete;
 
-  // Before the first call. Rounds a linear's weight and bias to the input format once and keeps them as codes; a
-  // parameter that rounding would not change is shared. Returns the site's number; numbers count from 0.
+  // Call before the first product. Rounds a linear's weight and bias to the input format once and keeps them as codes;
+  // a parameter that rounding would not change is shared. Returns the site's number, counted from 0.
   virtual std::size_t add(const Linear& linear, formats::FormatPair formats) = 0;
   virtual std::size_t add(const Attention& attention, formats::FormatPair formats) = 0;
 
-  // Linears that share x [..., In]: results [..., Out] each of x's dtype.
+  // Linears that share x [..., In]. Results: [..., Out] each, of x's dtype.
   virtual std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) = 0;
 
   virtual Tensor attention(std::size_t site, const AttentionOperands& operands) = 0;
@@ -81,10 +81,10 @@ class Quantizer {
   // no second, exact product.
   virtual bool has_exact_operands(std::size_t site, at::ScalarType dtype) const = 0;
 
-  // At the end of a request: hands the sink what was observed and not yet handed over.
+  // Called at the end of a request: passes pending observations to the sink.
   virtual void collect() {}
 
-  // As SiteHook's functions of these names.
+  // See SiteHook.
   virtual bool observes_joined_calls() const { return false; }
   virtual void keep_observed(std::size_t /*site*/) {}
   virtual void repeat_observed(std::size_t /*site*/, std::int64_t /*samples*/) {}

@@ -8,7 +8,7 @@
 
 namespace pi0::model {
 
-RecordedRequests::RecordedRequests(std::shared_ptr<Recorder> recorder, const SiteList& sites, at::Device device,
+RecordedRequests::RecordedRequests(std::shared_ptr<WorkRecorder> recorder, const SiteList& sites, at::Device device,
                                    MakeStages stages)
     : recorder_(std::move(recorder)), sites_(sites), device_(device), stages_(std::move(stages)) {}
 
@@ -70,7 +70,7 @@ Tensor RecordedRequests::repeat(const Recording& recording, StageSeconds* second
   return recording.pass.actions.clone();
 }
 
-// A recording needs memory of its own, which a plain run may do without; so a failure is not the request's.
+// A recording needs memory of its own. A request can still run without, so a failure here is not the request's.
 bool RecordedRequests::record(Recording& recording, const Pass& pass) const {
   recording.pass = pass;
   for (Tensor* input : inputs_of(recording.pass)) {

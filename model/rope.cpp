@@ -9,9 +9,9 @@ RotaryEmbedding::RotaryEmbedding(std::int64_t head_dim, Precision precision, at:
   if (precision == Precision::bfloat16) {
     inverse_frequencies_ = inverse_frequencies_.to(at::kBFloat16).to(at::kFloat);
   }
-  // MKL's cosine and sine choose their code in their first call. Two threads that make it together, as in
-  // angles() below, get results that are 2e-4 off in one process of three (libtorch 2.13, seen with AMX):
-  // so one thread makes it here.
+  // MKL selects its code for cosine and sine in the first call. If two threads make that call at once, as angles()
+  // below may, results are off by 2e-4 in one process of three (LibTorch 2.13, seen with AMX). So one thread makes it
+  // here.
   inverse_frequencies_.cos();
   inverse_frequencies_.sin();
   inverse_frequencies_ = inverse_frequencies_.to(device);
@@ -25,6 +25,7 @@ RotaryAngles RotaryEmbedding::angles(const Tensor& positions, at::ScalarType dty
   return {all.cos().to(dtype).unsqueeze(1), all.sin().to(dtype).unsqueeze(1)};
 }
 
+// Dimension i is paired with i + D / 2, not with its neighbour (modeling_gemma.py rotate_half).
 Tensor rotate(const Tensor& x, const RotaryAngles& angles) {
   const auto halves = x.split(x.size(-1) / 2, -1);
   const Tensor rotated = at::cat({-halves[1], halves[0]}, -1);

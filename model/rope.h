@@ -24,6 +24,7 @@ class RotaryEmbedding {
   Tensor inverse_frequencies_;  // [D / 2] float32
 };
 
-Tensor rotate(const Tensor& x, const RotaryAngles& angles);  // [B, H, L, D]
+// Applies the rotary embedding to queries or keys [B, H, L, D].
+Tensor rotate(const Tensor& x, const RotaryAngles& angles);
 
 }  // namespace pi0::model

@@ -16,12 +16,12 @@ constexpr std::int64_t values_per_task = 1 << 15;
 
 std::int64_t row_length(const at::Tensor& values) { return values.dim() == 0 ? 1 : values.size(-1); }
 
-// Whether all rows lie side by side, in whatever order.
+// Whether the tensor is dense and its rows are contiguous. The rows may be in any order.
 bool has_dense_rows(const at::Tensor& values) {
   return values.is_non_overlapping_and_dense() && (row_length(values) == 1 || values.stride(-1) == 1);
 }
 
-// Rows of `from`, which lie side by side, into those of `to`, which lie alike.
+// Rounds the dense rows of `from` into `to`, which has the same strides.
 bool round_rows(const at::Tensor& from, const at::Tensor& to, Format format) {
   const float* const in = from.const_data_ptr<float>();
   float* const out = to.mutable_data_ptr<float>();
@@ -39,7 +39,7 @@ bool round_rows(const at::Tensor& from, const at::Tensor& to, Format format) {
 
 Rounded round_cpu_tensor(const at::Tensor& values, Format format) {
   const at::Tensor source = values.is_non_overlapping_and_dense() ? values : values.contiguous();
-  Rounded result{at::empty_like(source)};  // with the strides that it has
+  Rounded result{at::empty_like(source)};  // of the same strides
   if (has_dense_rows(source)) {
     result.overflowed = round_rows(source, result.values, format);
   } else {

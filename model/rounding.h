@@ -1,4 +1,4 @@
-// Rounds tensors to a format: the one door to the kernels, which it picks by device.
+// Rounds tensors to a format with the kernels of their device.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +13,7 @@ using formats::ErrorSums;
 using formats::Format;
 using formats::RoundingKernels;
 
-// Whether rounding values of a dtype to the format changes none of them.
+// True only if rounding to the format changes no value of the dtype.
 inline bool keeps(Format format, at::ScalarType dtype) {
   return format == Format::float32 || (format == Format::bfloat16 && dtype == at::kBFloat16);
 }
@@ -23,31 +23,32 @@ struct Rounded {
   bool overflowed = false;  // a finite value was beyond the format's largest
 };
 
-// The loops that go with an instruction set, and those of the best one that this CPU has.
+// The rounding loops for an instruction set, and for the best one of this CPU.
 const RoundingKernels& rounding_kernels(InstructionSet set);
 const RoundingKernels& best_rounding_kernels();
 
-// The same by libtorch's casts, for any device: the slow oracle that the loops must equal.
+// Rounds with LibTorch's casts, on any device: slow, and what tests compare the loops with.
 at::Tensor round_by_casts(const at::Tensor& values, Format format);
 
-// Whether rounding carries a magnitude past the format's largest value: from half a step above it on.
+// Whether a finite magnitude rounds to beyond the format's largest value: from half a step above that on.
 bool overflows(float magnitude, Format format);
 
-// [..., length] float32 to the same, row by row. float32 gives its argument back. Throws c10::Error for another dtype.
+// Rounds float32 values of any shape. Format::float32 returns its argument. Throws c10::Error for another dtype.
 Rounded round_to(const at::Tensor& values, Format format);
 
-// Of float32 or bfloat16 values on a GPU, held as `stored`. Throws c10::Error in a build without CUDA.
+// Rounds float32 or bfloat16 values on a GPU. The result has the dtype `stored`. Throws c10::Error in a build without
+// CUDA.
 Rounded round_cuda_tensor(const at::Tensor& values, Format format, at::ScalarType stored);
 
-// Values that are on the format's grid, held in as many bits as the format has, and back to float32.
+// Values on the format's grid to its codes, and codes back to float32.
 at::Tensor to_codes(const at::Tensor& rounded, Format format);
 inline at::Tensor from_codes(const at::Tensor& codes) { return codes.to(at::kFloat); }
 
-// A parameter [..., In] of any floating dtype rounded and held as codes, some rows at a time, so that a large one
-// needs no float32 copy. Result: codes of the parameter's shape.
+// Rounds a parameter [..., In] of any floating dtype to codes of the same shape. Works on some rows at a time, so that
+// a large parameter needs no float32 copy.
 Rounded round_to_codes(const at::Tensor& parameter, Format format);
 
-// The same for a packed weight, by rows [In] as well: its panels keep their order.
+// The same for a packed weight, whose layout stays.
 struct RoundedWeight {
   PackedWeight weight;
   bool overflowed = false;

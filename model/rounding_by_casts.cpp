@@ -4,7 +4,7 @@ namespace pi0::model {
 
 at::Tensor round_by_casts(const at::Tensor& values, Format format) {
   const formats::Grid grid = formats::grid_of(format);
-  // Whatever a cast does beyond the largest value, here there is nothing beyond it.
+  // Clamped, so that the result does not depend on what a cast does beyond the largest value.
   const at::Tensor within =
       grid.overflow == formats::Overflow::saturate ? values.clamp(-grid.largest, grid.largest) : values;
   return from_codes(to_codes(within, format));

@@ -20,8 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Pages of a map that were read: the system may have them back, and reads them again if asked.
-void give_back(const std::byte* begin, std::size_t size) {
+// Removes pages of the map from the resident set. The system reads them again when they are needed.
+void drop_pages(const std::byte* begin, std::size_t size) {
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
   ::madvise(reinterpret_cast<void*>(from), reinterpret_cast<std::uintptr_t>(begin) + size - from, MADV_DONTNEED);
@@ -223,7 +223,7 @@ void SafetensorsFile::copy_to(const std::string& name, at::Tensor target, at::Sc
       std::memcpy(slice.data_ptr(), begin, static_cast<std::size_t>(length * item_bytes));
     }
     flat.narrow(0, first, length).copy_(slice.to(through));
-    give_back(begin, static_cast<std::size_t>(length * item_bytes));
+    drop_pages(begin, static_cast<std::size_t>(length * item_bytes));
   }
 }
 
@@ -233,7 +233,8 @@ at::Tensor SafetensorsFile::lend(const std::string& name) const {
   if (reinterpret_cast<std::uintptr_t>(begin) % c10::elementSize(source.dtype) != 0) return {};
   return at::from_blob(
       const_cast<std::byte*>(begin), source.shape,
-      [size = source.end - source.begin](void* data) { give_back(static_cast<std::byte*>(data), size); }, source.dtype);
+      [size = source.end - source.begin](void* data) { drop_pages(static_cast<std::byte*>(data), size); },
+      source.dtype);
 }
 
 void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,

@@ -45,12 +45,12 @@ class SafetensorsFile {
   // A copy of a tensor in its own dtype.
   at::Tensor tensor(const std::string& name) const;
 
-  // Copies a tensor into `target`, of as many elements and any dtype, a slice at a time. Slices are
-  // rounded to `through` first. Each slice's pages leave the resident set before the next is read.
+  // Copies a tensor into `target`, which has the same number of elements and any dtype, a slice at a time. Slices are
+  // cast to `through` first. Each slice's pages leave the resident set before the next is read.
   void copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const;
 
-  // The tensor where it lies in the map, for reading while this object lives; its memory is given back
-  // when the last reference goes. Undefined where the file does not align it to its elements.
+  // A view of the tensor in the map, to be read only, and only while this object lives. Its pages leave the resident
+  // set when the last reference is gone. Undefined if the file does not align the tensor to its element size.
   at::Tensor lend(const std::string& name) const;
 
  private:
@@ -60,8 +60,7 @@ class SafetensorsFile {
   std::size_t size_ = 0;
 };
 
-// One tensor to be written: its values are asked for when its turn comes, so that a file larger than
-// memory can be made.
+// One tensor to be written. `values` is called when its turn comes, so that a file may be larger than memory.
 struct SafetensorsPart {
   std::string name;
   at::ScalarType dtype;
@@ -69,7 +68,7 @@ struct SafetensorsPart {
   std::function<at::Tensor()> values;
 };
 
-// Takes what comes next in a file.
+// Appends bytes to a file.
 using WriteBytes = std::function<void(const void* data, std::size_t size)>;
 
 // `metadata` becomes __metadata__ unless empty. Throws CheckpointError for a dtype that safetensors does not have, and

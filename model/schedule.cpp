@@ -17,7 +17,7 @@ ScheduleKeeper::ScheduleKeeper(const SiteList& sites, std::vector<const MatmulSi
     : sites_(sites), modulation_sites_(std::move(modulation_sites)), modulate_(std::move(modulate)) {}
 
 std::shared_ptr<const Schedule> ScheduleKeeper::get(std::int64_t num_steps, std::int64_t batch) {
-  constexpr std::int64_t most_steps = 100;  // kept: half a megabyte each
+  constexpr std::int64_t most_steps = 100;  // cached: half a megabyte each
   if (num_steps > most_steps || std::ranges::any_of(modulation_sites_, &MatmulSite::needs_each_call)) return nullptr;
   std::vector<SiteHook*> observers;
   for (const MatmulSite* site : modulation_sites_) {
@@ -29,10 +29,10 @@ std::shared_ptr<const Schedule> ScheduleKeeper::get(std::int64_t num_steps, std:
     for (SiteHook* hook : observers) hook->repeat_observed(batch);
     return kept_;
   }
-  kept_ = nullptr;  // what hooks keep from now on belongs to the new one
+  kept_ = nullptr;  // what hooks save from now on belongs to the new one
   for (SiteHook* hook : observers) {
     hook->keep_observed();
-    hook->repeat_observed(batch);  // for all samples but the one that is observed now
+    hook->repeat_observed(batch);  // for the samples but the first, which is observed now
   }
   Schedule made{num_steps, sites_.hook_changes(), observed, {}};
   for (const float time : flow_times(num_steps)) made.steps.push_back(modulate_(time));

@@ -1,5 +1,5 @@
-// What the flow time of each denoise step makes of the action expert's adaptive norms. It depends on the number of
-// steps and on hooks, but not on the observation, so it is computed once and kept.
+// The modulation of the action expert's adaptive norms for each denoise step. It depends on the number of steps and on
+// hooks, but not on the observation, so it is computed once and cached.
 #pragma once
 
 #include <cstdint>
@@ -12,28 +12,28 @@
 
 namespace pi0::model {
 
-// Of each denoise step, from 1 to 0, accumulated in float32 as the reference does; 1 + step * dt differs in the last
-// bits.
+// The flow time of each denoise step, from 1 down, without 0. Accumulated in float32 as in pi0_pytorch.py
+// sample_actions; 1 + step * dt would differ in the last bits.
 std::vector<float> flow_times(std::int64_t num_steps);
 
 struct Schedule {
   std::int64_t num_steps = 0;
   std::int64_t hook_changes = 0;
-  bool observed = false;          // hooks have kept what they observed of it
-  std::vector<Modulation> steps;  // batch 1: it is the same for all samples
+  bool observed = false;          // hooks have saved what they observed of it
+  std::vector<Modulation> steps;  // of batch 1: the same for all samples
 };
 
-// Keeps the last schedule. Calls must not overlap.
+// Caches the last schedule. Calls must not overlap.
 class ScheduleKeeper {
  public:
   // Computes the modulation of one flow time.
   using Modulate = std::function<Modulation(float time)>;
 
-  // `modulation_sites` are those that depend on the flow time alone.
+  // `modulation_sites` are those that depend only on the flow time.
   ScheduleKeeper(const SiteList& sites, std::vector<const MatmulSite*> modulation_sites, Modulate modulate);
 
-  // For a request of `batch` samples, for all of which observing hooks count the schedule's calls. Null when every step
-  // must compute its own: many steps, or hooks that observe each call.
+  // The schedule for a request of `batch` samples; observing hooks count its calls for each of them. Null if every step
+  // must compute its own modulation: too many steps to cache, or a hook that must see each call.
   std::shared_ptr<const Schedule> get(std::int64_t num_steps, std::int64_t batch);
 
  private:

@@ -42,6 +42,7 @@ SiglipLayer::SiglipLayer(const BuildContext& context, const VisionConfig& config
       norm2_(context.add<LayerNorm>(*this, "layer_norm2", config.width)),
       mlp_(context.add<SiglipMlp>(*this, "mlp", config)) {}
 
+// Reference: modeling_siglip.py SiglipEncoderLayer.forward. The last residual is left to the next norm, which adds it.
 Residual SiglipLayer::operator()(const Residual& x) const {
   const Normed before = norm1_(x);
   const Normed between = norm2_({before.sum, attention_(before.x)});

@@ -1,4 +1,4 @@
-// SigLIP So400m/14, PaliGemma's vision tower. Modules bear the checkpoint's names.
+// SigLIP So400m/14, PaliGemma's vision tower. Modules are registered under the checkpoint's names.
 // Reference: transformers' modeling_siglip.py with openpi's patch.
 #pragma once
 
@@ -48,7 +48,7 @@ class SiglipLayer : public torch::nn::Module {
   SiglipMlp& mlp_;
 };
 
-// Images to patches: a convolution whose weights are float32 in both precisions, and learned positions.
+// Patch embeddings by a convolution, plus learned position embeddings. Their weights are float32 in both precisions.
 class SiglipEmbeddings : public torch::nn::Module {
  public:
   SiglipEmbeddings(const BuildContext& context, const VisionConfig& config);

@@ -36,7 +36,7 @@ at::Tensor RandomWeights::draw(const std::string& name, at::IntArrayRef shape) c
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * fnv_prime;
   at::Tensor values = at::empty(shape, at::dtype(at::kFloat));
   const at::Tensor flat = values.view({-1});
-  // One generator is one thread's work, so each part of a large tensor has its own.
+  // A generator draws on one thread, so each part of a large tensor has its own.
   constexpr std::int64_t part_size = std::int64_t{1} << 22;
   const std::int64_t parts = (flat.numel() + part_size - 1) / part_size;
   at::parallel_for(0, parts, 1, [&](std::int64_t begin, std::int64_t end) {

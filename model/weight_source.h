@@ -30,17 +30,17 @@ class WeightSource {
   // missing or has another shape.
   virtual at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) = 0;
 
-  // The same for a caller that only reads it, and lets go of it before this source ends: it may lie in
+  // The same for a caller that only reads the tensor and drops it before this source is destroyed: it may be a view of
   // the file.
   virtual at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
     return load(name, shape, storage);
   }
 
-  // Names a parameter that checkpoints may hold and the model never reads.
+  // Declares a parameter that checkpoints may hold but the model never reads.
   virtual void pass_over(const std::string& name, at::IntArrayRef shape) = 0;
 };
 
-// Lists what a model asks for; its tensors have shapes and no memory.
+// Records the parameters that a model asks for. Its tensors have shapes but no memory.
 class ShapeRecorder : public WeightSource {
  public:
   struct Parameter {
@@ -55,8 +55,8 @@ class ShapeRecorder : public WeightSource {
   std::vector<Parameter> parameters_;
 };
 
-// Draws every parameter from a seeded generator: weights N(0, 1/fan_in), norms and biases N(0, 0.1²).
-// What a name gets depends on the seed and the name alone.
+// Draws every parameter from a seeded generator: weights N(0, 1/fan_in), token embeddings N(0, 0.05²), all
+// others N(0, 0.1²). The values depend only on the seed, the name and the shape.
 class RandomWeights : public WeightSource {
  public:
   explicit RandomWeights(std::uint64_t seed) : seed_(seed) {}

@@ -39,7 +39,7 @@ void Attachment::Observer::observe(std::size_t site, std::size_t sample, const E
 void Attachment::Observer::overflowed(std::size_t number, model::Operand operand) {
   Site& site = sites_[number];
   if (std::exchange(site.warned, true) || !warn_) return;
-  warn_(site.path + ": a format overflowed in its " + std::string(name_of(operand)));
+  warn_(site.path + ": a value of its " + std::string(name_of(operand)) + " exceeds the format's largest");
 }
 
 Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
@@ -59,7 +59,7 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
   }
   if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });
   sites_.hooks_changed();
-  ::malloc_trim(0);  // rounding in float32 slices leaves holes between the codes
+  ::malloc_trim(0);  // gives back the memory of the float32 slices that weights were rounded in
 }
 
 void Attachment::add(model::MatmulSite& site, FormatPair formats) {
@@ -93,7 +93,7 @@ Attachment::~Attachment() {
     book_->before_counting({});
     book_->drop_request();
   }
-  quantizer_->collect();  // for its warnings
+  quantizer_->collect();  // for its warnings of overflows
 }
 
 void Attachment::measure(bool measured) { quantizer_->mode.measured = book_ != nullptr && measured; }

@@ -1,5 +1,6 @@
-// Puts hooks on a loaded model's sites and takes them off again. The model's weights are not changed, so one loaded
-// model can be attached to any number of times. Reference: pi0-quant model_patcher.py patch_model, unpatch_model.
+// Sets hooks on a loaded model's sites and removes them again. The model's weights are not changed, so one loaded model
+// can be attached to any number of times.
+// Reference: pi0-quant model_patcher.py patch_model, unpatch_model.
 #pragma once
 
 #include <functional>
@@ -14,12 +15,12 @@
 
 namespace pi0::quant {
 
-// Hooks on one model, until it is destroyed. Not to be made or destroyed during an inference.
+// The hooks on one model, which it removes when it is destroyed. Do not make or destroy one during an inference.
 class Attachment {
  public:
-  // A hook for every site that the plan gives formats, with an entry in `book` unless that is null. `sites` and `book`
-  // must outlive the attachment. Throws std::logic_error when a site has a hook already or the plan is for another
-  // model. `warn` is told once per layer that a format overflowed.
+  // Sets a hook on every site that the plan gives formats, with an entry in `book` unless that is null. An UnusedHead
+  // gets an entry only. `sites` and `book` must outlive the attachment. Throws std::logic_error if a site has a hook
+  // already, or if the plan is for another model. `warn` is called once per layer in which a value overflowed.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
              std::function<void(const std::string&)> warn = {});
   ~Attachment();
@@ -28,17 +29,17 @@ class Attachment {
 
   std::size_t site_count() const { return site_count_; }
 
-  // Whether requests from now on are observed; an unobserved one costs one matmul per site, not two.
+  // Whether the next requests are measured; a request that is not costs one matmul per site instead of two.
   void measure(bool measured);
 
-  // Whether from now on each sample of a batch is an observation of its own, as if requests had come
-  // one by one; otherwise a whole batch is one, as in pi0-quant.
+  // Whether each sample of the next batches is an observation of its own, as if requests had come one by one. Otherwise
+  // a whole batch is one, as in pi0-quant.
   void observe_samples_apart(bool apart);
 
   const model::HookClock& clock() const { return quantizer_->clock; }
 
  private:
-  // Enters what the quantizer observes in the book.
+  // Passes what the quantizer observes to the book.
   class Observer : public model::ErrorSink {
    public:
     Observer(StatsBook* book, std::function<void(const std::string&)> warn) : book_(book), warn_(std::move(warn)) {}
@@ -69,7 +70,7 @@ class Attachment {
   std::vector<model::MatmulSite*> hooked_;
 };
 
-// Makes an attachment for `request` on `sites`; what callers outside the server use.
+// Makes a plan of `request` for the sites, and an attachment of the plan.
 std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,
                                    std::function<void(const std::string&)> warn = {});
 

@@ -1,4 +1,4 @@
-// What a matmul is quantised to, in formats of the room below, under the names of this one.
+// Formats by their names, and quant/formats' types under this namespace.
 #pragma once
 
 #include <string_view>

@@ -1,4 +1,4 @@
-// The hooks that round a site's matmul and observe what that costs. A backend's quantizer computes; the hooks count.
+// Hooks that replace a site's matmul by a quantized one. The backend's quantizer computes; the hooks only count flop.
 // References: pi0-quant quant_linear.py QuantLinear, model_patcher.py QuantAttnContext.
 #pragma once
 
@@ -11,7 +11,7 @@ namespace pi0::quant {
 
 class LinearHook : public model::LinearHook {
  public:
-  // Both outlive the hook.
+  // `site` and `quantizer` must outlive the hook.
   LinearHook(const model::Linear& site, model::Quantizer& quantizer, FormatPair formats);
 
   model::Tensor linear(const model::Tensor& x) override;
@@ -22,7 +22,7 @@ class LinearHook : public model::LinearHook {
   void repeat_observed(std::int64_t samples) override { quantizer_.repeat_observed(number_, samples); }
 
  private:
-  void count_flop(const model::Tensor& x) const;  // of the exact product that a measured call needs beside its own
+  void count_flop(const model::Tensor& x) const;  // of the exact product that a measured call adds
 
   const model::Linear& site_;
   model::Quantizer& quantizer_;

@@ -49,7 +49,7 @@ Rule read_rule(JsonFields fields) {
   }
   if (off) {
     if (!fields.flag("off") || has_input || has_output) {
-      fields.refuse("'off' must be true and stand without formats");
+      fields.refuse("'off' must be true, and excludes formats");
     }
     return rule;
   }
@@ -79,7 +79,7 @@ std::vector<Rule> read_rules(const std::filesystem::path& file) {
     const Json json = model::read_json(file);
     JsonFields fields(json, file.string());
     std::vector<Rule> rules;
-    if (fields.value("rules") == Json::array()) {  // a budget that no layer keeps
+    if (fields.value("rules") == Json::array()) {  // pi0 sweep writes no rules if no layer keeps the error budget
       fields.finish();
       return rules;
     }
@@ -87,7 +87,7 @@ std::vector<Rule> read_rules(const std::filesystem::path& file) {
       try {
         rules.push_back(read_rule(rule));
       } catch (const model::JsonFileError&) {
-        throw;  // names its place
+        throw;  // already names the place
       } catch (const std::invalid_argument& error) {
         rule.refuse(error.what());
       }

@@ -1,4 +1,4 @@
-// Which sites are rounded to which formats: a pure function of a model's sites and of what was asked.
+// Which sites are rounded to which formats: a pure function of a model's sites and a request.
 #pragma once
 
 #include <filesystem>
@@ -24,8 +24,8 @@ enum class AttentionScope {
   all
 };
 
-// What sites a rule is for: a glob over the path (* ? [abc], as in a shell, * crosses dots), or a
-// component. Formats: none leaves the site in full precision.
+// Selects sites by a glob over their path (* ? [abc] as in a shell; * matches dots too) or by component, and sets their
+// formats. Without formats, the sites are not quantized.
 struct Rule {
   std::string match;
   std::optional<model::Component> component;  // instead of match
@@ -33,9 +33,9 @@ struct Rule {
 };
 
 struct PlanRequest {
-  std::vector<Rule> rules;  // the first that matches a site decides; none: full precision
+  std::vector<Rule> rules;  // the first match decides; without one, a site is not quantized
   AttentionScope attention = AttentionScope::all;
-  std::set<model::Component> skip;  // left alone whole, attention included
+  std::set<model::Component> skip;  // not quantized, attention included
 };
 
 // One entry per site, in the sites' order; none: no hook.
@@ -44,9 +44,9 @@ using QuantPlan = std::vector<std::optional<FormatPair>>;
 std::vector<Rule> one_pair(FormatPair formats);                   // the rule that matches every site
 std::vector<Rule> read_rules(const std::filesystem::path& file);  // throws RulesError
 
-// Throws RulesError when a rule is the first match of no site that could be hooked.
+// Throws RulesError if a rule is the first match of no site that attention and skip allow.
 QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request);
 
-model::Component parse_component(const std::string& name);  // throws std::invalid_argument, lists them
+model::Component parse_component(const std::string& name);  // throws std::invalid_argument that lists them
 
 }  // namespace pi0::quant

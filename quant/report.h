@@ -1,4 +1,4 @@
-// A snapshot of statistics as the JSON that pi0-quant writes, with keys of ours added, and as a table.
+// Formats a snapshot of statistics as pi0-quant's JSON with additional keys, and as a table.
 // Reference: pi0-quant stats_tracker.py layer_rows, component_rows.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace pi0::quant {
 struct ComponentRow {
   std::string component;
   std::int64_t n_layers = 0;
-  std::optional<double> mean_rmse;  // none when a called layer's rmse is not finite, as the next three
+  std::optional<double> mean_rmse;  // none if a called layer's rmse is not finite; likewise the next three
   std::optional<double> std_rmse;   // sample deviation over layers, 0 when fewer than two
   std::optional<double> max_rmse;
   std::optional<double> min_rmse;
@@ -30,7 +30,7 @@ std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const st
 // measured, start and end added to it. Numbers that are not finite are null.
 std::string report_json(const StatsSnapshot& snapshot, const nlohmann::ordered_json& meta);
 
-// The component tables for people.
+// The tables of components as text.
 std::string report_table(const StatsSnapshot& snapshot);
 
 }  // namespace pi0::quant

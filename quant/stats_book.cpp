@@ -45,7 +45,7 @@ void StatsBook::drop_request() { take_observations(); }
 
 void StatsBook::finish_batch(const std::vector<bool>& answered, Measured measured) {
   std::vector<Observation> seen = take_observations();
-  // As if the samples had come one by one: the order of calls decides the last bits of a running mean.
+  // In the order of samples that come one by one: it decides the last bits of a running mean.
   std::ranges::stable_sort(seen, {}, &Observation::sample);
   const std::lock_guard lock(mutex_);
   for (const Observation& each : seen) {

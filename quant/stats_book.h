@@ -1,6 +1,5 @@
-// The error statistics of one model: an entry per hooked site. The model's thread observes; a
-// request's observations count when it is finished, all at once. Any thread may read or reset.
-// No LibTorch.
+// The error statistics of one model: an entry per hooked site. The model's thread observes; a request's observations
+// are added all at once when it finishes. Any thread may read or reset. No LibTorch.
 #pragma once
 
 #include <cstddef>
@@ -31,36 +30,35 @@ struct StatsSnapshot {
   std::vector<SiteEntry> sites;  // in the order they were added
   std::int64_t requests = 0;     // finished ones
   std::int64_t measured = 0;     // those that were observed
-  std::string start;             // of the first moment counted, UTC, ISO 8601
+  std::string start;             // of counting, UTC, ISO 8601
 };
 
 class StatsBook {
  public:
   StatsBook();
 
-  // Before the first observation; the index is the site's for observe(). A layer that is there
-  // already keeps its entry.
+  // Call before the first observation. Returns the site's index for observe(). A layer that is known keeps its entry.
   std::size_t add_site(const SiteEntry& site);
 
-  // On the model's thread: one call, or several, of a sample of the request under way.
+  // On the model's thread: the error of one call, or of several, for a sample of the current request.
   void observe(std::size_t site, std::size_t sample, const CallError& call);
   void observe(std::size_t site, std::size_t sample, const ErrorStats& calls);
 
-  // From now on `work`, which may observe, is called at the end of every request, counted or not; null ends that.
+  // `work` is called at the end of every request, counted or not, and may call observe(). Null removes it.
   void before_counting(std::function<void()> work) { before_counting_ = std::move(work); }
 
-  // Counts a request and what was observed since the last one; drop_request() forgets it instead.
+  // Counts a request and what was observed since the last one; drop_request() discards it instead.
   enum class Measured { no, yes };
   void finish_request(Measured measured);
   void drop_request();
 
-  // The same for requests that were the samples of one batch and were observed apart. Those that were answered count,
-  // as if they had come one by one.
+  // The same for requests that were the samples of one batch, each observed by itself. Only those that were answered
+  // count, as if they had come one by one.
   void finish_batch(const std::vector<bool>& answered, Measured measured);
 
   StatsSnapshot snapshot() const;
-  void reset();                        // zero, from now on; a request under way counts when finished
-  void merge(const StatsBook& other);  // sites by layer; other's calls as if they came later
+  void reset();                        // everything to zero; a request that is running counts when it finishes
+  void merge(const StatsBook& other);  // matches sites by layer; other's calls come last
 
  private:
   struct Observation {
@@ -70,11 +68,11 @@ class StatsBook {
   };
   std::vector<Observation> take_observations();
 
-  std::vector<Observation> pending_;  // of the model's thread alone, as is the next
+  std::vector<Observation> pending_;  // only for the model's thread; so is the next
   std::function<void()> before_counting_;
 
   mutable std::mutex mutex_;
-  std::vector<SiteEntry> sites_;  // guarded by mutex_, as is the rest
+  std::vector<SiteEntry> sites_;  // guarded by mutex_; so is the rest
   std::int64_t requests_ = 0;
   std::int64_t measured_ = 0;
   std::string start_;

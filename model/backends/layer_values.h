@@ -1,6 +1,6 @@
-// What layers do to one value, written once for the CPU's loops and for CUDA's kernels, which call
-// whatever is constexpr: neither contracts a product and a sum, so both have the same bits but for
-// those of e^x. Included by files that are compiled for one instruction set each.
+// Element-wise arithmetic of layers, shared by the CPU's loops and the CUDA kernels, which may call constexpr
+// functions. Both are compiled without fused multiply-add of separate products and sums, so they differ only in the
+// last bits of e^x and of quotient(). Included by files that are compiled for one instruction set each.
 #pragma once
 
 #include <bit>
@@ -11,10 +11,10 @@
 namespace pi0::model {
 namespace {
 
-// e^x for |x| at most 87, within two units in the last place. Cephes' reduction and a polynomial of
-// Taylor's form on |r| <= ln2 / 2.
+// e^x for |x| <= 87, within two units in the last place: Cephes' range reduction to |r| <= ln2 / 2, and a
+// polynomial.
 constexpr float exp_within(float x) {
-  const float shifted = x * 1.44269504F + 12582912.0F;  // rounds to an integer in the last bits
+  const float shifted = x * 1.44269504F + 12582912.0F;  // 1.5 · 2^23 rounds it to an integer in the low bits
   const float n = shifted - 12582912.0F;
   const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
   float p = 1.9875691500e-4F;
@@ -28,8 +28,8 @@ constexpr float exp_within(float x) {
   return value * std::bit_cast<float>(power);
 }
 
-constexpr float exp_negative(float x) {  // of at most 0; zero below -87
-#ifdef __CUDA_ARCH__                     // an instruction there, within as much
+constexpr float exp_negative(float x) {  // x <= 0; 0 below -87
+#ifdef __CUDA_ARCH__                     // a GPU's instruction, as accurate
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504F));
   return power;
@@ -63,7 +63,8 @@ struct AsBfloat16 {
   static constexpr float rounded(float value) { return formats::rounded_to_bfloat16(value); }
 };
 
-// x · (1 + tanh(u)) / 2 in libtorch's order, with |tanh(u)| = (1 - e) / (1 + e) of e = e^(-2|u|).
+// GELU, tanh approximation: x · (1 + tanh(u)) / 2 in LibTorch's order, where
+// |tanh(u)| = (1 - e) / (1 + e) with e = exp(-2|u|).
 constexpr float gelu_of(float x) {
   const float u = 0.79788456080286535588F * (x + 0.044715F * (x * x * x));
   const std::uint32_t sign = std::bit_cast<std::uint32_t>(u) & 0x80000000U;

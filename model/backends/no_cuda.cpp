@@ -7,7 +7,7 @@ namespace pi0::model {
 struct DeviceKernels;
 const DeviceKernels* cuda_kernels() { return nullptr; }
 
-std::shared_ptr<Recorder> device_recorder(at::Device) { return nullptr; }
+std::shared_ptr<WorkRecorder> device_recorder(at::Device) { return nullptr; }
 std::shared_ptr<const Backend> cuda_backend(int) { return reference_backend(); }
 
 Rounded round_cuda_tensor(const at::Tensor& values, Format, at::ScalarType) {

@@ -1,4 +1,4 @@
-// ALOHA's joint angles and gripper positions, and those of the runtime that Pi0 was trained on.
+// Converts ALOHA's joint angles and gripper positions to those of the runtime that Pi0 was trained on, and back.
 // Reference: _decode_state and _encode_actions of openpi's src/openpi/policies/aloha_policy.py.
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace pi0::policy {
 
-// Twice six joints (radians) and a gripper: 0 closed to 1 open for ALOHA, Pi0's an angle in a range
-// of its own.
+// Two arms, each with six joints (radians) and a gripper: for ALOHA from 0 (closed) to 1 (open), for Pi0 a scaled
+// angle.
 constexpr std::int64_t aloha_joints = 14;
 
 // Both change 14 values in place.

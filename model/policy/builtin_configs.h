@@ -1,4 +1,4 @@
-// The files of configs/policies and configs/robots as they were when the library was built.
+// The files of configs/policies and configs/robots, compiled into the library.
 #pragma once
 
 #include <map>

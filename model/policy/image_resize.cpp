@@ -15,13 +15,13 @@ constexpr std::int32_t half = 1 << (precision_bits - 1);
 
 std::uint8_t clip(std::int32_t sum) { return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255)); }
 
-// Which input places an output place is the weighted mean of, along one axis.
+// The input pixels along one axis whose weighted mean is an output pixel.
 struct Taps {
   std::int64_t first = 0;
   std::vector<std::int32_t> weights;  // fixed point with precision_bits
 };
 
-// Triangle filter, as wide as an output place is in the input when the picture shrinks. Weights are
+// Triangle filter, widened by the scale when the image shrinks. Weights are
 // normalised in float64 and then rounded half away from zero.
 std::vector<Taps> bilinear_taps(std::int64_t input_size, std::int64_t output_size) {
   const double scale = static_cast<double>(input_size) / static_cast<double>(output_size);
@@ -93,7 +93,7 @@ Image resize_height(const Image& image, std::int64_t height) {
   return resized;
 }
 
-// Pillow works along the width first, rounds to 8 bits, and skips an axis that keeps its size.
+// As Pillow does: the width first, rounding to 8 bits, and skipping an axis that keeps its size.
 Image resize(const Image& image, std::int64_t height, std::int64_t width) {
   Image resized = image.width == width ? image : resize_width(image, width);
   return image.height == height ? resized : resize_height(resized, height);
@@ -109,7 +109,7 @@ Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t widt
   const auto fitted_height = static_cast<std::int64_t>(image_height / ratio);
   const auto fitted_width = static_cast<std::int64_t>(image_width / ratio);
   if (image.height < 1 || image.width < 1 || fitted_height < 1 || fitted_width < 1) {
-    throw std::invalid_argument("a picture of " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+    throw std::invalid_argument("an image of " + std::to_string(image.height) + " x " + std::to_string(image.width) +
                                 " pixels cannot be fitted into " + std::to_string(height) + " x " +
                                 std::to_string(width));
   }

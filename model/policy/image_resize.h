@@ -1,6 +1,6 @@
-// Fits a picture into a frame without distortion, as openpi's client and server do with Pillow.
+// Fits an image into a frame without distortion, as openpi's client and server do with Pillow.
 // Reference: openpi-client image_tools.resize_with_pad and src/libImaging/Resample.c of the Pillow
-// that openpi locks (11.2), to the byte. Pillow 13 resizes very tall pictures along the height
+// that openpi locks (11.2), to the byte. Pillow 13 resizes very tall images along the height
 // first, and differs there by one level in some pixels.
 #pragma once
 
@@ -15,9 +15,9 @@ struct Image {
   std::vector<std::uint8_t> pixels;  // [height, width, 3], RGB
 };
 
-// Scales with Pillow's antialiased bilinear filter until the picture touches the frame, and centres
-// it on black. A picture of the frame's size is returned as it is. Throws std::invalid_argument
-// when the picture is empty or so narrow that nothing would remain of its shorter side.
+// Scales with Pillow's antialiased bilinear filter until the image touches the frame, and centres it on black. An image
+// of the frame's size is returned as it is. Throws std::invalid_argument if the image is empty, or if its shorter side
+// would shrink to nothing.
 Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t width);
 
 }  // namespace pi0::policy

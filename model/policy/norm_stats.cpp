@@ -20,7 +20,7 @@ Json parse(const std::filesystem::path& file) {
     refuse(file.string(), "not found; openpi keeps a checkpoint's statistics in assets/<asset_id>/norm_stats.json");
   }
   try {
-    // Numbers that are not finite come as null, and matter only where they are used.
+    // Numbers that are not finite become null. They are refused only where they are used.
     return model::parse_json(model::without_python_numbers(model::read_file(file)), file.string());
   } catch (const model::JsonFileError& error) {
     throw NormStatsError(error.what());
@@ -87,7 +87,7 @@ NormStats read_norm_stats(const std::filesystem::path& file) {
   const Json root = parse(file);
   const Json& stats = member(root, file.string(), "norm_stats");
   NormStats read{read_field(stats, file.string(), "state"), read_field(stats, file.string(), "actions"), file.string()};
-  // openpi's Unnormalize refuses statistics of anything that an answer does not hold.
+  // openpi's Unnormalize refuses statistics of a key that is not in its data.
   for (const auto& [key, value] : stats.items()) {
     if (key != "state" && key != "actions") {
       refuse(file.string() + ": norm_stats", "has the unknown key '" + key + "'");

@@ -1,5 +1,5 @@
-// Statistics of normalisation that lie beside a checkpoint, in openpi's format.
-// Reference: openpi src/openpi/shared/normalize.py. Says nothing of how they are applied.
+// Reads the normalisation statistics of a checkpoint, in openpi's format.
+// Reference: openpi src/openpi/shared/normalize.py. normalizer.h applies them.
 #pragma once
 
 #include <filesystem>
@@ -14,8 +14,8 @@ class NormStatsError : public std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-// One value per dimension, NaN where the file has a number that is not finite; mean and std are equally long, q01 and
-// q99 as well.
+// One value per dimension, NaN where the file has a number that is not finite; mean and std have the same length, and
+// so have q01 and q99.
 struct FieldStats {
   std::vector<double> mean;
   std::vector<double> std;
@@ -32,8 +32,8 @@ struct NormStats {
 // `checkpoint_dir`/assets/`asset_id`/norm_stats.json.
 std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir, const std::string& asset_id);
 
-// Throws NormStatsError when the file is absent, is not JSON, or a key is missing, unknown,
-// mistyped or not as long as its partner.
+// Throws NormStatsError if the file is absent or not JSON, if a key is missing, unknown or mistyped, or if lengths
+// differ.
 NormStats read_norm_stats(const std::filesystem::path& file);
 
 }  // namespace pi0::policy

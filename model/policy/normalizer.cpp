@@ -5,7 +5,7 @@
 namespace pi0::policy {
 namespace {
 
-constexpr double no_zero_scale = 1e-6;  // openpi's guard against a dimension that never moves
+constexpr double no_zero_scale = 1e-6;  // openpi's guard against dividing by zero where a dimension is constant
 
 }  // namespace
 

@@ -1,6 +1,5 @@
-// Brings states into the range that a model was trained on, and actions back to the robot's units.
-// Reference: Normalize and Unnormalize of openpi's src/openpi/transforms.py, to the last bit of the
-// float64 that NumPy computes.
+// Normalises states to the range that a model was trained on, and converts actions back to the robot's units.
+// Reference: Normalize and Unnormalize of openpi's src/openpi/transforms.py, bit for bit as NumPy's float64.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +18,21 @@ enum class Normalization {
 
 class Normalizer {
  public:
-  // `state_size` and `action_size` are the robot's, `action_dim` (N) the model's. Throws NormStatsError
-  // when the file lacks the percentiles that `form` needs, has fewer values than a state or more than N,
-  // or when one that the robot's values meet is not finite.
+  // `state_size` and `action_size` are the robot's, `action_dim` (N) the model's. Throws NormStatsError if the file
+  // lacks the percentiles that `form` needs, has fewer values than a state or more than N, or if one that is needed is
+  // not finite.
   Normalizer(Normalization form, const NormStats& stats, std::int64_t state_size, std::int64_t action_size,
              std::int64_t action_dim);
 
   // `state` has at most as many values as the statistics of the state.
   std::vector<double> normalize_state(std::span<const double> state) const;
 
-  // N values, padded as the model sees them. The statistics say nothing of values past their own
-  // length: those stay as they are (quantile), or have mean 0 and standard deviation 1 (z-score).
+  // N values, padded as the model sees them. Values past the length of the statistics stay as they are (quantile) or
+  // have mean 0 and standard deviation 1 (z-score).
   std::vector<double> unnormalize_state(std::span<const double> state) const;
 
-  // Row-major [A, N], in the model's float32. openpi maps [-1, 1] to [0, 1] in float32 and goes on
-  // in float64.
+  // Row-major [A, N], in the model's float32. As in openpi, the quantile form maps [-1, 1] to [0, 1] in float32 and
+  // continues in float64.
   std::vector<double> unnormalize_actions(std::span<const float> chunk) const;
 
  private:

@@ -63,13 +63,13 @@ protocol::Dict Policy::infer(const protocol::Dict& request, protocol::NdArray* n
   return std::move(reply.answer);
 }
 
-std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests, const CallWatch& watch) {
+std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests, const CallObserver& observer) {
   std::vector<Reply> replies(requests.size());
   std::vector<Sample> waiting;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     try {
-      const bool kind = !watch.kinds.empty() && watch.kinds[i];
-      waiting.push_back({i, kind, prepare(requests[i]), noise_for(requests[i])});
+      const bool measured = !observer.measured.empty() && observer.measured[i];
+      waiting.push_back({i, measured, prepare(requests[i]), noise_for(requests[i])});
       replies[i].noise = noise_field(waiting.back().noise[0]);
     } catch (const std::exception&) {
       replies[i].error = std::current_exception();
@@ -79,21 +79,21 @@ std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> reques
     const Sample first = waiting.front();
     const auto rest = std::stable_partition(waiting.begin(), waiting.end(),
                                             [&](const Sample& sample) { return share_a_call(first, sample); });
-    watch.around(first.kind, [&] { return answer({waiting.begin(), rest}, replies); });
+    observer.run(first.measured, [&] { return answer({waiting.begin(), rest}, replies); });
     waiting.erase(waiting.begin(), rest);
   }
   return replies;
 }
 
-// Where the model leaves masked inputs out, it must leave out the same of both.
+// A model that skips masked inputs skips those of the whole call, so both samples must have the same masks.
 bool Policy::share_a_call(const Sample& a, const Sample& b) const {
-  if (a.kind != b.kind) return false;
+  if (a.measured != b.measured) return false;
   return options_.masked == model::MaskedInputs::keep ||
          (at::equal(a.inputs.token_mask, b.inputs.token_mask) &&
           std::ranges::equal(a.inputs.image_masks, b.inputs.image_masks, at::equal));
 }
 
-// One call of the model. Says which samples have an answer.
+// Calls the model once. Returns which samples were answered.
 std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Reply>& replies) const {
   std::vector<bool> answered(samples.size());
   at::Tensor chunks;
@@ -111,7 +111,7 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Re
     chunks = sample_actions_(batch, noise, options_.num_steps);
     infer_ms = std::chrono::steady_clock::now() - start;
     if (chunks.size(0) != static_cast<std::int64_t>(samples.size())) {
-      throw std::runtime_error("the model's actions are not of as many samples as it was given");
+      throw std::runtime_error("the model returned actions of another number of samples than it was given");
     }
   } catch (const std::exception&) {
     for (const Sample& sample : samples) replies[sample.request].error = std::current_exception();
@@ -153,14 +153,14 @@ protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) 
     throw std::runtime_error("the model's actions are not [1, action_horizon, action_dim]");
   }
   ActionChunk actions{config_.action_dim, normalizer_.unnormalize_actions(values_of<float>(model_actions))};
-  // openpi adds the state that came back from its normalisation, not the one that was sent.
+  // openpi adds the state after normalising and unnormalising it, not the state that was sent.
   const std::vector<double> plain_state = normalizer_.unnormalize_state(values_of<double>(state));
   const std::size_t relative = config_.delta_action_mask.size();
   for (std::size_t i = 0; i < actions.values.size(); ++i) {
     const std::size_t dim = i % static_cast<std::size_t>(config_.action_dim);
     if (dim < relative && config_.delta_action_mask[dim]) actions.values[i] += plain_state[dim];
     if (dim < static_cast<std::size_t>(config_.robot.action_size) && !std::isfinite(actions.values[i])) {
-      throw std::runtime_error("the model's actions are not finite; no answer is given");
+      throw std::runtime_error("the model's actions are not finite and are not sent");
     }
   }
   return write_answer(config_.robot, actions);
@@ -178,8 +178,8 @@ PromptTokens Policy::tokenize(const RobotObservation& seen, const std::vector<do
   PromptTokens tokens = config_.discrete_state_input ? tokenizer_.encode(prompt, state, config_.max_token_len)
                                                      : tokenizer_.encode(prompt, config_.max_token_len);
   if (tokens.needed > tokens.used) {
-    options_.warn("prompt: its " + std::to_string(tokens.needed) + " tokens are cut to " + std::to_string(tokens.used) +
-                  ", what follows is lost to the model");
+    options_.warn("prompt: truncated from " + std::to_string(tokens.needed) + " to " + std::to_string(tokens.used) +
+                  " tokens; the model does not see the rest");
   }
   return tokens;
 }

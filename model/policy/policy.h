@@ -1,9 +1,9 @@
-// A policy as openpi serves it: a request's fields to an action chunk in the robot's units.
+// A policy as openpi serves it: turns a request's fields into an action chunk in the robot's units.
 // Reference: Policy.infer of openpi's src/openpi/policies/policy.py and the transforms that
-// create_trained_policy gives it. Knows no sockets, formats or weights.
+// create_trained_policy gives it. Knows nothing of sockets, formats or weights.
 //
 // Shape letters: B requests in one call of the model, A action horizon, N action size of the model,
-// T prompt places.
+// T prompt positions.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -31,27 +31,27 @@ using SampleActions =
     std::function<at::Tensor(const model::ModelInputs& inputs, at::Tensor noise, std::int64_t num_steps)>;
 
 struct PolicyOptions {
-  std::optional<std::string> default_prompt = {};                            // comes before the config's own
+  std::optional<std::string> default_prompt = {};                            // takes precedence over the config's
   std::int64_t num_steps = 10;                                               // denoise steps
-  std::uint64_t seed = 0;                                                    // of the noise of requests that bring none
-  std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt cut
+  std::uint64_t seed = 0;                                                    // of the noise for requests without noise
+  std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt truncated
   model::MaskedInputs masked = model::MaskedInputs::keep;                    // what sample_actions does with them
   std::size_t max_prompt_bytes = std::size_t{16} << 10;                      // of a request's prompt, in UTF-8
 };
 
-// What became of one of several requests.
+// The outcome of one of several requests.
 struct Reply {
   protocol::Dict answer;
   std::exception_ptr error = nullptr;  // null when there is an answer
-  protocol::NdArray noise = {};        // the field "noise" with which this request has this answer
+  protocol::NdArray noise = {};        // the request field "noise" that reproduces the answer
 };
 
-// For whoever has a part in the calls of the model, as statistics have.
-struct CallWatch {
-  // Of each request; only requests of one kind share a call. Empty: all are of kind false.
-  std::vector<bool> kinds = {};
-  // Runs `call` once, which calls the model and says which of its requests were answered.
-  std::function<void(bool kind, const std::function<std::vector<bool>()>& call)> around =
+// Observes the calls of the model, for example for statistics.
+struct CallObserver {
+  // Which requests are measured; only requests alike in this share a call. Empty: none.
+  std::vector<bool> measured = {};
+  // Must run `call` once. `call` runs the model and returns which of its requests were answered.
+  std::function<void(bool measured, const std::function<std::vector<bool>()>& call)> run =
       [](bool, const std::function<std::vector<bool>()>& call) { call(); };
 };
 
@@ -70,19 +70,18 @@ class Policy {
   // An optional field "noise", float32 [A, N], makes the answer reproducible; otherwise noise comes
   // from torch's CPU generator, so a seed gives the draws of torch.normal.
   // Throws RequestError for a request at fault, and std::runtime_error when the model's actions are
-  // not finite: no robot should move on them. `noise_used`, when given, becomes the field "noise"
-  // with which this request has this answer.
+  // not finite: no robot should move on them. `noise_used`, if given, is set to the request field "noise" that
+  // reproduces the answer.
   protocol::Dict infer(const protocol::Dict& request, protocol::NdArray* noise_used = nullptr);
 
-  // The same for requests that came one after the other, with as few calls of the model as there can
-  // be. Noise is drawn in their order. Each has its own error; an error of the model is that of all
-  // requests of the call.
-  std::vector<Reply> infer_together(std::span<const protocol::Dict> requests, const CallWatch& watch = {});
+  // The same for several requests, with as few calls of the model as possible. Noise is drawn in their order. Each
+  // request has its own error; if the model fails, all requests of that call have its error.
+  std::vector<Reply> infer_together(std::span<const protocol::Dict> requests, const CallObserver& observer = {});
 
-  // What the model sees of a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
+  // The model's inputs for a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;
 
-  // The request's own noise, else the generator's next: [1, A, N] float32.
+  // The request's own noise, or else the generator's next: [1, A, N] float32.
   at::Tensor noise_for(const protocol::Dict& request);
 
   // The answer without timing. `chunk` is [1, A, N] float32, `state` as in prepare()'s result.
@@ -94,7 +93,7 @@ class Policy {
  private:
   struct Sample {
     std::size_t request;  // its index
-    bool kind;
+    bool measured;
     model::ModelInputs inputs;
     at::Tensor noise;
   };

@@ -61,7 +61,7 @@ std::string read_variant(JsonFields& fields, const std::string& key) {
   return variant;
 }
 
-// A known robot's name, or a robot of one's own.
+// The name of a built-in robot, or the definition of another one.
 RobotConfig read_robot_field(JsonFields& fields) {
   if (fields.value("robot").is_object()) return read_robot(fields.object("robot"));
   try {

@@ -1,5 +1,5 @@
-// What one policy is, as data: configs/policies/<name>.json, or a user's own file of that schema
-// (configs/README.md). Knows no checkpoint and no weights.
+// The definition of a policy as data: configs/policies/<name>.json, or a user's own file of that schema
+// (configs/README.md). Knows nothing of checkpoints and weights.
 #pragma once
 
 #include <cstdint>
@@ -22,27 +22,27 @@ class PolicyConfigError : public std::runtime_error {
 };
 
 struct PolicyConfig {
-  std::string name;  // openpi's; the file's name without its folder and .json
+  std::string name;  // openpi's; of a user's file, its name without folder and .json
   bool pi05 = true;
   std::string paligemma_variant;
   std::string action_expert_variant;
-  std::int64_t action_dim = 0;        // N, the model's; states and actions are padded to it
+  std::int64_t action_dim = 0;        // N: states and actions are padded to it
   std::int64_t action_horizon = 0;    // A
-  std::int64_t max_token_len = 0;     // longer prompts are cut
+  std::int64_t max_token_len = 0;     // longer prompts are truncated
   bool discrete_state_input = false;  // the prompt holds the state in 256 bins
-  std::string asset_id;               // folder of the statistics below assets/
+  std::string asset_id;               // folder of the statistics in assets/
   Normalization normalization = Normalization::quantile;
   RobotConfig robot;
-  std::vector<bool> delta_action_mask;  // actions relative to the state; may be short, or empty
+  std::vector<bool> delta_action_mask;  // which actions are relative to the state; those past its end are not
   std::optional<std::string> default_prompt;
   protocol::Dict metadata;  // sent to a client when it connects
 };
 
-// A policy that came with the library. Throws PolicyConfigError that lists the known names.
+// A built-in policy. Throws PolicyConfigError that lists the known names.
 PolicyConfig policy_config(const std::string& name);
 std::vector<std::string> policy_names();
 
-// A user's own. Throws PolicyConfigError.
+// A user's own policy. Throws PolicyConfigError.
 PolicyConfig read_policy_config(const std::filesystem::path& file);
 
 // The sizes of openpi's full model for this policy.

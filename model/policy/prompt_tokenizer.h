@@ -24,14 +24,14 @@ class TokenizerError : public std::runtime_error {
 
 struct PromptTokens {
   std::vector<std::int64_t> tokens;  // max_token_len values, 0 where padded
-  std::int64_t used = 0;             // places that hold a token; the mask is true there
-  std::int64_t needed = 0;           // more than `used` when the prompt was cut
+  std::int64_t used = 0;             // positions that hold a token; the mask is true there
+  std::int64_t needed = 0;           // by the whole prompt: more than `used` if it was truncated
 };
 
 // Encoding is const and may run on several threads at once.
 class PromptTokenizer {
  public:
-  // Both throw TokenizerError when the model cannot be read, has no <bos>, or has more pieces than
+  // Both throw TokenizerError if the model cannot be read, has no <bos>, or has more pieces than
   // `vocab_size`, the rows of the model's embedding.
   static PromptTokenizer from_file(const std::filesystem::path& file, std::int64_t vocab_size);
   // `model` is the content of a SentencePiece file, `source` its name for messages.
@@ -40,7 +40,7 @@ class PromptTokenizer {
   PromptTokenizer(PromptTokenizer&&) noexcept;
   PromptTokenizer& operator=(PromptTokenizer&&) noexcept;
 
-  // Pi0: the prompt, then a newline of its own. `prompt` is UTF-8.
+  // Pi0: the prompt, then a newline that is tokenized separately. `prompt` is UTF-8.
   PromptTokens encode(std::string_view prompt, std::int64_t max_token_len) const;
 
   // Pi0.5 with discrete state: "Task: ..., State: <bins>;\nAction: ". `state` is normalised,
@@ -54,7 +54,7 @@ class PromptTokenizer {
 // One of 256 equal bins of [-1, 1): 255 at and above the last edge and for NaN, -1 below -1.
 int state_bin(double value);
 
-// Where openpi keeps what it downloads: $OPENPI_DATA_HOME, by default ~/.cache/openpi.
+// The folder of openpi's downloads: $OPENPI_DATA_HOME, by default ~/.cache/openpi.
 std::filesystem::path openpi_data_home();
 
 // paligemma_tokenizer.model in the checkpoint's folder, else in big_vision/ of openpi's downloads.

@@ -1,4 +1,4 @@
-// The parts of Python's and NumPy's text that openpi's prompts pass through.
+// Python's and NumPy's text functions that openpi applies to prompts.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace pi0::policy {
 std::string_view python_strip(std::string_view text);
 
 // The text of one element of a NumPy 'U' array: little-endian UTF-32, its trailing NULs dropped.
-// Nothing when a code point is not a character.
+// Empty if a code point is not a character.
 std::optional<std::string> text_of_utf32(std::span<const std::uint8_t> data);
 
 }  // namespace pi0::policy

@@ -100,7 +100,7 @@ void check_finite(const std::string& key, const std::vector<double>& values) {
   }
 }
 
-// astype(np.uint8) of a float: cut to a 32-bit integer, of which the low byte stays.
+// astype(np.uint8) of a float: truncated to a 32-bit integer, of which the low byte is kept.
 std::uint8_t low_byte(double value) {
   constexpr double limit = 2147483648.0;
   if (!(value > -limit - 1.0 && value < limit)) return 0;
@@ -136,7 +136,7 @@ std::vector<std::uint8_t> channels_last(const std::vector<std::uint8_t>& planes)
   return pixels;
 }
 
-// What np.asarray makes of list(array): a list of arrays of one shape and dtype. Nothing for other values.
+// What np.asarray makes of list(array): a list of arrays of one shape and dtype. Empty for other values.
 std::optional<NdArray> stacked_arrays(const Value& value) {
   const auto* list = std::get_if<protocol::List>(&value);
   const auto* first = list == nullptr || list->items.empty() ? nullptr : std::get_if<NdArray>(&list->items.front());
@@ -219,7 +219,7 @@ std::optional<std::string> prompt_field(const protocol::Dict& request, std::size
     check_length(bytes->data.size());
     text.emplace(bytes->data.begin(), bytes->data.end());
   } else if (const auto* array = std::get_if<NdArray>(value)) {
-    check_length(array->data.size() / 4);  // of U, at least; the padding of both counts
+    check_length(array->data.size() / 4);  // dtype U has 4 bytes for a character; padding counts too
     if (array->dtype.kind == 'U' && array->element_count() == 1) text = text_of_utf32(array->data);
     if (array->dtype.kind == 'S' && array->shape.empty()) {
       text.emplace(array->data.begin(), array->data.end());

@@ -44,7 +44,7 @@ std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict&
 }
 
 std::vector<double> read_state(const RobotConfig& robot, const protocol::Dict& request) {
-  // NumPy would keep the state whole when ALOHA's grippers are converted in place.
+  // ALOHA's grippers are converted in place: in an array of integers, NumPy would truncate them.
   const Numbers numbers = robot.adapt_to_pi ? Numbers::floats : Numbers::any;
   std::vector<double> state;
   for (const RobotConfig::StateField& field : robot.state) {

@@ -1,6 +1,5 @@
-// A robot's request to what the model sees of it, and the model's actions to the robot's answer.
-// Reads fields, converts units and slices actions as RobotConfig says; knows no normalisation,
-// tokens or model.
+// Converts a robot's request to an observation, and the model's actions to the robot's answer. Reads fields, converts
+// units and slices actions as RobotConfig says. Knows nothing of normalisation, tokens or the model.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +22,7 @@ class RequestError : public std::runtime_error {
 
 struct Camera {
   std::string input;           // the model's: base_0_rgb, left_wrist_0_rgb, right_wrist_0_rgb
-  std::optional<Image> image;  // none: the model is given black and told to ignore it
+  std::optional<Image> image;  // none: the model gets a black image and a mask that is false
 };
 
 struct RobotObservation {

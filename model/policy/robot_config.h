@@ -21,28 +21,28 @@ enum class ImageLayout {
 struct RobotConfig {
   struct Camera {
     std::string input;      // the model's: base_0_rgb, left_wrist_0_rgb, right_wrist_0_rgb
-    std::string field;      // empty: the robot has none, the model is told to ignore it
-    bool optional = false;  // a request may lack it: as if the robot had none
+    std::string field;      // empty: the robot has no such camera, and its mask is false
+    bool optional = false;  // a request may lack the field: then the mask is false
   };
   struct StateField {
     std::string field;
-    std::int64_t size = 0;  // numbers; a field of one may also be a number without an axis
+    std::int64_t size = 0;  // count of numbers; a field of one may also be a scalar
   };
 
   std::vector<Camera> cameras;              // the model's three inputs in their order
-  std::string camera_map;                   // field that holds the cameras; empty: the request does
-  std::vector<std::string> unused_cameras;  // may be in the map, and are checked all the same
+  std::string camera_map;                   // field with the map of cameras; empty: they are fields of the request
+  std::vector<std::string> unused_cameras;  // allowed in the map, and checked, but not used
   ImageLayout image_layout = ImageLayout::any;
-  std::vector<StateField> state;  // one after the other
-  std::int64_t action_size = 0;   // leading actions that the robot understands
-  bool adapt_to_pi = false;       // ALOHA's joints and grippers to those Pi0 was trained on, and back
+  std::vector<StateField> state;  // concatenated in this order
+  std::int64_t action_size = 0;   // the leading values of an action, which the robot uses
+  bool adapt_to_pi = false;       // convert ALOHA's units to those of Pi0's training, and back
 
   std::int64_t state_size() const;
 };
 
 std::vector<std::string> robot_names();
 
-// A robot that came with the library. Throws model::JsonFileError that lists the known names.
+// A built-in robot. Throws model::JsonFileError that lists the known names.
 RobotConfig robot_config(const std::string& name);
 
 // Throws model::JsonFileError.

@@ -321,7 +321,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             (changed("entry", "action_rms", value=1), ["unknown key 'action_rms'; did you mean 'action_rmse'?"]),
             (changed("entry", "input_fmt", value="float16"), ["'input_fmt' is \"float16\", expected \"bfloat16\""]),
             (changed("meta", value=[]), ["'meta' is [], expected an object"]),
-            (changed("place", value=-1), ["'place' is -1, expected a whole number"]),
+            (changed("place", value=-1), ["'place' is -1, expected a non-negative integer"]),
             (changed("place", value=1), ["'place' is 1, expected less than 'of', 1"]),
             (changed("of", value="1"), ["'of' is \"1\""]),
         ):

@@ -54,7 +54,7 @@ TEST_CASE("every traced tensor of Pi0.5 and Pi0 is openpi's", "[model][golden]")
 }
 
 // Hands back what it is given to record.
-class Repeater : public model::Recorder {
+class Repeater : public model::WorkRecorder {
  public:
   std::vector<Work> record(const std::vector<Work>& parts) override {
     ++recorded;

@@ -77,7 +77,7 @@ TEST_CASE("hostile and broken files are refused by file, tensor and reason", "[s
   CHECK_THAT(refusal(file_bytes(good, 8).substr(0, 30)), contains_text("announces a header"));
   CHECK_THAT(refusal(file_bytes("{not json", 0)), contains_text("not valid JSON"));
   CHECK_THAT(refusal(file_bytes("[1]", 0)), contains_text("not a JSON object"));
-  CHECK_THAT(refusal(file_bytes(std::string(100000, '['), 0)), contains_text("nested more than 64 deep"));
+  CHECK_THAT(refusal(file_bytes(std::string(100000, '['), 0)), contains_text("nested more than 64 levels deep"));
 
   const auto entry = [](const std::string& fields) { return "{\"t\":{" + fields + "}}"; };
   const auto refused = [&](const std::string& fields, std::size_t data) {

@@ -66,7 +66,7 @@ TEST_CASE("read_norm_stats names file and key of what it refuses", "[policy][nor
   };
   REQUIRE_THAT(refusal("{"), contains_text("not valid JSON"));
   REQUIRE_THAT(refusal("[]"), contains_text("expected an object"));
-  REQUIRE_THAT(refusal(std::string(100'000, '[')), contains_text("nested more than 64 deep"));
+  REQUIRE_THAT(refusal(std::string(100'000, '[')), contains_text("nested more than 64 levels deep"));
   REQUIRE_THAT(refusal("{}"), contains_text("'norm_stats' is missing"));
   REQUIRE_THAT(refusal(R"({"norm_stats": {)" + actions + "}}"), contains_text("'state' is missing"));
   REQUIRE_THAT(refusal(with_state(R"({"std": [1]})")), contains_text("norm_stats.state: 'mean' is missing"));

@@ -350,7 +350,7 @@ TEST_CASE("requests share a call of the model where what it skips is the same", 
   }
 }
 
-TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answered", "[policy]") {
+TEST_CASE("an observer of calls separates measured requests and learns which were answered", "[policy]") {
   std::vector<protocol::Dict> requests = different_requests();
   requests.push_back(droid_request());
   requests.insert(requests.begin(), protocol::Dict{});
@@ -362,11 +362,12 @@ TEST_CASE("whoever watches the calls keeps kinds apart and hears who was answere
     if (model_fails && noise.size(0) == 3) throw std::runtime_error("the model failed");
     return at::where(noise > 100, std::numeric_limits<float>::infinity(), noise);
   });
-  std::vector<std::pair<bool, std::vector<bool>>> seen;  // of each call its kind and who was answered
-  CallWatch watch;
-  watch.kinds = {true, false, true, false, false, true};
-  watch.around = [&](bool kind, const auto& call) { seen.emplace_back(kind, call()); };
-  const std::vector<Reply> replies = policy.infer_together(requests, watch);
+  std::vector<std::pair<bool, std::vector<bool>>>
+      seen;  // of each call: whether it is measured, and which requests were answered
+  CallObserver observer;
+  observer.measured = {true, false, true, false, false, true};
+  observer.run = [&](bool measured, const auto& call) { seen.emplace_back(measured, call()); };
+  const std::vector<Reply> replies = policy.infer_together(requests, observer);
 
   REQUIRE(seen.size() == 2);
   REQUIRE_FALSE(seen[0].first);
@@ -386,7 +387,7 @@ TEST_CASE("a model that answers another number of samples answers none", "[polic
   Policy policy = polaris_policy(
       [](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) { return noise.slice(0, 0, 1); });
   for (const Reply& reply : policy.infer_together(different_requests())) {
-    REQUIRE_THAT(error_of_reply(reply), contains_text("as many samples"));
+    REQUIRE_THAT(error_of_reply(reply), contains_text("another number of samples"));
   }
 }
 
@@ -457,7 +458,7 @@ TEST_CASE("a cut prompt is reported", "[policy]") {
   request.set("prompt", std::string(2000, 'x'));
   policy.prepare(request);
   REQUIRE(warnings.size() == 1);
-  REQUIRE_THAT(warnings[0], contains_text("are cut to 200"));
+  REQUIRE_THAT(warnings[0], contains_text("to 200 tokens"));
 }
 
 TEST_CASE("actions that are not finite are no answer", "[policy]") {
@@ -476,7 +477,7 @@ TEST_CASE("a picture that cannot be fitted is refused by camera", "[policy]") {
   request.set("observation/wrist_image_left", array_of('u', {1000, 1, 3}, std::vector<std::uint8_t>(3000)));
   const Policy policy = polaris_policy(no_model);
   REQUIRE_THAT(error_of<RequestError>([&] { policy.prepare(request); }),
-               contains_text("left_wrist_0_rgb: a picture of 1000 x 1 pixels"));
+               contains_text("left_wrist_0_rgb: an image of 1000 x 1 pixels"));
 }
 
 }  // namespace pi0::policy

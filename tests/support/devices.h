@@ -33,10 +33,10 @@ class LikeCuda : public model::ReferenceBackend {
 };
 
 // A GPU's way on the CPU: with LibTorch's layers, or with a device's layers in turn.
-inline model::Execution like_gpu(std::shared_ptr<model::Recorder> recorder = nullptr) {
+inline model::Execution like_gpu(std::shared_ptr<model::WorkRecorder> recorder = nullptr) {
   return {.backend = std::make_shared<const LikeCuda>(), .recorder = std::move(recorder)};
 }
-inline model::Execution like_gpu_in_turn(std::shared_ptr<model::Recorder> recorder = nullptr) {
+inline model::Execution like_gpu_in_turn(std::shared_ptr<model::WorkRecorder> recorder = nullptr) {
   return {.backend = std::make_shared<const model::CudaBackend>(layers_in_turn, kernels_in_turn),
           .recorder = std::move(recorder)};
 }

@@ -35,7 +35,7 @@
 namespace pi0::tools {
 namespace {
 
-using policy::CallWatch;
+using policy::CallObserver;
 using policy::Reply;
 using protocol::Dict;
 using server::Outcome;
@@ -173,13 +173,13 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
   const auto infer = [&](std::vector<Dict> requests) {
-    CallWatch watch;
+    CallObserver observer;
     if (session) {
-      watch.kinds = session->begin(requests.size());
-      watch.around = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
+      observer.measured = session->begin(requests.size());
+      observer.run = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
     }
     std::vector<Outcome> outcomes;
-    for (Reply& reply : loaded.policy->infer_together(requests, watch)) {
+    for (Reply& reply : loaded.policy->infer_together(requests, observer)) {
       Dict& request = requests[outcomes.size()];
       if (recorder && !reply.error) {
         recorder->record(std::move(request), std::move(reply.noise), reply.answer);

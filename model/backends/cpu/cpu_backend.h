@@ -1,4 +1,4 @@
-// A CPU's fast kernels, for one instruction set.
+// Computes layers with the fast CPU kernels of one instruction set.
 #pragma once
 
 #include <memory>
@@ -32,7 +32,7 @@ class CpuBackend : public ReferenceBackend {
 
 std::shared_ptr<const Backend> cpu_backend(InstructionSet set);
 
-// A linear's weight as the CPU's backend keeps it.
+// A linear's weight as the CPU backend stores it.
 PackedWeight packed_weight_of(const Linear& linear);
 
 }  // namespace pi0::model

@@ -19,7 +19,7 @@ class SampleErrors {
   SampleErrors(std::int64_t samples, std::int64_t rows_per_sample)
       : values_per_sample_(rows_per_sample * panel_width), sums_(static_cast<std::size_t>(samples)) {}
 
-  // Rounds a strip in place, and returns the largest magnitude before.
+  // Rounds a strip in place. Returns the largest magnitude before rounding.
   float round(const RoundingKernels& kernels, float* values, const float* reference, Format format) {
     float largest = 0;
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
@@ -35,7 +35,7 @@ class SampleErrors {
     return largest;
   }
 
-  void tell(ErrorSink& sink, std::size_t site, std::int64_t columns) const {
+  void report(ErrorSink& sink, std::size_t site, std::int64_t columns) const {
     const auto elements = static_cast<double>(values_per_sample_ / panel_width * columns);
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
       const ErrorSums& sums = sums_[sample];
@@ -49,7 +49,7 @@ class SampleErrors {
   std::vector<ErrorSums> sums_;  // guarded by mutex_ while threads add
 };
 
-// Infinite inputs make NaN of the padding's zeros.
+// The padding's zero weights times infinite inputs are NaN, which must not count as errors.
 void clear_padding(const Strip& strip, float* values) {
   if (strip.columns == panel_width) return;
   for (std::int64_t row = 0; row < strip.row_count; ++row) {
@@ -59,7 +59,7 @@ void clear_padding(const Strip& strip, float* values) {
 
 }  // namespace
 
-// What was rounded and packed of one x so far.
+// The rounded and packed forms of one x that were needed so far.
 class CpuQuantizer::Inputs {
  public:
   Inputs(CpuQuantizer& quantizer, const Tensor& x) : quantizer_(quantizer), x_(x) {}
@@ -172,7 +172,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   };
   multiply(gemm_, products, finish, result);
   note(overflowed, number, Operand::output);
-  if (mode.measured) errors.tell(sink_, number, out_features);
+  if (mode.measured) errors.report(sink_, number, out_features);
   return result;
 }
 

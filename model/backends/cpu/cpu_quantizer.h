@@ -1,5 +1,5 @@
-// Quantized linears with a CPU's fast kernels: rounding and error sums happen on strips of the result while they are in
-// cache. The same function as the reference's but for the order of sums.
+// Quantized linears with the fast CPU kernels. Strips of the result are rounded and compared while they are in cache.
+// The results are the reference's except for the order of sums.
 #pragma once
 
 #include <vector>
@@ -26,7 +26,7 @@ class CpuQuantizer : public ReferenceQuantizer {
     Tensor exact_terms, terms;  // the bias padded to whole panels
     bool weight_is_exact = true;
   };
-  // Inputs of one x, rounded and packed; linears that share x share them.
+  // x, rounded to a format and packed. Linears that share x share it.
   struct SharedInput {
     formats::Format format;
     Lane lane;

@@ -16,7 +16,7 @@ using at::Tensor;
 
 constexpr std::int64_t rows_per_block = 48;
 
-// A weight as it is multiplied: [panels][steps][32] lanes. Codes that are lanes already are shared.
+// Keys or values, widened for multiplication: [panels][steps][32] lanes. Codes that are lanes already are shared.
 struct Lanes {
   at::Tensor shared;
   Scratch<std::uint32_t> widened;
@@ -29,7 +29,7 @@ struct Lanes {
   }
 };
 
-// Keys and values [B, G, P, D] as the kernels read them.
+// Keys and values [B, G, P, D] in the layout of the kernels; G is the number of KV heads.
 struct LanesKv : PackedKv {
   struct Group {
     Lanes keys;    // of [P, D]
@@ -66,7 +66,7 @@ LanesKv pack_kv(const GemmKernels& kernels, Lane lane, const Tensor& key, const 
   return packed;
 }
 
-// One attention under way. Rows are those of all query heads that share a group: [H / G][L].
+// One call of attention. Its rows are the query positions of all heads that share a KV head, or group: [H / G][L].
 class Attend {
  public:
   Attend(const GemmKernels& kernels, const AttentionOperands& in, Lane lane, std::vector<const LanesKv*> parts)
@@ -114,7 +114,7 @@ class Attend {
     std::int64_t count;
   };
 
-  // What a thread works in.
+  // A thread's scratch memory.
   struct Work {
     explicit Work(const Attend& attend)
         : scores(make_scratch<float>(attend.panels_ * rows_per_block * panel_width)),
@@ -144,7 +144,7 @@ class Attend {
     }
   }
 
-  // A row's mask, minus infinity where a panel has no key.
+  // A row's mask, with minus infinity for the padding of panels.
   void read_mask(const Block& block, std::int64_t row, float* terms) const {
     const float* from =
         mask_.const_data_ptr<float>() + (block.group / groups_ * length_ + (block.first + row) % length_) * keys_;
@@ -212,7 +212,7 @@ class Attend {
   Tensor result_;      // [B, L, H, D]
 };
 
-// All readers of a prefix have its dtype, and so its lanes.
+// The cached form fits every reader: all have the prefix's dtype, which decides the lane.
 const LanesKv& packed_prefix(const GemmKernels& kernels, Lane lane, const LayerKv& prefix) {
   if (!prefix.packed) {
     prefix.packed = std::make_shared<const LanesKv>(pack_kv(kernels, lane, prefix.key, prefix.value));

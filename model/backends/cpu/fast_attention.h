@@ -1,5 +1,5 @@
-// The fast softmax(QKᵀ)V of Gemma: scores of a block of rows stay in cache. The reference's function,
-// roundings to bfloat16 included, but for the order of sums and the last bits of exp.
+// Gemma's attention with fast CPU kernels: the scores of a block of rows stay in cache. Rounds to bfloat16 where the
+// reference does (modeling_gemma.py eager_attention_forward); differs in the order of sums and the last bits of exp.
 #pragma once
 
 #include "model/backends/cpu/gemm.h"
@@ -8,8 +8,8 @@ namespace pi0::model {
 
 struct AttentionOperands;
 
-// AttentionForm::eager on a CPU; packs the prefix once and keeps that with it. Result [B, H, L, D] with the strides of
-// [B, L, H, D], dtype of the query.
+// AttentionForm::eager on a CPU. Packs the prefix once and caches that in it. The result [B, H, L, D] has the strides
+// of [B, L, H, D] and the query's dtype.
 at::Tensor fast_attention(const GemmKernels& kernels, const AttentionOperands& operands);
 
 }  // namespace pi0::model

@@ -1,6 +1,6 @@
-// The fast matmul of the model: weights held as codes in panels, widened into cache just before they
-// are multiplied, float32 sums. Differs from at::linear in float32 by the order of its sums only.
-// Knows of formats how their codes are stored and what those mean, and no statistics.
+// The fast matmul of the model. Weights are stored as codes in panels, and widened into cache just before they are
+// multiplied; sums are float32. Differs from at::linear in float32 only by the order of sums. Knows how formats are
+// encoded, but nothing of statistics.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,10 +18,10 @@ namespace pi0::model {
 
 std::string_view name_of(InstructionSet set);
 
-// Those that this CPU has, the portable one first.
+// The instruction sets of this CPU, the portable one first.
 std::vector<InstructionSet> instruction_sets();
 
-// The one that multiplies bfloat16 fastest here, measured in some milliseconds.
+// The one that multiplies bfloat16 fastest on this CPU. Measures for some milliseconds.
 InstructionSet fastest_instruction_set();
 
 const GemmKernels& gemm_kernels(InstructionSet set);
@@ -36,22 +36,21 @@ struct PackedWeight {
   std::int64_t panel_count() const { return panels.size(0); }
 };
 
-// Uninitialised memory for panels, in large pages if the system gives them: a product walks through all of
-// it.
+// Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 
-// float32, bfloat16, float16 or 8-bit values [Out, In] as they are; float32 ones that bfloat16 can hold
-// are stored as such.
+// Packs a weight [Out, In] of float32, bfloat16, float16 or 8-bit values without changing them. A float32 weight whose
+// values all fit bfloat16 is stored as bfloat16.
 PackedWeight pack_weight(const at::Tensor& weight);
 
-// Some whole rows of a weight, [rows, In] as it stores them, to their codes [rows][In]; on any thread.
+// Encodes some whole rows [rows, In] of a weight in its stored format as codes [rows][In]. Called on any thread.
 using EncodeRows = std::function<void(const formats::Rows<const void>& rows, void* codes)>;
 
-// The weight in another format: `encode` is called once for every panel, with the rows [In] of its outputs.
-// Scales along In, for a format that has them, would come from `encode` too, and lie in the result beside the codes.
+// The weight in another format. `encode` is called once for each panel, with the rows [In] of its outputs. A format
+// with scales along In would compute them in `encode`, too.
 PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode);
 
-// Changes a row of floats in place, on any thread.
+// Changes a row of floats in place. Called on any thread.
 using ChangeRow = std::function<void(float* row, std::int64_t count)>;
 
 // A vector [Out], or zeros when it is undefined, as floats and with zeros for the padding columns.
@@ -65,8 +64,8 @@ struct PackedInput {
   std::int64_t in = 0;
 };
 
-// x [..., In] float32 or bfloat16, row by row through `change` when there is one. As
-// Lane::bfloat16_pair the changed values must be bfloat16's.
+// Packs x [..., In] of float32 or bfloat16, after `change`, if any, was applied to each row. For Lane::bfloat16_pair
+// the changed values must fit bfloat16.
 PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const ChangeRow& change);
 
 // A run of any number of steps.
@@ -77,7 +76,7 @@ struct Product {
   const PackedWeight& weight;  // [Out, In]
 };
 
-// Sums of some columns, all their products added up.
+// Finished sums of some columns of the result.
 struct Strip {
   std::int64_t first_column;
   std::int64_t columns;  // at most 32; the rest is padding
@@ -86,7 +85,7 @@ struct Strip {
 };
 
 // Multiplies products of the same rows and outputs. `finish`, if there is one, is called once for every
-// strip, from several threads; what it leaves in sums[0] goes into those columns of `result`
+// strip, from several threads; what it leaves in sums[0] is stored in those columns of `result`
 // [..., Out], float32 or bfloat16.
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
               const std::function<void(const Strip&)>& finish, at::Tensor& result);

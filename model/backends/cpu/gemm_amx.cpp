@@ -10,7 +10,7 @@ namespace pi0::model {
 namespace {
 
 constexpr std::int64_t tile_rows = 16;   // of sums and x; also the steps that one tile of lanes holds
-constexpr std::int64_t tile_bytes = 64;  // a row's
+constexpr std::int64_t tile_bytes = 64;  // of a row
 constexpr std::int64_t block_rows = 2 * tile_rows;
 
 // What LDTILECFG reads. Tiles 0 to 3 are sums (upper rows left and right, lower rows left and right),
@@ -35,7 +35,7 @@ struct alignas(64) TileShapes {
   }
 };
 
-// One block of rows over `tiles` tiles of `tile_steps` steps; sums go on from what is there.
+// One block of rows over `tiles` tiles of `tile_steps` steps; `go_on` adds to the sums that are there.
 template <bool has_lower>
 [[gnu::always_inline]] inline void multiply_block(const std::uint32_t* x, std::int64_t stride, std::int64_t tiles,
                                                   std::int64_t tile_steps, const std::uint32_t* lanes, float* sums,

@@ -1,4 +1,4 @@
-// What the two AVX-512 files share.
+// Shared by the kernels of AVX-512: gemm_avx512.cpp, gemm_avx512_bf16.cpp and gemm_amx.cpp.
 #pragma once
 
 #include <immintrin.h>
@@ -27,7 +27,7 @@ inline __m512i pairs_of_e5m2(__m256i codes) {  // e5m2 is the upper half of a fl
   const __m512i halves = _mm512_slli_epi16(_mm512_cvtepu8_epi16(codes), 8);
   const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
   const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
-  // Two mantissa bits and a float16's exponent fit a bfloat16: the lower half is zero.
+  // e5m2 fits bfloat16, so the lower halves of these floats are zero; take the upper ones.
   const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25,
                                          23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   return _mm512_permutex2var_epi16(_mm512_castps_si512(low), order, _mm512_castps_si512(high));
@@ -37,7 +37,7 @@ inline __m512i pairs_of_e4m3(__m256i codes) {
   const __m512i wide = _mm512_cvtepu8_epi16(codes);
   const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(wide, _mm512_set1_epi16(0x80)), 8);
   const __m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi16(0x7F));
-  // As a float16 the code is 2^-8 of its value, subnormals included; NaN (0x7F) is put right.
+  // Shifted into a float16, a code is its value times 2^-8, subnormals included. NaN (0x7F) is set below.
   const __m512i halves = _mm512_slli_epi16(magnitude, 7);
   const __m512 scale = _mm512_set1_ps(256.0F);
   const __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), scale);

@@ -37,7 +37,7 @@ struct Run {
   std::int64_t panels;                // at most most_panels
   float* sums;                        // [panels][.., 32]; panels lie `sums_stride` floats apart
   std::int64_t sums_stride;
-  bool go_on;  // add to what is there
+  bool go_on;  // add to the sums that are there
 };
 
 struct GemmKernels {
@@ -63,7 +63,7 @@ struct GemmKernels {
   void (*widen_bfloat16)(const std::uint16_t* from, float* to, std::int64_t count);
   void (*narrow_to_bfloat16)(const float* from, std::uint16_t* to, std::int64_t count);
 
-  bool has_pairs;  // whether Lane::bfloat16_pair is there
+  bool has_pairs;  // whether Lane::bfloat16_pair is supported
 
   LayerKernels layers;
 };
@@ -74,7 +74,7 @@ const GemmKernels& avx512_gemm();
 const GemmKernels& avx512_bf16_gemm();
 const GemmKernels& amx_bf16_gemm();
 
-// Asks the system to let this process use the tiles; must have said yes before amx_bf16_gemm is used.
+// Asks the system to let this process use AMX tiles. Must have returned true before amx_bf16_gemm is used.
 bool may_use_amx();
 
 }  // namespace pi0::model

@@ -7,7 +7,7 @@
 namespace pi0::model {
 namespace {
 
-// The bytes of the bfloat16 of every positive code.
+// The low and high bytes of every positive code's value as bfloat16.
 struct alignas(64) PairTables {
   std::uint8_t low[128];
   std::uint8_t high[128];
@@ -29,7 +29,7 @@ constexpr PairTables pair_tables = pair_tables_of(formats::code_values<format>);
 void widen_bytes_to_pairs(const void* codes, const PairTables& tables, std::int64_t pairs, std::uint32_t* lanes) {
   const __m512i low_0 = _mm512_load_si512(tables.low), low_1 = _mm512_load_si512(tables.low + 64);
   const __m512i high_0 = _mm512_load_si512(tables.high), high_1 = _mm512_load_si512(tables.high + 64);
-  // Unpacking works within quarters of a vector.
+  // The unpack instructions work within quarters of a vector; this order makes up for it.
   const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
   const auto* bytes = static_cast<const std::uint8_t*>(codes);
   for (std::int64_t pair = 0; pair < pairs; ++pair) {

@@ -1,8 +1,8 @@
-// The tile and its rows, written once for every vector type. Included by one file per instruction set,
-// each compiled for its own; everything is in an unnamed namespace so that no copy leaks to another.
+// Matmul loops over register tiles, written once for all vector types. Included by one file per instruction set, each
+// compiled with its own flags. Everything is in an unnamed namespace: the linker must not share code among these files.
 //
-// A vector type V has: lanes, Lane's arithmetic as multiply_add(accumulator, x, lane), zero(), add(),
-// load(const float*), store(float*), load_lanes(const std::uint32_t*), broadcast(std::uint32_t).
+// A vector type V has: Sum, lanes, max_rows, multiply_add(sum, x, lanes), zero(), add(sum, sum), load(const float*),
+// store(float*, sum), load_lanes(const std::uint32_t*), broadcast(const std::uint32_t*).
 #pragma once
 
 #include <cstdint>
@@ -49,8 +49,8 @@ void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stri
   }
 }
 
-// Tiles of as equal a height as can be, so that no last one is flat. Every run is summed on its own
-// before it is added: one long sum would lose more in rounding.
+// Tiles are of nearly equal heights, since a low last tile would be slow. Each run is summed by itself before it is
+// added: one long sum would lose more to rounding.
 template <class V>
 void multiply_run(const Run& run) {
   const std::int64_t tiles = (run.rows + V::max_rows - 1) / V::max_rows;

@@ -1,5 +1,4 @@
-// Widening of codes without special instructions: what portable and AVX2 kernels use, and what the
-// AVX-512 ones must equal.
+// Widens codes without special instructions, for the portable and AVX2 kernels. Those of AVX-512 must equal it.
 #pragma once
 
 #include <bit>
@@ -16,7 +15,7 @@ namespace {
 inline float float_of_half(std::uint16_t half) {
   const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16;
   const std::uint32_t magnitude = half & 0x7FFFU;
-  // Shifted into place the exponent is 112 short; scaling puts it right and normalises subnormals.
+  // Shifted into place, the exponent lacks the difference of the biases, 112. A subtraction normalises subnormals.
   const float scaled = std::bit_cast<float>((magnitude << 13) + (112U << 23));
   const float subnormal = scaled - std::bit_cast<float>(112U << 23);
   std::uint32_t bits = std::bit_cast<std::uint32_t>(scaled);

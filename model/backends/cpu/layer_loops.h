@@ -10,6 +10,7 @@
 namespace pi0::model {
 namespace {
 
+// Rounds as modeling_gemma.py eager_attention_forward: scores and scaled scores in the model's dtype, then float32.
 template <class Dtype>
 void softmax_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale) {
   float largest[panel_width];
@@ -42,8 +43,8 @@ void softmax_row(float* scores, std::int64_t panel_stride, std::int64_t panels, 
   }
 }
 
-// In the order of libtorch's sum, so that a norm in bfloat16 has the reference's bits: rounding flips of
-// a norm are seen by all that follows. 16 rows of 32 lanes at a time, four lanes to one, then the rest.
+// In the order of LibTorch's sum, so that a norm in bfloat16 has the reference's bits: one that rounds differently
+// changes all later layers. Sums 16 rows of 32 lanes at a time, then adds four lanes to one, then the rest.
 template <class Dtype>
 float sum_of_squares(const void* x, std::int64_t width) {
   constexpr std::int64_t lanes = 32, vector = 8, rows_at_once = 16;
@@ -96,6 +97,7 @@ void gelu_all(const void* x, const void* factor, void* out, std::int64_t count) 
   }
 }
 
+// Both products are rounded, as in modeling_gemma.py apply_rotary_pos_emb, where each is an operation.
 template <class Dtype>
 void rotate_head(const void* x, const void* cos, const void* sin, void* out, std::int64_t size) {
   const std::int64_t half = size / 2;

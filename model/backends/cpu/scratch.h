@@ -1,4 +1,4 @@
-// Memory that loops work in: uninitialised, and no vector in it crosses a cache line.
+// Scratch memory of loops: uninitialised, and aligned so that no vector crosses a cache line.
 #pragma once
 
 #include <cstdint>

@@ -12,23 +12,23 @@
 namespace pi0::model {
 namespace {
 
-// Kernels count in int, with room for a step beyond.
+// Kernels count in int; the limit leaves room for one step past the end.
 int count(std::int64_t number) {
   TORCH_CHECK(number <= std::int64_t{1} << 30, "device kernels: found ", number,
               " values at once, expected at most 2^30");
   return static_cast<int>(number);
 }
-bool in_eights(std::int64_t number) { return number % 8 == 0; }
+bool divisible_by_8(std::int64_t number) { return number % 8 == 0; }
 bool in_bfloat16(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; }
 
 const void* data_of(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
 const std::uint16_t* halves_of(const Tensor& tensor) { return static_cast<const std::uint16_t*>(data_of(tensor)); }
 
-// [B, H, L, D] with dense vectors that lie at multiples of eight values.
+// [B, H, L, D] with contiguous vectors of D values, aligned to eight values.
 Tensor as_head_rows(const Tensor& heads) {
   if (!heads.defined()) return heads;
-  const bool fits = heads.stride(3) == 1 && in_eights(heads.stride(0)) && in_eights(heads.stride(1)) &&
-                    in_eights(heads.stride(2)) && in_eights(heads.storage_offset());
+  const bool fits = heads.stride(3) == 1 && divisible_by_8(heads.stride(0)) && divisible_by_8(heads.stride(1)) &&
+                    divisible_by_8(heads.stride(2)) && divisible_by_8(heads.storage_offset());
   return fits ? heads : heads.contiguous();
 }
 
@@ -38,12 +38,12 @@ HeadRows head_rows(const Tensor& heads) {
 }
 
 bool takes_few_rows(const Linear& linear, const Tensor& x) {
-  constexpr std::int64_t most_rows = 64;  // beyond, libtorch's products are faster
-  return in_bfloat16(x) && in_bfloat16(linear.weight()) && in_eights(linear.in_features) &&
+  constexpr std::int64_t most_rows = 64;  // above this, LibTorch's products are faster
+  return in_bfloat16(x) && in_bfloat16(linear.weight()) && divisible_by_8(linear.in_features) &&
          x.numel() <= most_rows * linear.in_features;
 }
 
-bool takes_norm(const Residual& in) { return in_eights(in.x.size(-1)) && in.x.size(-1) <= NormCall::most_width; }
+bool takes_norm(const Residual& in) { return divisible_by_8(in.x.size(-1)) && in.x.size(-1) <= NormCall::most_width; }
 
 }  // namespace
 
@@ -115,11 +115,11 @@ Tensor CudaBackend::gelu(const Tensor& x, const Tensor& factor) const {
   const std::int64_t columns = x.size(-1);
   const std::int64_t stride = x.dim() > 1 ? x.stride(-2) : columns;
   const auto takes = [&](const Tensor& rows) {
-    return rows.stride(-1) == 1 && in_eights(stride) && in_eights(rows.storage_offset()) &&
+    return rows.stride(-1) == 1 && divisible_by_8(stride) && divisible_by_8(rows.storage_offset()) &&
            (rows.dim() == 1 || rows.stride(-2) == stride) &&
            (rows.dim() < 3 || rows.stride(0) == rows.size(1) * stride);
   };
-  if (x.dim() > 3 || !in_eights(columns) || !takes(x) || (factor.defined() && !takes(factor))) {
+  if (x.dim() > 3 || !divisible_by_8(columns) || !takes(x) || (factor.defined() && !takes(factor))) {
     return ReferenceBackend::gelu(x, factor);
   }
   const c10::DeviceGuard guard(x.device());
@@ -167,7 +167,7 @@ std::vector<Tensor> CudaBackend::rotate(std::span<const Tensor> all, const Rotar
 Tensor CudaBackend::attention(const AttentionOperands& in) const {
   const LayerKv prefix = in.prefix != nullptr ? *in.prefix : LayerKv{};
   const std::int64_t keys = (in.prefix != nullptr ? prefix.key.size(2) : 0) + in.key.size(2);
-  if (!in_bfloat16(in.query) || !in_eights(in.query.size(3)) || keys > AttentionCall::most_keys) {
+  if (!in_bfloat16(in.query) || !divisible_by_8(in.query.size(3)) || keys > AttentionCall::most_keys) {
     return ReferenceBackend::attention(in);
   }
   const c10::DeviceGuard guard(in.query.device());
@@ -196,7 +196,7 @@ Tensor CudaBackend::attention(const AttentionOperands& in) const {
   return out.transpose(1, 2);
 }
 
-// Of linears that share x; a result for each, or one for all where they are gated.
+// Products of linears that share x: a result for each, or a single one if they are gated.
 std::vector<Tensor> CudaBackend::few_rows(LinearSpan linears, const Tensor& x, bool is_gated) const {
   const c10::DeviceGuard guard(x.device());
   const Tensor rows = x.contiguous();

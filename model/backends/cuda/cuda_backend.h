@@ -1,5 +1,5 @@
-// NVIDIA GPUs: layers and quantization by kernels of our own, whose functions come in tables, so that tests run them on
-// a CPU.
+// Computes layers on NVIDIA GPUs with our own kernels. They are called through tables of functions, so that tests can
+// run them on a CPU.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace pi0::model {
 
-// What the layers do not take, sizes that are no multiple of eight or keys beyond their most, runs as the reference's
-// operations do.
+// Falls back to the reference operations where the kernels do not apply: for sizes that are not multiples of eight, or
+// for too many keys.
 class CudaBackend : public ReferenceBackend {
  public:
   CudaBackend(const DeviceLayers& layers, const DeviceKernels& rounding) : layers_(layers), rounding_(rounding) {}
@@ -38,7 +38,7 @@ class CudaBackend : public ReferenceBackend {
   const DeviceKernels& rounding_;
 };
 
-// For the GPU of that index, with its kernels; in a build without CUDA the reference's.
+// The backend for the GPU of that index; in a build without CUDA, the reference backend.
 std::shared_ptr<const Backend> cuda_backend(int device_index);
 
 }  // namespace pi0::model

@@ -1,4 +1,4 @@
-// A block of CUDA's threads, as device_block.h asks for one.
+// A CUDA thread block with the interface that device_block.h describes.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,9 +11,8 @@
 namespace pi0::model {
 namespace {
 
-// Matrix units that multiply bfloat16 came with compute capability 8.0. Kernels that use them are
-// compiled for older GPUs too, without those instructions, and must not run there. Throws
-// std::runtime_error that names the GPU.
+// Tensor cores multiply bfloat16 from compute capability 8.0 on. Kernels that use them are also compiled for older
+// GPUs, without those instructions, and must not run there. Throws std::runtime_error that names the GPU.
 inline void require_matrix_units(int device) {
   int major = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
@@ -32,7 +31,7 @@ inline void require_matrix_units() {  // of the current device
   require_matrix_units(device);
 }
 
-// After a kernel was launched. Throws std::runtime_error where that failed.
+// Call after launching a kernel. Throws std::runtime_error if that failed.
 inline void check_launch(const char* what) {
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {
@@ -40,7 +39,7 @@ inline void check_launch(const char* what) {
   }
 }
 
-// Kernels are constexpr functions, which may only call what the host could as well.
+// Everything is for host and device: kernels are constexpr functions, which may only call what the host can call too.
 template <int thread_count>
 class CudaBlock {
  public:
@@ -73,7 +72,7 @@ class CudaBlock {
   template <class Work>
   __host__ __device__ void issue_reads(const Work& work) {
 #ifdef __CUDA_ARCH__
-    // No read is moved past a barrier, and what needs its result cannot come before it.
+    // The compiler moves no read past a barrier, and what needs the barrier's result cannot come before it.
     work(static_cast<int>(threadIdx.x), static_cast<float>(__syncthreads_or(0)));
 #endif
   }
@@ -94,7 +93,7 @@ class CudaBlock {
         part.value.at[i] += __shfl_xor_sync(~0U, part.value.at[i], apart);
       }
     }
-    __syncthreads();  // after the sum before
+    __syncthreads();  // all threads have read the previous sum
     if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = part.value;
     __syncthreads();
     for (int warp = 0; warp < warps; ++warp) {
@@ -107,7 +106,7 @@ class CudaBlock {
   __host__ __device__ bool is_last(std::uint32_t* counter, unsigned count) {
 #ifdef __CUDA_ARCH__
     if (threadIdx.x == 0) {
-      std::uint32_t before;  // the count wraps to zero
+      std::uint32_t before;  // the counter wraps to zero
       asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                    : "=r"(before)
                    : "l"(counter), "r"(count - 1)

@@ -1,4 +1,4 @@
-// What needs a GPU: the tables of its kernels, and a request's stages as CUDA graphs.
+// The parts that need CUDA: the GPU's backend, and recording of work as CUDA graphs.
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -13,13 +13,13 @@
 namespace pi0::model {
 namespace {
 
-class CudaRecorder : public Recorder {
+class CudaRecorder : public WorkRecorder {
  public:
   explicit CudaRecorder(at::Device device)
       : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {}
 
   std::vector<Work> record(const std::vector<Work>& parts) override {
-    // Graphs of one pool take turns in the order they were recorded in; another request's have their own.
+    // Graphs that share a memory pool must replay in the order of recording. Each recording has its own pool.
     const at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
     const c10::cuda::CUDAGuard device(device_);
     c10::cuda::device_synchronize();
@@ -27,14 +27,14 @@ class CudaRecorder : public Recorder {
     std::vector<Work> replays;
     for (const Work& part : parts) {
       const auto graph = std::make_shared<at::cuda::CUDAGraph>();
-      // Other threads, of a server that reads and writes, may use the device meanwhile.
+      // Thread-local, so that other threads may use the device during the capture.
       graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
       try {
         part();
       } catch (...) {
         try {
           graph->capture_end();
-        } catch (const std::exception&) {  // of what was recorded only in part; the first failure is the one to tell
+        } catch (const std::exception&) {  // a partial capture may fail to end; report the first error
         }
         throw;
       }
@@ -62,7 +62,7 @@ Rounded round_cuda_tensor(const at::Tensor& values, Format format, at::ScalarTyp
   return {result, overflowed.item<std::int32_t>() != 0};
 }
 
-std::shared_ptr<Recorder> device_recorder(at::Device device) {
+std::shared_ptr<WorkRecorder> device_recorder(at::Device device) {
   return device.is_cuda() ? std::make_shared<CudaRecorder>(device) : nullptr;
 }
 

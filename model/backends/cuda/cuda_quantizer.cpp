@@ -18,7 +18,7 @@ using formats::Format;
 
 static_assert(std::is_trivially_copyable_v<DeviceErrors::Record>);
 
-// A dtype that a format's values fit in and that matrix units multiply exactly.
+// A dtype that holds all values of a format and that tensor cores multiply exactly.
 at::ScalarType operand_dtype(Format format) {
   return formats::fits_bfloat16(format) ? at::kBFloat16 : dtype_of(format);
 }
@@ -108,7 +108,7 @@ Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& 
   return round_on_device(kernels_, values, stored, sites_[sites.front()].formats.input, flags);
 }
 
-// A bias that rounding changes needs no second product: the sums are compared before it is added.
+// A bias that rounding changes needs no second product: both biases are added to the same sums.
 bool CudaQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   return keeps(site.formats.input, dtype) &&
@@ -182,7 +182,7 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
   call.input = sites_[sites.front()].formats.input;
   call.compares_exact = mode.measured && !has_exact_operands(sites.front(), x.scalar_type());
   std::vector<Tensor> results;
-  std::vector<Finish> finishes;  // hold their memory until the kernel is on its way
+  std::vector<Finish> finishes;  // own the memory of partial sums until the kernel is enqueued
   for (const std::size_t site : sites) {
     const Linear& linear = *sites_[site].linear;
     HookedRowsCall::Part& part = call.parts[call.part_count++];
@@ -225,7 +225,7 @@ CudaQuantizer::Finish CudaQuantizer::finish_of(std::size_t site, const Tensor& r
   call.calls = static_cast<int>(calls);
   const std::int64_t values = result.numel() / records / calls;
   TORCH_CHECK(values <= std::int64_t{1} << 30, module.path, ": found ", values,
-              " results at once, expected at most 2^30, as of a smaller batch");
+              " results at once, expected at most 2^30; a smaller batch has fewer");
   call.values = static_cast<int>(values);
   call.columns = static_cast<int>(result.size(-1));
   call.format = sites_[site].formats.output;

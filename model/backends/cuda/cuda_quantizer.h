@@ -1,6 +1,6 @@
-// Quantized linears and attentions on a device. Nothing waits for the device, so that a request's work can be recorded
-// once and replayed: errors gather in the device's memory and come over in one copy when the request ends. The same
-// function as the reference's but for the order of sums; products of 16-bit operands run on tensor cores, which
+// Quantized linears and attentions on a device. Calls do not wait for the device, so that a request's work can be
+// recorded and replayed: errors accumulate in device memory and are copied to the host when the request ends. The
+// results are the reference's except for the order of sums; products of 16-bit operands run on tensor cores, which
 // multiply them exactly and add in float32.
 #pragma once
 
@@ -14,17 +14,17 @@
 
 namespace pi0::model {
 
-// What calls leave in the device's memory.
+// Errors in device memory: a record for each site and sample.
 class DeviceErrors {
  public:
   struct Record {
     formats::ErrorStats errors;
     std::uint32_t input_overflowed = 0;
     std::uint32_t output_overflowed = 0;
-    std::uint32_t arrived = 0;  // parts of a call under way
+    std::uint32_t arrived = 0;  // finished parts of the call that is running
   };
 
-  // `moved` is called when records have moved, which makes recorded work void.
+  // `moved` is called when records have moved: recorded work must then be discarded.
   explicit DeviceErrors(std::function<void()> moved) : moved_(std::move(moved)) {}
 
   void add_site() { sites_.emplace_back(); }  // before the first call of slot()
@@ -36,18 +36,18 @@ class DeviceErrors {
   };
   Slot slot(std::size_t site, std::int64_t samples, at::Device device);
 
-  // Fetches everything since the last call.
+  // Passes everything since the last call to the sink.
   void collect(ErrorSink& sink);
 
-  // The next record collected of a site's first sample is kept, and counted again for `samples` samples of a request
-  // whenever repeat() asked for that.
+  // keep(): the next collect() saves the site's record of the first sample. repeat(): the next collect() counts the
+  // saved record for `samples` samples.
   void keep(std::size_t site) { sites_[site].keeps = true; }
   void repeat(std::size_t site, std::int64_t samples) { sites_[site].repeated_samples = samples; }
 
  private:
   struct Site {
-    bool keeps = false, has_kept = false;  // what is collected next; what was collected in this call
-    std::int64_t repeated_samples = 0;     // of the request under way
+    bool keeps = false, has_kept = false;  // save the next record; saved by this collect()
+    std::int64_t repeated_samples = 0;     // of the current request
     formats::ErrorStats kept = {};
   };
   const std::function<void()> moved_;
@@ -74,17 +74,17 @@ class CudaQuantizer : public ReferenceQuantizer {
   Tensor round_operand(std::size_t site, const Tensor& operand) override;
   Tensor round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) override;
 
-  // Rounds to the input format that the sites share; an overflow is noted in each.
+  // Rounds to the input format that the sites share; an overflow is recorded for each.
   Tensor rounded(std::span<const std::size_t> sites, const Tensor& values, at::ScalarType stored);
 
-  // For one call of the kernels: what becomes of its sums in `result`, and room for its parts' errors.
+  // What one call of the kernels does with its sums, and memory for the error sums of its parts.
   struct Finish {
     ResultCall call;
     Tensor partial;
   };
   Finish finish_of(std::size_t site, const Tensor& result, bool compared, std::int64_t records, std::int64_t parts);
 
-  // Rounds `sums` into `result`; an undefined `exact` is not compared with.
+  // Rounds `sums` into `result` and compares with `exact`, unless that is undefined.
   Tensor finish(std::size_t site, const Tensor& sums, const Tensor& exact, const Tensor& result);
 
   bool takes_few_rows(std::size_t site, const Tensor& x) const;
@@ -98,7 +98,7 @@ class CudaQuantizer : public ReferenceQuantizer {
   struct Parts {
     const MatmulSite* module;
     Tensor terms, exact_terms;  // the bias, rounded and as it is, [Out] float32; undefined without one
-    Tensor wide_weight;         // codes of 8 bits as bfloat16, once many rows were multiplied with them
+    Tensor wide_weight;         // 8-bit codes as bfloat16; made when many rows need it first
   };
   const DeviceKernels& kernels_;
   DeviceErrors errors_;

@@ -1,6 +1,6 @@
-// softmax(QKᵀ)V on matrix units, as device kernels (see device_block.h): scores of all keys lie in
-// the device's memory between the two, so that the softmax knows its largest score and its sum
-// before weights are rounded, as the reference's does.
+// Attention on tensor cores in two device kernels (see device_block.h). score_tile() writes all scores to device
+// memory; weigh_tile() applies the softmax and multiplies by V. So the softmax knows its maximum and its sum before
+// weights are rounded, as in the reference (modeling_gemma.py eager_attention_forward).
 #pragma once
 
 #include "model/backends/cuda/device_block.h"
@@ -10,7 +10,7 @@
 namespace pi0::model {
 namespace {
 
-// What a group's scores are of: its heads' query tokens, and all keys.
+// The scores of one sample and one KV head (a group): a row for each query token of each of its heads, and all keys.
 struct GroupPlace {
   int sample, group, heads, rows, keys;
 
@@ -26,7 +26,7 @@ struct GroupPlace {
     return call.query.values + sample * call.query.sample_stride + head * call.query.head_stride +
            row % call.query.tokens * call.query.token_stride;
   }
-  // A token's vector in a prefix and what follows it.
+  // The vector of a position, counted over the prefix and the tokens after it.
   constexpr const std::uint16_t* joined(const HeadRows (&parts)[2], int token) const {
     const HeadRows& part = parts[token < parts[0].tokens ? 0 : 1];
     return part.values + sample * part.sample_stride + group * part.head_stride +
@@ -37,7 +37,7 @@ struct GroupPlace {
   }
 };
 
-// Scores of down · 16 rows and, by each warp, of across · 8 keys.
+// Computes scores of down · 16 rows; each warp takes across · 8 keys.
 template <int down, int across, class Block>
 constexpr void score_tile(Block& block, const AttentionCall& call, int index, int first_row, int first_key) {
   constexpr int unroll = down * across <= 2 ? 4 : 2;  // chunks that are read before the first is multiplied
@@ -105,7 +105,7 @@ constexpr void score_tile(Block& block, const AttentionCall& call, int index, in
                                                        : sum * call.scale;
     };
 #pragma unroll
-    for (int i = 0; i < down * across * 4; i += 2) {  // of two neighbours each
+    for (int i = 0; i < down * across * 4; i += 2) {  // two adjacent scores at a time
       const int y = i / 4 / across, x = i / 4 % across;
       const int row = first_row + y * tile_rows + tile_row(lane, i % 4);
       const int key = key_of(thread) + x * tile_columns + tile_column(lane, i % 4);
@@ -117,22 +117,21 @@ constexpr void score_tile(Block& block, const AttentionCall& call, int index, in
   });
 }
 
-constexpr int value_columns = 64;  // of a head that a warp works on: eight for each of a tile's columns
+constexpr int value_columns = 64;  // of a head, for one warp: eight for each column of a tile
 
-// How the warps of a block share the weighing of values: `down` tiles of 16 rows, `across` times 64
-// columns of their heads, and among the warps of the same columns the keys.
+// How the warps of a block share the product of weights and values: `down` tiles of 16 rows by `across` times 64
+// columns. Warps of the same columns share the keys.
 template <class Block, int down_tiles, int across_columns, int lane_key_count>
 struct WeighShape {
   static constexpr int down = down_tiles, across = across_columns, lane_keys = lane_key_count;
   static constexpr int rows = down * tile_rows, warps = Block::threads / warp_size, key_parts = warps / across;
   static_assert(key_parts * across == warps && rows % warps == 0);
 
-  // Weights of a row lie apart by an odd multiple of 16 bytes, so that rows do not meet in the same
-  // banks.
+  // Rows of weights are an odd multiple of 16 bytes apart, to avoid bank conflicts.
   static constexpr int stride(int keys) { return tiles_over(keys, 16) * 16 + 8; }
   static constexpr int product_stride = value_columns + 4;
 
-  // That the threads of a block share: weights, and after them their products.
+  // Shared memory of a block: for the weights, and later for their products.
   static constexpr int bytes(int keys) {
     const int weights = rows * stride(keys) * 2;
     constexpr int products = warps * rows * product_stride * 4;
@@ -140,8 +139,8 @@ struct WeighShape {
   }
 };
 
-// The softmax of a block's rows; `lane_keys` at least of each lane. Leaves rounded weights, zero
-// past the last key, and what a row's products are to be multiplied by.
+// The softmax of a block's rows. Each lane takes up to `lane_keys` keys. Writes rounded weights, zero past the last
+// key, and the factors that the rows' products are still to be multiplied by.
 template <class Shape, class Block>
 constexpr void softmax_rows(Block& block, const AttentionCall& call, const GroupPlace& place, int first_row,
                             std::uint16_t* weights, float* factors) {
@@ -174,7 +173,7 @@ constexpr void softmax_rows(Block& block, const AttentionCall& call, const Group
       }
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
-        float largest = own.scores[i][0];  // the last key's again, past it
+        float largest = own.scores[i][0];  // past the last key, its score is repeated
 #pragma unroll
         for (int j = 0; j < lane_keys; ++j) largest = largest > own.scores[i][j] ? largest : own.scores[i][j];
         most[i][thread] = largest;
@@ -220,13 +219,12 @@ constexpr void softmax_rows(Block& block, const AttentionCall& call, const Group
   block.barrier();
 }
 
-// Softmax of a block's rows of scores, and the values weighed by it from a column of their heads
-// on.
+// The softmax of a block's rows, times the values, for the columns from `first_column` on.
 template <class Shape, class Block>
 constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, int first_row, int first_column,
                           void* shared, float* factors) {
-  // Steps of 16 keys that are read before the first is multiplied: all of them, and before the
-  // softmax, where a thread's registers hold them.
+  // Steps of 16 keys that are read before the first is multiplied. If registers can hold them, all are read, and even
+  // before the softmax.
   constexpr int keys_at_once = Shape::key_parts * 16, all_steps = Shape::lane_keys * warp_size / keys_at_once;
   constexpr bool reads_ahead = Shape::down == 1 && all_steps <= 5;
   constexpr int down = Shape::down, unroll = reads_ahead ? all_steps : 2;
@@ -251,7 +249,7 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
 #pragma unroll
       for (int i = 0; i < unroll * 4; ++i) {
         const int key = first_key(thread, begin, i / 4) + i % 4 / 2 * 8 + i % 2;
-        const int token = row_within(key, place.keys);  // past the last the weights are zero
+        const int token = row_within(key, place.keys);  // past the last key, weights are zero
         mine[thread].values[i / 4][i % 4] = load_eight(place.joined(call.values, token) + column);
       }
     });
@@ -284,7 +282,7 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
 #pragma unroll
     for (int step = 0; step < unroll; ++step) {
 #pragma unroll
-      for (int i = 0; i < tile_columns * down; ++i) {  // of a thread's eight columns, a tile each
+      for (int i = 0; i < tile_columns * down; ++i) {  // a tile for each of a thread's eight columns
         block.multiply(mine, [=](Mine& own) {
           const int column = i / down;
           const Eight(&values)[4] = own.values[step];
@@ -297,7 +295,7 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
       }
     }
   }
-  block.barrier();                                     // the weights are read
+  block.barrier();                                     // all threads have read the weights
   auto* const products = static_cast<float*>(shared);  // [warp][row][column]
   block.each([&](int thread) {
     const int lane = thread % warp_size;
@@ -305,7 +303,7 @@ constexpr void weigh_tile(Block& block, const AttentionCall& call, int index, in
       float at[4];
     };
 #pragma unroll
-    for (int i = 0; i < down * 8; ++i) {  // of four neighbours each
+    for (int i = 0; i < down * 8; ++i) {  // four adjacent values at a time
       const int y = i / 8, sum = i / 2 % 4, first = i % 2 * 4;
       const int row = y * tile_rows + tile_row(lane, sum), column = tile_column(lane, sum) * 8 + first;
       Four four;

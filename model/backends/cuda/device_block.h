@@ -1,36 +1,39 @@
 // How device kernels are written, so that CUDA's compiler and the tests' C++ compile the same code.
-// A kernel is a function template over its block of threads:
+// A kernel is a function template over its block of threads, which has:
 //
-//   Block::threads                how many there are
-//   Block::Local<T>               a variable of each thread; local[thread] is the thread's own
-//   block.each(work)              every thread calls work(thread)
-//   block.barrier()               all threads are here, and see what the others wrote
-//   block.issue_reads(work)       reads above are on their way before every thread calls
-//   work(thread, zero): whatever
-//                                 depends on that zero cannot be computed before; the compiler
-//                                 would else put reads off until one after the other is used
-//   block.sum(Local<T>)           over all threads, the same value for each; T is a number or a
-//   Several<number> block.is_last(counter, count) whether this is the last of `count` blocks to
-//   call it; it sees what the first thread of
-//                                 each wrote to the device's memory before, and leaves the counter
-//                                 at zero
-//   block.warp_sum(Local<float>)  over the 32 threads of a warp, in place; warp_max(Local<float>)
-//   likewise block.multiply<halves>(Local<T>, operands)  operands(T&) are a thread's part of its
-//   warp's product on matrix units
+//   Block::threads: the number of threads.
 //
-// In CUDA, each() runs the thread's own call and the compiler keeps local variables in registers;
-// in the tests it runs all calls in turn.
+//   Block::Local<T>: a variable of each thread; local[thread] is the thread's own.
+//
+//   block.each(work): every thread calls work(thread).
+//
+//   block.barrier(): waits until all threads are here; each then sees what the others wrote.
+//
+//   block.issue_reads(work): issues the reads above it, then every thread calls work(thread, zero). What depends on
+//   that zero cannot be computed earlier. Without it, the compiler would delay each read until its value is used.
+//
+//   block.sum(Local<T>): the sum over all threads, which each thread gets. T is a number or Several<number>.
+//
+//   block.is_last(counter, count): whether this is the last of `count` blocks to call it. The last block sees what the
+//   first thread of each block wrote to device memory before its call. Leaves the counter at zero.
+//
+//   block.warp_sum(Local<float>), block.warp_max(Local<float>): over the 32 threads of a warp, in place.
+//
+//   block.multiply<halves>(Local<T>, operands): a product of each warp on tensor cores; operands(T&) returns a thread's
+//   part of it.
+//
+// In CUDA, each() runs the thread's own call and the compiler keeps local variables in registers. In the tests, it runs
+// all calls one after the other.
 #pragma once
 
 #include <cstdint>
 
 namespace pi0::model {
 
-// What 16 bits of an operand are.
+// The format of 16-bit operands.
 enum class Halves { bfloat16, float16 };
 
-// Eight 16-bit values that are read at once, in pairs as matrix units take them, the first in the
-// low bits.
+// Eight 16-bit values that are read at once, in pairs as tensor cores take them, the first in the low bits.
 struct alignas(16) Eight {
   std::uint32_t pairs[4];
 };
@@ -55,7 +58,7 @@ struct TileProduct {
 
 constexpr int warp_size = 32;
 
-// Numbers that are summed together.
+// Several numbers that are summed at once.
 template <class T, int count>
 struct Several {
   T at[count];

@@ -1,7 +1,6 @@
-// The kernels of a model's layers on a device, as a table that a device's own code fills in. Calls
-// only enqueue: results are there for whatever the same stream runs next. Tensors lie in the
-// device's memory; strides and sizes count elements. Rows and vectors begin at multiples of eight
-// values, and their widths are such. No LibTorch.
+// The kernels of a model's layers on a device, as a table of functions. Calls only enqueue work: later work on the same
+// stream sees the results. Tensors are in device memory; strides and sizes count elements. Rows and vectors are aligned
+// to eight values, and their widths are multiples of eight. No LibTorch.
 #pragma once
 
 #include <cstdint>
@@ -23,14 +22,14 @@ struct NormCall {
   const void* update;  // [rows, width]; null: x is normalised as it is
   void* sum;           // [rows, width], gets x + update·gate; unused without an update
   void* out;           // [rows, width]
-  const void* scale;   // [width]; of an RMS norm less one
+  const void* scale;   // [width]; the factor of an RMS norm is 1 + scale
   const void* shift;   // [width]; null: none
-  const void* gate;    // [width]; null: one
+  const void* gate;    // [width]; null: 1
   std::int64_t sample_stride,
       gate_stride;  // of scale and shift, and of the gate; 0: the same for all samples
 };
 
-// Rotary embedding of heads.
+// Rotary embedding of queries or keys.
 struct RotateCall {
   bool in_bfloat16;
   int samples, heads, tokens, size;
@@ -41,12 +40,12 @@ struct RotateCall {
   void* out;  // [samples, heads, tokens, size]
 };
 
-// GELU (tanh) of x, times the factor.
+// GELU (tanh approximation) of x, times the factor.
 struct GeluCall {
   bool in_bfloat16;
   int rows, columns;
   const void* x;
-  const void* factor;       // null: one
+  const void* factor;       // null: 1
   std::int64_t row_stride;  // of both
   void* out;                // [rows, columns]
 };
@@ -60,16 +59,15 @@ struct HeadRows {
 
 // softmax(QKᵀ)V of bfloat16 in two kernels: scores, then the rest.
 enum class ScoreRounding {
-  each_step,  // of the products, their scaling, and the weights, as where each is an operation
-  weights     // of the weights alone, before they are divided by their sum, as where all is one
-              // operation
+  each_step,  // of scores, scaled scores and weights: AttentionForm::eager
+  weights     // of the weights alone, before they are divided by their sum: AttentionForm::fused
 };
 struct AttentionCall {
   static constexpr int most_keys = 2048;
   ScoreRounding rounding;
   int samples, heads, groups, size;  // heads of a group share its keys and values
   HeadRows query;
-  HeadRows keys[2], values[2];  // a prefix's, of no tokens where there is none, and the tokens' own
+  HeadRows keys[2], values[2];  // the prefix's (no tokens if there is none), and the query tokens' own
   float scale;
   const float* mask;   // [samples, query tokens, keys], added to scores; null: none
   float* scores;       // [samples, groups, heads of a group · query tokens, score_stride], written and read
@@ -90,12 +88,11 @@ struct FewRowsCall {
   const std::uint16_t* x;  // [rows, in]
   int part_count;
   Part parts[most_parts];
-  bool gated;  // the first part gets GELU of its own products times the second's, which has no
-               // result
+  bool gated;  // the first result is GELU of its products, times the second's; there is no second result
 };
 
 struct DeviceLayers {
-  // `stream` is the device's own kind of handle.
+  // `stream` is the device's native handle.
   void (*norm)(const NormCall& call, void* stream);
   void (*rotate)(const RotateCall* calls, int count, void* stream);  // at most two
   void (*gelu)(const GeluCall& call, void* stream);
@@ -103,8 +100,8 @@ struct DeviceLayers {
   void (*multiply_few_rows)(const FewRowsCall& call, void* stream);
 };
 
-// Those for NVIDIA GPUs, which run on the current device; null in a build without CUDA. Throws
-// std::runtime_error that names the GPU of that index where it is too old for them.
+// The kernels for NVIDIA GPUs, which run on the current device. Throws std::runtime_error that names the GPU of that
+// index if it is too old for them.
 const DeviceLayers* cuda_layers(int device);
 
 }  // namespace pi0::model

@@ -1,6 +1,6 @@
-// What lies between a model's matmuls, as device kernels: the reference's functions, roundings to
-// bfloat16 included, but for the order of a norm's sums and the last bits of GELU. See
-// device_block.h for how they are written, and device_layer_kernels.h for what they are given.
+// Norms, rotary embedding and GELU as device kernels. They round to bfloat16 where the reference does; they differ in
+// the order of a norm's sums and the last bits of GELU. See device_block.h for how they are written, and
+// device_layer_kernels.h for their arguments.
 #pragma once
 
 #include <cmath>
@@ -12,7 +12,7 @@
 namespace pi0::model {
 namespace {
 
-// Eight values as they are computed with.
+// Eight adjacent values, as float32.
 struct Values {
   float at[8];
 };
@@ -64,7 +64,7 @@ constexpr float reciprocal_root(float value) {
 #endif
 }
 
-// A block's row; a thread has eight neighbours at a time, `turns` times at most.
+// One row, by one block. A thread takes eight adjacent values at a time, at most `turns` times.
 template <class Dtype, int turns, class Block>
 constexpr void norm_row(Block& block, const NormCall& call, int row) {
   const std::int64_t begin = std::int64_t{row} * call.width;
@@ -92,7 +92,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
   block.each([&](int thread) {
     each_value(thread, [&](Values& values, int first, Values& scale, Values& shift) {
       values = load_values<Dtype>(call.x, begin + first);
-      scale = scaling(call.scale, first);  // now, so that it is there when the sums are
+      scale = scaling(call.scale, first);  // read now, so that it is there when it is needed
       if (call.shift != nullptr) shift = scaling(call.shift, first);
       if (call.update == nullptr) return;
       const Values update = load_values<Dtype>(call.update, begin + first);
@@ -127,7 +127,7 @@ constexpr void norm_row(Block& block, const NormCall& call, int row) {
     variance = block.sum(part) / width;
   }
   const float factor = reciprocal_root(variance + call.epsilon);
-  const float one = call.kind == NormKind::layer ? 0.0F : 1.0F;  // an RMS norm's weight is stored less one
+  const float one = call.kind == NormKind::layer ? 0.0F : 1.0F;  // the factor of an RMS norm is 1 + scale
   block.each([&](int thread) {
     each_value(thread, [&](Values& values, int first, const Values& scale, const Values& shift) {
 #pragma unroll
@@ -166,7 +166,7 @@ constexpr float gated(float gate, float up) {
   return Dtype::rounded(gelu_of(gate)) * up;
 }
 
-// Every `step`-th eight values from `first` on.
+// Every `step`-th group of eight values from group `first` on.
 template <class Dtype>
 constexpr void gelu_values(const GeluCall& call, int first, int step) {
   const int row_eights = call.columns / 8;

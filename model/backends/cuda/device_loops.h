@@ -1,5 +1,5 @@
-// What one thread of a device does, written once for CUDA's compiler, which calls whatever is constexpr, and for
-// the tests' C++.
+// Rounding and error sums as device kernels (see device_block.h): constexpr functions, which CUDA's kernels can call
+// and tests can run on a CPU.
 #pragma once
 
 #include <bit>
@@ -31,7 +31,7 @@ constexpr float load(const void* values, std::int64_t i) {
   }
 }
 
-// `value` is on the grid of `format`, which fits the storage, or is rounded to bfloat16 once more.
+// `value` is on the grid of `format`. If the storage is bfloat16 and cannot hold the format, rounds once more.
 template <Format storage, Format format>
 constexpr void store(void* values, std::int64_t i, float value) {
   if constexpr (storage == Format::float32) {
@@ -57,7 +57,7 @@ constexpr bool is_beyond(float value) {
 
 constexpr bool is_finite(float value) { return (bits_of(value) & infinity_bits) != infinity_bits; }
 
-// Values that a thread takes at once: neighbours, at a multiple of their number.
+// Adjacent values that a thread reads or writes at once, aligned to their total size.
 template <class Element, int count>
 struct alignas(sizeof(Element) * count) Neighbours {
   Element at[count];
@@ -78,7 +78,7 @@ constexpr void store_neighbours(void* values, std::int64_t first, const float (&
       stored;
 }
 
-// Every `step`-th `count` neighbours from `first` on, each a number of neighbours; whether one was beyond the format's
+// Rounds every `step`-th group of `count` values from group `first` on. Returns whether one exceeded the format's
 // largest.
 template <Format format, Format in, Format out, int count>
 constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int64_t step) {
@@ -95,7 +95,7 @@ constexpr bool round_values(const RoundCall& call, std::int64_t first, std::int6
   return beyond;
 }
 
-// Sums of a thread's errors, as they are summed over threads: squares, power, and how many are not finite.
+// A thread's error sums: squared differences, squared exact values, and how many results are not finite.
 using PartSums = Several<double, 3>;
 
 constexpr void set_flags(const RoundCall& call) {
@@ -104,7 +104,7 @@ constexpr void set_flags(const RoundCall& call) {
   }
 }
 
-// One value of a result and what it is compared with.
+// Adds the error of one value of a result.
 constexpr void compare(PartSums& sums, float exact, float result) {
   const double difference = static_cast<double>(exact) - static_cast<double>(result);
   sums.at[0] += difference * difference;
@@ -112,8 +112,8 @@ constexpr void compare(PartSums& sums, float exact, float result) {
   sums.at[2] += is_finite(exact) && !is_finite(result) ? 1 : 0;
 }
 
-// What the threads of a block have summed: part `part` of `parts` of an observation. The block that is last of a record
-// adds the record's calls to its errors, in their order, each from its parts in theirs.
+// Takes a block's sums as part `part` of `parts` of an observation. The last block of a record adds the record's calls
+// to its errors. Calls and their parts are added in a fixed order, whichever block is last.
 template <class Block>
 constexpr void add_errors(Block& block, typename Block::template Local<PartSums>& mine, const ResultCall& call,
                           int observation, int part, int parts) {
@@ -126,7 +126,7 @@ constexpr void add_errors(Block& block, typename Block::template Local<PartSums>
   auto* const partial = static_cast<PartSums*>(call.partial);  // [observations, parts]
   typename Block::template Local<ErrorStats> known;
   const bool is_alone = parts * call.calls == 1;
-  if (is_alone) {  // read while sums are on their way
+  if (is_alone) {  // read while the sums are computed
     block.each([&](int thread) {
       if (thread == 0) known[thread] = *errors;
     });
@@ -163,7 +163,7 @@ constexpr void add_errors(Block& block, typename Block::template Local<PartSums>
   });
 }
 
-// Part `part` of `parts` of an observation's sums, by a block whose threads take `count` neighbours at a time.
+// Finishes part `part` of `parts` of an observation. Threads take `count` adjacent values at a time.
 template <Format format, Format in, Format out, int count, class Block>
 constexpr void finish_part(Block& block, const SumsCall& call, int observation, int part, int parts) {
   const ResultCall& result = call.result;
@@ -202,12 +202,12 @@ constexpr void finish_part(Block& block, const SumsCall& call, int observation, 
   if (result.errors != nullptr) add_errors(block, errors, result, observation, part, parts);
 }
 
-// How many neighbours a call's threads can take at once.
+// Whether a call's threads can take eight adjacent values at once.
 inline bool takes_eight(const RoundCall& call) { return call.count % 8 == 0; }
 inline bool takes_eight(const SumsCall& call) { return call.result.columns % 8 == 0; }
 
-// Calls `call` with format and storages as constants of the compiler's. Throws std::logic_error where the format
-// does not fit.
+// Calls `call` with format and storages as compile-time constants. Throws std::logic_error if `out` cannot hold the
+// format.
 template <class Call>
 void with_constants(Format format, Format in, Format out, const Call& call) {
   using formats::FormatConstant;
@@ -218,7 +218,7 @@ void with_constants(Format format, Format in, Format out, const Call& call) {
       if constexpr (known() != Format::float32 && known() != Format::bfloat16) {
         if (out == known()) return call(known, known_in, known);
       }
-      throw std::logic_error("device kernels: a format does not fit where it should be stored");
+      throw std::logic_error("device kernels: the output storage cannot hold the format");
     };
     return in == Format::float32 ? with_in(FormatConstant<Format::float32>{})
                                  : with_in(FormatConstant<Format::bfloat16>{});

@@ -1,7 +1,6 @@
-// Products of few rows with weights on matrix units, as device kernels (see device_block.h).
-// Weights take the part of a tile's 16 rows and x that of its 8 columns: reading weights is all
-// that such a product costs, so every value is read once, 16 bytes at a time, and the terms of a
-// tile's sums are taken in the order that they lie in.
+// Products of few rows with weights on tensor cores, as device kernels (see device_block.h). Weights are the 16 rows of
+// a tile and x its 8 columns. Reading the weights is the whole cost of such a product, so each is read once, 16 bytes
+// at a time, and the terms of a sum are assigned to tile products in memory order.
 #pragma once
 
 #include <type_traits>
@@ -16,14 +15,14 @@ namespace {
 constexpr int tile_rows = 16, tile_columns = 8;
 constexpr int chunk_terms = 32;  // that a warp takes at once: eight for each of its four steps, in two tile products
 
-constexpr int many_terms = 2048;  // from here on twice as many warps share them
+constexpr int many_terms = 2048;  // from this many on, twice as many warps share them
 
 constexpr int tiles_over(int count, int tile) { return (count + tile - 1) / tile; }
 
-// Rows past the last are read as the last one, and their sums are nobody's.
+// Rows past the last read the last one. Their sums are not used.
 constexpr int row_within(int row, int rows) { return row < rows ? row : rows - 1; }
 
-// Whether all the terms that are read at once are there; if not, those past the last are zeros.
+// Whether all terms that are read at once exist. In the rest, terms past the last are zeros.
 enum class Terms { whole, rest };
 
 template <Terms terms>
@@ -31,7 +30,7 @@ constexpr Eight eight_terms(const std::uint16_t* vector, int first, int count) {
   return terms == Terms::whole || first < count ? load_eight(vector + first) : Eight{};
 }
 
-// Calls step(first, constant Terms) for `at_once` terms after the other.
+// Calls step(first, Terms as a constant) for each `at_once` terms.
 template <int at_once, class Step>
 constexpr void over_terms(int count, const Step& step) {
   int first = 0;
@@ -39,18 +38,18 @@ constexpr void over_terms(int count, const Step& step) {
   if (first < count) step(first, std::integral_constant<Terms, Terms::rest>{});
 }
 
-// The half of a chunk's product, 0 or 1: the order of terms is the same on both sides.
+// Half 0 or 1 of a chunk's product. Terms need not be in PTX's order, as long as it is the same on both sides.
 constexpr TileProduct half_product(float* sums, const Eight& upper, const Eight& lower, const Eight& column, int half) {
   return {sums,
           {upper.pairs[2 * half], lower.pairs[2 * half], upper.pairs[2 * half + 1], lower.pairs[2 * half + 1]},
           {column.pairs[2 * half], column.pairs[2 * half + 1]}};
 }
 
-// Where a thread's sum `i` of 4 in a tile lies.
+// The row and column in a tile of a thread's sum `i` of 4.
 constexpr int tile_row(int lane, int i) { return lane / 4 + (i < 2 ? 0 : 8); }
 constexpr int tile_column(int lane, int i) { return lane % 4 * 2 + i % 2; }
 
-// What the warps of a block leave of a tile: each its share of the terms.
+// The sums of a tile by warp: each warp sums its share of the terms.
 template <class Block, int tiles>
 struct WarpSums {
   static constexpr int warps = Block::threads / warp_size, columns = tiles * tile_columns;
@@ -64,9 +63,8 @@ struct WarpSums {
   }
 };
 
-// The operands of a product: rows of weights and of x as they lie in memory. Other operands may
-// hold the first weight and x in another way, and convert both for its product once all reads are
-// on their way.
+// The operands of a product, used as they are stored. Other types of operands may store the first weight and x in
+// another format, and convert both after all reads were issued.
 struct PlainOperands {
   const std::uint16_t* weights[2];  // [out, in]
   int out;
@@ -89,8 +87,8 @@ struct PlainOperands {
   constexpr Eight converted_x(const Eight& eight) const { return eight; }
 };
 
-// 16 of the outputs of each of `parts` weights from `first_out` on, for tiles · 8 rows of x from
-// `first_row` on. Warps share the terms.
+// Multiplies 16 outputs, from `first_out` on, of each of `parts` weights with tiles · 8 rows of x, from `first_row` on.
+// Warps share the terms.
 template <int parts, int tiles, class Block, class Operands>
 constexpr void multiply_tile(Block& block, const Operands& operands, int first_out, int first_row,
                              WarpSums<Block, tiles> (&result)[parts]) {
@@ -169,15 +167,14 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
   block.barrier();
 }
 
-// The tiles of 16 outputs that all parts have together; of gated ones the second goes with the
-// first.
+// The number of tiles of 16 outputs of all parts. If gated, the second part shares the tiles of the first.
 constexpr int output_tiles(const FewRowsCall& call) {
   int tiles = 0;
   for (int i = 0; i < (call.gated ? 1 : call.part_count); ++i) tiles += tiles_over(call.parts[i].out, tile_rows);
   return tiles;
 }
 
-// A block's tile of outputs, counted over the parts, and its tiles · 8 rows of x.
+// Computes a tile of outputs, counted over all parts, for tiles · 8 rows of x.
 template <int parts, int tiles, class Block>
 constexpr void few_rows_tile(Block& block, const FewRowsCall& call, int output_tile, int row_tile,
                              WarpSums<Block, tiles> (&sums)[parts]) {

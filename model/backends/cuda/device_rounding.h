@@ -1,4 +1,4 @@
-// Device kernels on tensors.
+// Rounds tensors with device kernels.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -9,8 +9,8 @@
 
 namespace pi0::model {
 
-// Float32 or bfloat16 values rounded, as values of the dtype `stored`, which the format fits; dense, of the same
-// sizes. Up to three flags in the device's memory are set to 1 where a finite value was beyond the format's largest.
+// Rounds float32 or bfloat16 values to a dense tensor of dtype `stored`, which must hold the format. Sets up to three
+// flags in device memory to 1 if a finite value exceeds the format's largest.
 at::Tensor round_on_device(const DeviceKernels& kernels, const at::Tensor& values, at::ScalarType stored, Format format,
                            std::span<std::uint32_t* const> overflowed);
 

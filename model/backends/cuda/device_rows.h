@@ -1,6 +1,5 @@
-// A hooked linear of few rows as a device kernel (see model/backends/cuda/device_block.h): codes are read
-// as they are and widened on their way to the matrix units, x is rounded there, and what becomes of
-// the sums is done where they end.
+// A quantized linear of few rows as a device kernel (see device_block.h). The kernel widens 8-bit codes and rounds x
+// after reading them, multiplies on tensor cores, and rounds and compares the results itself.
 #pragma once
 
 #include "model/backends/cuda/device_loops.h"
@@ -11,11 +10,10 @@ namespace {
 
 using formats::FormatConstant;
 
-// Two codes of eight bits, in the low half of `codes`, as a pair of float16, which holds all their
-// values.
+// Two 8-bit codes, in the low half of `codes`, as a pair of float16, which can hold all their values.
 template <Format format>
 constexpr std::uint32_t widened_pair(std::uint32_t codes) {
-  if constexpr (format == Format::float8_e5m2) {  // float16 without its last bits
+  if constexpr (format == Format::float8_e5m2) {  // the upper byte of a float16
     return (codes & 0xFFU) << 8 | (codes & 0xFF00U) << 16;
   } else {
     static_assert(format == Format::float8_e4m3);
@@ -25,8 +23,7 @@ constexpr std::uint32_t widened_pair(std::uint32_t codes) {
     return halves;
 #else
     const auto widen = [](std::uint32_t code) {
-      // Moved to where float32 has its exponent and mantissa, a code is its value times a power of
-      // two.
+      // Shifted to the exponent and mantissa of a float32, a code is its value times a power of two.
       constexpr float power = std::bit_cast<float>(static_cast<std::uint32_t>(127 + 120) << 23);
       const std::uint32_t bits = (code & 0x80U) << 24 | (code & 0x7FU) << 20;
       const bool is_nan = (code & 0x7FU) == 0x7FU;
@@ -57,14 +54,14 @@ constexpr std::uint32_t rounded_pair(std::uint32_t pair) {
   return code_of<Format::float16>(rounded_to<format>(low)) | code_of<Format::float16>(rounded_to<format>(high)) << 16;
 }
 
-// `input` is float32 where the rounded operands are the exact ones.
+// `input` is float32 if the rounded operands are the exact ones.
 template <Format input>
 struct HookedOperands {
   static constexpr bool is_code8 = formats::code_bits(input) == 8;
   HookedRowsCall::Part part;
   const std::uint16_t* x;
   int rows, in;
-  bool sees_overflow;  // one block says it for all
+  bool sees_overflow;  // one tile of outputs reports x's overflow for all
 
   static constexpr Halves halves(int index) {
     return index == 0 && input != Format::float32 ? Halves::float16 : Halves::bfloat16;
@@ -129,8 +126,8 @@ constexpr float rounded_to(Format format, float value, bool& beyond) {
   });
 }
 
-// A block's tile of outputs, counted over the parts, and its tiles · 8 rows; with two products, the
-// second is of the exact operands.
+// Computes a tile of outputs, counted over all parts, for tiles · 8 rows of x. With two products, the second one is of
+// the exact operands.
 template <Format input, int products, int tiles, class Block>
 constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int output_tile, int row_tile,
                                 WarpSums<Block, tiles> (&sums)[products]) {
@@ -169,15 +166,15 @@ constexpr void hooked_rows_tile(Block& block, const HookedRowsCall& call, int ou
   add_errors(block, errors, result, 0, output_tile * row_tiles + row_tile, row_tiles * tiles_over(part.out, tile_rows));
 }
 
-// The tiles of 16 outputs that all parts have together.
+// The number of tiles of 16 outputs of all parts.
 constexpr int output_tiles(const HookedRowsCall& call) {
   int tiles = 0;
   for (int i = 0; i < call.part_count; ++i) tiles += tiles_over(call.parts[i].out, tile_rows);
   return tiles;
 }
 
-// Calls `call` with the format that x is rounded to as a constant; float32 where that changes
-// nothing of bfloat16.
+// Calls `call` with the format that x is rounded to as a compile-time constant; with float32 for bfloat16, which leaves
+// x as it is.
 template <class Call>
 void with_input(Format input, const Call& call) {
   formats::with_format(input, [&](auto known) {

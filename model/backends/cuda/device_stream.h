@@ -1,5 +1,4 @@
-// The stream of a device that LibTorch enqueues to, as the device's own kind of handle; null on the
-// CPU.
+// LibTorch's current stream of a device, as the device's native handle; null on the CPU.
 #pragma once
 
 #include <ATen/ATen.h>

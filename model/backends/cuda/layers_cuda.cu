@@ -1,5 +1,5 @@
-// The kernels of a model's layers on an NVIDIA GPU. What a block does is in device_layers.h,
-// device_attention.h and device_product.h; here is which block works on what.
+// The kernels of a model's layers on an NVIDIA GPU. device_layers.h, device_attention.h and device_product.h define
+// what a block does; this file decides which block works on what.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 namespace pi0::model {
 namespace {
 
-constexpr int threads = 256;  // of most blocks
+constexpr int threads = 256;  // of most kernels' blocks
 
 cudaStream_t on(void* stream) { return static_cast<cudaStream_t>(stream); }
 
@@ -121,7 +121,7 @@ template <int down, int across, int lane_keys>
 void weigh_rows(const AttentionCall& call, int rows, int keys, unsigned groups, void* stream) {
   using Shape = WeighShape<CudaBlock<threads>, down, across, lane_keys>;
   constexpr int most_bytes = Shape::bytes(lane_keys * warp_size);
-  static_assert(most_bytes <= 99 << 10);  // a block of any such GPU can share that much, when asked for
+  static_assert(most_bytes <= 99 << 10);  // shared memory that a block can request on every supported GPU
   cudaFuncSetAttribute(weigh_kernel<Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
   const dim3 grid(tiles_of(rows, Shape::rows), tiles_of(call.size, across * value_columns), groups);
   weigh_kernel<Shape><<<grid, threads, Shape::bytes(keys), on(stream)>>>(call);
@@ -134,7 +134,7 @@ void attend_on_gpu(const AttentionCall& call, void* stream) {
   const auto groups = static_cast<unsigned>(call.samples * call.groups);
   if (rows == 0 || groups == 0) return;
   require_matrix_units();
-  // Many rows reuse what a warp has read; few are spread over more warps.
+  // With many rows, each warp takes more of them, to reuse what it has read. Few rows are spread over more warps.
   constexpr int many = 1024;
   if (static_cast<int>(groups) * rows < many) {
     score_rows<1, 2>(call, rows, keys, groups, stream);
@@ -169,7 +169,7 @@ void few_rows(const FewRowsCall& call, void* stream) {
   } else if (call.in < many_terms || tiles > 2) {
     few_rows_kernel<1, tiles, threads><<<grid, threads, 0, on(stream)>>>(call);
   } else {
-    constexpr int shared_tiles = tiles > 2 ? 2 : tiles;  // more would not fit in what a block shares
+    constexpr int shared_tiles = tiles > 2 ? 2 : tiles;  // more would not fit in shared memory
     few_rows_kernel<1, shared_tiles, 2 * threads><<<grid, 2 * threads, 0, on(stream)>>>(call);
   }
 }

@@ -1,4 +1,5 @@
-// The device kernels on an NVIDIA GPU. What a value becomes is in device_loops.h; here is who works on which.
+// The kernels of rounding and error sums on an NVIDIA GPU. device_loops.h and device_rows.h define what a block does;
+// this file decides which block works on what.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ __global__ void round_kernel(RoundCall call) {
   if (round_values<format, in, out, count>(call, first, step)) set_flags(call);
 }
 
-// Block x is part x of observation y.
+// Block (x, y) finishes part x of observation y.
 template <Format format, Format in, Format out, int count>
 __global__ void finish_kernel(SumsCall call) {
   __shared__ Block::Shared shared;

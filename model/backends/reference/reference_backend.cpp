@@ -6,7 +6,7 @@
 namespace pi0::model {
 namespace {
 
-// Shares each key or value head among the query heads of its group: [B, G, S, D] to [B, H, S, D].
+// Repeats each KV head for the query heads of its group, [B, G, S, D] to [B, H, S, D]: modeling_gemma.py repeat_kv.
 Tensor repeat_heads(const Tensor& kv, std::int64_t query_heads) {
   const std::int64_t batch = kv.size(0), groups = kv.size(1), length = kv.size(2), size = kv.size(3);
   if (groups == query_heads) return kv;

@@ -1,5 +1,5 @@
-// openpi's operations, one by one, by LibTorch on any device: what the other backends must agree with, and what they
-// leave to it.
+// Runs openpi's operations one by one with LibTorch, on any device. The other backends must agree with it, and derive
+// from it what they do not make faster.
 #pragma once
 
 #include "model/attention.h"
@@ -16,7 +16,7 @@ Tensor plain_attention(const AttentionOperands& operands);
 // x + update · gate. Reference: modeling_gemma.py _gated_residual.
 Tensor add_up(const Residual& residual);
 
-// What an RMS norm multiplies by, and adds unless that is undefined: float32, [W] or [B, 1, W].
+// The factor of an RMS norm and what it adds, undefined if plain: float32, [W] or [B or 1, 1, W].
 struct ScaleAndShift {
   Tensor scale, shift;
 };

@@ -11,7 +11,7 @@ formats::CallError error_of(const Tensor& reference, const Tensor& result) {
   formats::CallError call;
   call.mse = (reference - result).pow(2).mean().item<float>();
   call.reference_power = reference.pow(2).mean().item<float>();
-  // Only an error that is not finite can come from elements that are not.
+  // Elements that are not finite make the mean so; only then they need counting.
   if (!std::isfinite(call.mse)) {
     call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
   }

@@ -1,5 +1,6 @@
-// The reference's quantized linears and attentions: operands rounded, multiplied in float32, results rounded, errors
-// against the exact operands' results. The other backends' quantizers derive from it what they do no faster.
+// Quantized linears and attentions with the reference operations: rounds operands, multiplies, rounds results, and
+// compares these with the results of the exact operands. Linears multiply in float32. The other backends' quantizers
+// derive from it what they do not make faster.
 #pragma once
 
 #include <vector>
@@ -30,11 +31,11 @@ class ReferenceQuantizer : public Quantizer {
     Tensor bias_codes = {};          // [Out]
   };
 
-  // Tells the sink where a value overflowed.
+  // Reports an overflow to the sink.
   void note(bool overflowed, std::size_t site, Operand operand);
 
-  // An attention's operand to the site's input format, and its output to the output format; same dtype. `exact` is the
-  // output of the exact operands, undefined if it is not compared.
+  // Round an attention's operand to the site's input format, and its output to the output format. The dtype stays.
+  // `exact` is the output of the exact operands, or undefined if nothing is compared.
   virtual Tensor round_operand(std::size_t site, const Tensor& operand);
   virtual Tensor round_attended(std::size_t site, const Tensor& attended, const Tensor& exact);
 
