@@ -29,11 +29,11 @@ std::string_view name_of(model::Operand operand) {
 }  // namespace
 
 void Attachment::Observer::observe(std::size_t site, std::size_t sample, const CallError& call) {
-  book_->observe(sites_[site].entry, sample, call);
+  if (book_ != nullptr) book_->observe(sites_[site].entry, sample, call);
 }
 
 void Attachment::Observer::observe(std::size_t site, std::size_t sample, const ErrorStats& calls) {
-  book_->observe(sites_[site].entry, sample, calls);
+  if (book_ != nullptr) book_->observe(sites_[site].entry, sample, calls);
 }
 
 void Attachment::Observer::overflowed(std::size_t number, model::Operand operand) {
@@ -54,15 +54,17 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
     if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
   }
   measure(true);
+  std::vector<std::function<void()>> set_hooks;  // called when all hooks are made: a failure leaves no site with one
   for (std::size_t i = 0; i < plan.size(); ++i) {
-    if (plan[i]) add(sites.all()[i], *plan[i]);
+    if (plan[i]) set_hooks.push_back(add(sites.all()[i], *plan[i]));
   }
+  for (const auto& set_hook : set_hooks) set_hook();
   if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });
   sites_.hooks_changed();
   ::malloc_trim(0);  // gives back the memory of the float32 slices that weights were rounded in
 }
 
-void Attachment::add(model::MatmulSite& site, FormatPair formats) {
+std::function<void()> Attachment::add(model::MatmulSite& site, FormatPair formats) {
   ++site_count_;
   std::size_t entry = 0;
   if (book_ != nullptr) {
@@ -73,26 +75,24 @@ void Attachment::add(model::MatmulSite& site, FormatPair formats) {
                              site.out_features,
                              {}});
   }
-  const auto hook_on = [&]<class Hook>(auto& module) {
+  const auto make_hook = [&]<class Hook>(auto& module) -> std::function<void()> {
     observer_.add(site.path, entry);
     auto hook = std::make_unique<Hook>(module, *quantizer_, formats);
-    module.set_hook(hook.get());
-    hooks_.push_back(std::move(hook));
     hooked_.push_back(&site);
+    return [&module, set = hooks_.emplace_back(std::move(hook)).get()] { module.set_hook(static_cast<Hook*>(set)); };
   };
-  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) hook_on.template operator()<LinearHook>(*linear);
+  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) return make_hook.operator()<LinearHook>(*linear);
   if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
-    hook_on.template operator()<AttentionHook>(*attention);
+    return make_hook.operator()<AttentionHook>(*attention);
   }
+  return [] {};  // an unused head
 }
 
 Attachment::~Attachment() {
   for (model::MatmulSite* site : hooked_) site->remove_hook();
   sites_.hooks_changed();
-  if (book_ != nullptr) {
-    book_->before_counting({});
-    book_->drop_request();
-  }
+  if (book_ != nullptr) book_->before_counting({});
+  observer_.leave_book();
   quantizer_->collect();  // for its warnings of overflows
 }
 

@@ -47,6 +47,7 @@ class Attachment {
     void observe(std::size_t site, std::size_t sample, const CallError& call) override;
     void observe(std::size_t site, std::size_t sample, const ErrorStats& calls) override;
     void overflowed(std::size_t site, model::Operand operand) override;
+    void leave_book() { book_ = nullptr; }  // what is observed from now on is forgotten
 
    private:
     struct Site {
@@ -54,12 +55,13 @@ class Attachment {
       std::size_t entry;  // in the book
       bool warned = false;
     };
-    StatsBook* const book_;
+    StatsBook* book_;
     const std::function<void(const std::string&)> warn_;
     std::vector<Site> sites_;
   };
 
-  void add(model::MatmulSite& site, FormatPair formats);
+  // Makes a site's hook, and returns what sets it.
+  std::function<void()> add(model::MatmulSite& site, FormatPair formats);
 
   model::SiteList& sites_;
   StatsBook* const book_;

@@ -298,6 +298,19 @@ TEST_CASE("joined calls of a batch are each an observation of their own sample",
   CHECK(apart(joined.mse_std(), apart_calls.mse_std()) <= 1e-9);
 }
 
+TEST_CASE("what a detached device hook still has is warned of and not counted", "[quant][device]") {
+  OneLinear one(at::kFloat);
+  std::vector<std::string> warnings;
+  {
+    const auto attachment = one.attach({Format::float32, Format::float16}, &warnings);
+    one.site.hook()->linear(at::full({1, 2, 24}, 1e30F));
+  }
+  CHECK(warnings.size() == 1);
+  CHECK(one.site.hook() == nullptr);
+  one.book.finish_request(StatsBook::Measured::yes);
+  CHECK(one.book.snapshot().sites[0].errors.call_count() == 0);
+}
+
 TEST_CASE("what overflows on a device is warned of when the request ends", "[quant][device]") {
   OneLinear one(at::kFloat);
   std::vector<std::string> warnings;
