@@ -20,7 +20,7 @@ if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then
   if ! python3 -c 'import torch' 2>/dev/null; then
     if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch_version')" 2>/dev/null; then
       echo "setup: installing torch $torch_version into .venv"
-      .venv/bin/pip install -q --disable-pip-version-check "torch==$torch_version" "numpy<2"
+      .venv/bin/python -m pip install -q --disable-pip-version-check "torch==$torch_version" "numpy<2"
     fi
     PATH="$PWD/.venv/bin:$PATH"
   fi

@@ -11,7 +11,7 @@ python_packages=("openpi-client==0.1.2" "numpy<2" msgpack websockets pillow typi
 if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/dev/null ||
   ! .venv/bin/clang-format --version 2>/dev/null | grep -q 18.1.8; then
   echo "test: installing ${python_packages[*]} into .venv"
-  .venv/bin/pip install -q --disable-pip-version-check "${python_packages[@]}"
+  .venv/bin/python -m pip install -q --disable-pip-version-check "${python_packages[@]}"
 fi
 
 . tools/packages.sh
