@@ -251,25 +251,25 @@ class ReportTest(TemporaryFolderTest):
         single, ranking = self.folder / "single.json", self.folder / "ranking" / "sensitivity.json"
         ranking.parent.mkdir()
         for result, file, content, word in (
-            (single, single, deep, "nested more than 64 deep"),
-            (single, single, '{"a": [NaN], "b": ' + deep, "nested more than 64 deep"),
-            (single, single, {**record, "mode": 5}, "'mode' is 5, expected a text"),
+            (single, single, deep, "nested more than 64 levels deep"),
+            (single, single, '{"a": [NaN], "b": ' + deep, "nested more than 64 levels deep"),
+            (single, single, {**record, "mode": 5}, "'mode' is 5, expected a string"),
             (single, single, {**record, "stages": [1]}, "'stages' is [1], expected an object of numbers"),
             (single, single, {"a": {**record, "settings": 1}}, "'settings' is 1, expected an object"),
             (single, single, {"layers": 1, "components": []}, "'layers' is 1, expected a list of objects"),
             (single, single, {"layers": [1], "components": []}, "'layers' entry 1: is 1, expected an object"),
-            (single, single, {"layers": [], "components": [{"component": 1}]}, "'component' is 1, expected a text"),
-            (single, single, {"layers": [{**layer, "kind": 1}], "components": []}, "'kind' is 1, expected a text"),
+            (single, single, {"layers": [], "components": [{"component": 1}]}, "'component' is 1, expected a non-empty string"),
+            (single, single, {"layers": [{**layer, "kind": 1}], "components": []}, "'kind' is 1, expected a string"),
             (single, single, {"layers": [{**layer, "rmse": "a"}], "components": []}, "'rmse' is \"a\", expected a number"),
-            (folder, summary, deep, "nested more than 64 deep"),
+            (folder, summary, deep, "nested more than 64 levels deep"),
             (folder, summary, [5], "entry 1: is 5, expected an object"),
-            (folder, summary, [{"input_fmt": 5}], "entry 1: 'input_fmt' is 5, expected a text"),
+            (folder, summary, [{"input_fmt": 5}], "entry 1: 'input_fmt' is 5, expected a string"),
             (folder, summary, [{**pair, "by_scene": [1]}], "'by_scene' is [1], expected an object"),
             (folder, summary, [{**pair, "by_scene": {"1": 1}}], "scene 1: is 1, expected an object"),
             (folder, summary, [{**pair, "action_rmse_by_step": 1}], "'action_rmse_by_step' is 1, expected a list"),
             (folder, summary, [{**pair, "action_rmse_by_step_and_dimension": [1]}], "expected a list of lists"),
             (folder, statistics, {}, "expected statistics"),
-            (ranking.parent, ranking, [{"layer": 5}], "entry 1: 'layer' is 5, expected a text"),
+            (ranking.parent, ranking, [{"layer": 5}], "entry 1: 'layer' is 5, expected a string"),
             (ranking.parent, ranking, [{}], "entry 1: has neither layer nor component"),
         ):
             before = file.read_text() if file.exists() else "{}"
@@ -285,7 +285,7 @@ class ReportTest(TemporaryFolderTest):
         whole, other = self.folder / "whole.json", self.folder / "other.json"
         whole.write_text(json.dumps(record))
         for content, word in (
-            ({**record, "mode": 5}, "'mode' is 5, expected a text"),
+            ({**record, "mode": 5}, "'mode' is 5, expected a non-empty string"),
             ({**record, "settings": [1]}, "'settings' is [1], expected an object"),
             ([], "found no record"),
         ):

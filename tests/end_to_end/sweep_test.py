@@ -311,7 +311,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
         for text, words in (
             ("[]", ["expected an object"]),
-            ("[" * 200_000, ["nested more than 64 deep"]),
+            ("[" * 200_000, ["nested more than 64 levels deep"]),
             (changed("entry"), ["'entry' is missing"]),
             (changed("entry", value={}), ["entry", "'input_fmt' is missing"]),
             (changed("entry", "components"), ["entry", "components"]),

@@ -81,7 +81,7 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses("{", "not valid JSON");
   refuses("[]", "expected");
   refuses(R"({"rules":[{"match":"a","match":"b","off":true}]})", "has the key 'match' twice");
-  refuses(R"({"rules":[{"match":)" + std::string(100'000, '[') + "]}", "nested more than 64 deep");
+  refuses(R"({"rules":[{"match":)" + std::string(100'000, '[') + "]}", "nested more than 64 levels deep");
   CHECK(rules_of(R"({"rules":[]})").empty());  // a budget that no layer keeps
   refuses(R"({"rules":[], "more":1})", "unknown key 'more'");
   refuses(R"({"rules":{}})", "list");

@@ -47,7 +47,7 @@ Json object_in(JsonFields& fields, const char* key) {
 
 Json text_in(JsonFields& fields, const char* key) {
   if (!has(fields, key)) return {};
-  if (!fields.value(key).is_string()) fields.mistyped(key, "a text");
+  if (!fields.value(key).is_string()) fields.mistyped(key, "a string");
   return fields.value(key);
 }
 
