@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/format_dtype.h"
 #include "model/json_fields.h"
 
 namespace pi0::model {
@@ -11,10 +12,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* file_name = "model.safetensors";
 constexpr const char* index_name = "model.safetensors.index.json";
-
-// PaliGemma ties these two; a file may hold either name.
-constexpr const char* embedding_name = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
-constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
 
 // Hugging Face's Gemma has it; openpi removes it from the expert, which embeds no tokens (gemma_pytorch.py).
 constexpr const char* expert_embedding_name = "paligemma_with_expert.gemma_expert.model.embed_tokens.weight";
@@ -43,27 +40,9 @@ std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
   return shards;
 }
 
-[[noreturn]] void refuse_folder(const fs::path& folder) {
-  if (!fs::is_directory(folder)) {
-    throw CheckpointError(folder.string() + ": is not a folder; expected one that holds " + file_name);
-  }
-  const auto is_orbax = [](const fs::path& place) {
-    return fs::exists(place / "_METADATA") || fs::exists(place / "manifest.ocdbt") ||
-           fs::exists(place / "_CHECKPOINT_METADATA");
-  };
-  if (is_orbax(folder) || is_orbax(folder / "params")) {
-    throw CheckpointError(folder.string() +
-                          ": is a JAX (orbax) checkpoint; convert it with openpi's "
-                          "examples/convert_jax_model_to_pytorch.py --checkpoint_dir " +
-                          folder.string() + " --config_name NAME --output_path OUT, and give OUT");
-  }
-  if (fs::exists(folder / "pytorch_model.bin")) {
-    throw CheckpointError((folder / "pytorch_model.bin").string() +
-                          ": pickled checkpoints can run code and are not read; save the model "
-                          "with safetensors as " +
-                          file_name);
-  }
-  throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
+std::string text_of(at::ScalarType dtype) {
+  const bool is_float = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
+  return is_float ? std::string(name_of(format_of(dtype))) : c10::toString(dtype);
 }
 
 }  // namespace
@@ -77,7 +56,7 @@ Checkpoint::Checkpoint(const fs::path& folder, LoadProgress progress)
       open(folder / shard, &tensors);
     }
   } else {
-    refuse_folder(folder);
+    throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
   }
   const std::string prefix = "model.";
   const bool is_lerobot = std::any_of(places_.begin(), places_.end(), [&](const auto& place) {
@@ -171,6 +150,15 @@ void Checkpoint::pass_over(const std::string& name, at::IntArrayRef shape) {
   if (place == nullptr) return;
   check_shape(*place, name, shape);
   mark_read(*place);
+}
+
+std::vector<CheckpointSource::Stored> Checkpoint::stored() const {
+  std::vector<Stored> stored;
+  for (const auto& [name, place] : places_) {
+    const SafetensorsFile::Entry& entry = files_[place.file].entry(place.name);
+    stored.push_back({name, text_of(entry.dtype), entry.shape});
+  }
+  return stored;
 }
 
 void Checkpoint::finish() const {

@@ -1,4 +1,4 @@
-// A checkpoint folder as a source of parameters: names to tensors, one file or several shards.
+// A folder of safetensors files as a source of parameters: names to tensors, one file or several shards.
 // Refuses missing, extra and misshapen tensors. Knows no robots and no statistics.
 #pragma once
 
@@ -15,22 +15,26 @@
 
 namespace pi0::model {
 
+// PaliGemma ties these two; a file may hold either name.
+inline constexpr const char* embedding_name =
+    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
+inline constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
+
 // Called after each tensor with the bytes read so far and the total.
 using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
-class Checkpoint : public WeightSource {
+class Checkpoint : public CheckpointSource {
  public:
   // Opens model.safetensors, or the shards of model.safetensors.index.json, with or without LeRobot's prefix `model.`
-  // of all names. An orbax folder and pytorch_model.bin are recognised and refused with what to do. Throws
-  // CheckpointError.
+  // of all names. Throws CheckpointError.
   explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   void pass_over(const std::string& name, at::IntArrayRef shape) override;
 
-  // Call after the model is built. Throws CheckpointError that names the tensors the model did not ask for.
-  void finish() const;
+  std::vector<Stored> stored() const override;
+  void finish() const override;
 
  private:
   struct Place {

@@ -46,6 +46,11 @@ GemmaConfig gemma_variant(std::string_view name) {
                               "'; known: gemma_2b, gemma_2b_lora, gemma_300m, gemma_300m_lora");
 }
 
+std::string without_lora(const std::string& variant) {
+  const std::string ending = "_lora";
+  return variant.ends_with(ending) ? variant.substr(0, variant.size() - ending.size()) : variant;
+}
+
 VisionConfig siglip_so400m() { return {1152, 27, 4304, 16, 14, 224}; }
 
 ModelConfig tiny_config(bool pi05) {

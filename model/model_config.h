@@ -47,6 +47,9 @@ struct ModelConfig {
 // of the same sizes). Throws std::invalid_argument that lists the known names.
 GemmaConfig gemma_variant(std::string_view name);
 
+// The variant without the adapters of a LoRA training: gemma_2b of gemma_2b_lora.
+std::string without_lora(const std::string& variant);
+
 // SigLIP So400m/14 at 224 pixels, PaliGemma's vision tower.
 VisionConfig siglip_so400m();
 

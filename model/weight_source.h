@@ -40,6 +40,21 @@ class WeightSource {
   virtual void pass_over(const std::string& name, at::IntArrayRef shape) = 0;
 };
 
+// The parameters of a checkpoint.
+class CheckpointSource : public WeightSource {
+ public:
+  struct Stored {
+    std::string name;  // openpi's PyTorch name, or the array's of a JAX checkpoint
+    std::string dtype;
+    std::vector<std::int64_t> shape;
+  };
+  // What the files hold.
+  virtual std::vector<Stored> stored() const = 0;
+
+  // Call after the model is built. Throws CheckpointError that names the tensors which the model did not ask for.
+  virtual void finish() const = 0;
+};
+
 // Records the parameters that a model asks for. Its tensors have shapes but no memory.
 class ShapeRecorder : public WeightSource {
  public:

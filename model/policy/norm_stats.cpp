@@ -1,5 +1,6 @@
 #include "model/policy/norm_stats.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/json_fields.h"
@@ -81,6 +82,23 @@ FieldStats read_field(const Json& stats, const std::string& file, const std::str
 
 std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir, const std::string& asset_id) {
   return checkpoint_dir / "assets" / asset_id / "norm_stats.json";
+}
+
+std::vector<std::string> asset_ids(const std::filesystem::path& checkpoint_dir) {
+  namespace fs = std::filesystem;
+  constexpr int deepest = 3;
+  const fs::path assets = checkpoint_dir / "assets";
+  std::vector<std::string> ids;
+  std::error_code ignored;
+  for (auto entry = fs::recursive_directory_iterator(assets, ignored); entry != fs::recursive_directory_iterator();
+       entry.increment(ignored)) {
+    if (entry.depth() >= deepest) entry.disable_recursion_pending();
+    if (entry->path().filename() == "norm_stats.json") {
+      ids.push_back(entry->path().parent_path().lexically_relative(assets).string());
+    }
+  }
+  std::ranges::sort(ids);
+  return ids;
 }
 
 NormStats read_norm_stats(const std::filesystem::path& file) {

@@ -32,6 +32,9 @@ struct NormStats {
 // `checkpoint_dir`/assets/`asset_id`/norm_stats.json.
 std::filesystem::path norm_stats_file(const std::filesystem::path& checkpoint_dir, const std::string& asset_id);
 
+// The asset ids whose statistics lie in `checkpoint_dir`/assets, sorted. An id may have slashes.
+std::vector<std::string> asset_ids(const std::filesystem::path& checkpoint_dir);
+
 // Throws NormStatsError if the file is absent or not JSON, if a key is missing, unknown or mistyped, or if lengths
 // differ.
 NormStats read_norm_stats(const std::filesystem::path& file);

@@ -1,6 +1,7 @@
 #include "model/policy/policy_config.h"
 
 #include <algorithm>
+#include <set>
 
 #include "model/json_fields.h"
 #include "model/nearest_name.h"
@@ -13,6 +14,19 @@ using model::Json;
 using model::JsonFields;
 
 constexpr std::int64_t paligemma_vocab_size = 257152;
+
+// openpi's configs whose model is a Pi0FASTConfig.
+const std::set<std::string> autoregressive_policies = {
+    "pi0_fast_droid",
+    "pi0_fast_libero",
+    "pi0_fast_libero_low_mem_finetune",
+    "pi0_fast_full_droid_finetune",
+    "pi0_fast_droid_jointpos_polaris",
+    "paligemma_binning_droid",
+    "paligemma_fast_droid",
+    "paligemma_fast_specialist_droid",
+    "paligemma_vq_droid",
+};
 
 protocol::Value as_value(const Json& json) {
   switch (json.type()) {
@@ -109,11 +123,23 @@ PolicyConfig read_policy(const std::string& name, const Json& json, const std::s
   return policy;
 }
 
+void check_same(const PolicyConfig& policy, const std::string& source, const std::string& key, const std::string& found,
+                const std::string& expected) {
+  if (found == expected) return;
+  throw PolicyConfigError(source + ": '" + key + "' is " + found + ", config " + policy.name + " says " + expected +
+                          "; is this checkpoint of another config?");
+}
+
 }  // namespace
 
 PolicyConfig policy_config(const std::string& name) {
   const auto found = builtin_policies().find(name);
   if (found == builtin_policies().end()) {
+    if (autoregressive_policies.contains(name)) {
+      throw PolicyConfigError("config '" + name +
+                              "' is an autoregressive policy of openpi: it generates action tokens one after the "
+                              "other, which is not supported; expected a flow-matching policy (Pi0 or Pi0.5)");
+    }
     std::string known;
     for (const std::string& policy : policy_names()) known += (known.empty() ? "" : ", ") + policy;
     throw PolicyConfigError("unknown config '" + name + "'; known: " + known +
@@ -151,18 +177,30 @@ model::ModelConfig model_config(const PolicyConfig& policy) {
 }
 
 void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture, const std::string& source) {
+  const auto as_text = [](bool value) { return value ? "true" : "false"; };
+  check_same(policy, source, "pi05", as_text(architecture.pi05), as_text(policy.pi05));
   const auto check = [&](const std::string& key, std::int64_t found, std::int64_t expected) {
-    if (found == expected) return;
-    const auto text = [&](std::int64_t value) {
-      return key != "pi05" ? std::to_string(value) : value != 0 ? "true" : "false";
-    };
-    throw PolicyConfigError(source + ": '" + key + "' is " + text(found) + ", config " + policy.name + " says " +
-                            text(expected) + "; is this checkpoint of another config?");
+    check_same(policy, source, key, std::to_string(found), std::to_string(expected));
   };
-  check("pi05", architecture.pi05 ? 1 : 0, policy.pi05 ? 1 : 0);
   check("action_dim", architecture.action_dim, policy.action_dim);
   check("action_horizon", architecture.action_horizon, policy.action_horizon);
   check("max_token_len", architecture.max_token_len, policy.max_token_len);
+}
+
+void check_stored_config(const PolicyConfig& policy, const Json& stored, const std::string& source) {
+  JsonFields fields(stored, source);
+  const auto check = [&](const std::string& key, std::int64_t expected) {
+    if (fields.has(key)) check_same(policy, source, key, std::to_string(fields.count(key)), std::to_string(expected));
+  };
+  const auto check_variant = [&](const std::string& key, const std::string& expected) {
+    if (fields.has(key)) {
+      check_same(policy, source, key, model::without_lora(fields.text(key)), model::without_lora(expected));
+    }
+  };
+  check("action_dim", policy.action_dim);
+  check("action_horizon", policy.action_horizon);
+  check_variant("paligemma_variant", policy.paligemma_variant);
+  check_variant("action_expert_variant", policy.action_expert_variant);
 }
 
 }  // namespace pi0::policy

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "model/json_fields.h"
 #include "model/model_config.h"
 #include "model/policy/normalizer.h"
 #include "model/policy/robot_config.h"
@@ -51,5 +52,9 @@ model::ModelConfig model_config(const PolicyConfig& policy);
 // Throws PolicyConfigError, naming key and both values, when an architecture.json (`source`)
 // describes a model that this policy cannot be served with.
 void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture, const std::string& source);
+
+// The same for what openpi's converter writes beside the weights: action_dim, action_horizon and the variants, where
+// they are in the file. A variant's LoRA makes no difference.
+void check_stored_config(const PolicyConfig& policy, const model::Json& stored, const std::string& source);
 
 }  // namespace pi0::policy

@@ -90,9 +90,12 @@ int state_bin(double value) {
 }
 
 std::filesystem::path openpi_data_home() {
-  if (const char* data_home = std::getenv("OPENPI_DATA_HOME")) return data_home;
   const char* home = std::getenv("HOME");
-  return std::filesystem::path(home != nullptr ? home : "") / ".cache/openpi";
+  const std::filesystem::path users = home != nullptr ? home : "";
+  const char* chosen = std::getenv("OPENPI_DATA_HOME");
+  const std::string folder = chosen != nullptr ? chosen : "~/.cache/openpi";
+  if (folder == "~") return users;
+  return folder.starts_with("~/") ? users / folder.substr(2) : std::filesystem::path(folder);
 }
 
 std::filesystem::path find_tokenizer(const std::filesystem::path& checkpoint_dir) {

@@ -54,7 +54,8 @@ class PromptTokenizer {
 // One of 256 equal bins of [-1, 1): 255 at and above the last edge and for NaN, -1 below -1.
 int state_bin(double value);
 
-// The folder of openpi's downloads: $OPENPI_DATA_HOME, by default ~/.cache/openpi.
+// The folder of openpi's downloads: $OPENPI_DATA_HOME, by default ~/.cache/openpi. A leading ~ is the home folder, as
+// in openpi's src/openpi/shared/download.py.
 std::filesystem::path openpi_data_home();
 
 // paligemma_tokenizer.model in the checkpoint's folder, else in big_vision/ of openpi's downloads.

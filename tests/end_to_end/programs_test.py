@@ -134,9 +134,6 @@ class RefusalTest(TemporaryFolderTest):
         self.refuse(checkpoint, "model.safetensors")
         (checkpoint / "pytorch_model.bin").write_bytes(b"")
         self.refuse(checkpoint, "pytorch_model.bin")
-        (checkpoint / "params").mkdir()
-        (checkpoint / "params/_METADATA").write_text("{}")
-        self.refuse(checkpoint, "orbax", "convert_jax_model_to_pytorch.py")
         self.refuse(self.folder / "absent", "absent")
 
     def test_wrong_config(self):

@@ -157,16 +157,5 @@ TEST_CASE("missing, extra, misshapen and mistyped tensors are refused by name", 
   CHECK_THAT(refusal(mistyped), contains_text("'action_in_proj.weight'") && contains_text("Int"));
 }
 
-TEST_CASE("folders that hold no safetensors model are answered with what to do", "[checkpoint]") {
-  const test::TemporaryFolder folder;
-  const auto opening = [&] { const model::Checkpoint checkpoint(folder.path()); };
-  CHECK_THROWS_WITH(model::Checkpoint(folder.path() / "absent"), contains_text("not a folder"));
-  CHECK_THROWS_WITH(opening(), contains_text("model.safetensors"));
-  test::write_all(folder.path() / "pytorch_model.bin", "x");
-  CHECK_THROWS_WITH(opening(), contains_text("pytorch_model.bin") && contains_text("safetensors"));
-  test::write_all(folder.path() / "params/_METADATA", "{}");
-  CHECK_THROWS_WITH(opening(), contains_text("orbax") && contains_text("convert_jax_model_to_pytorch.py"));
-}
-
 }  // namespace
 }  // namespace pi0

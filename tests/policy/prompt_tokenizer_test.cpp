@@ -84,7 +84,11 @@ TEST_CASE("find_tokenizer looks beside the weights, then in openpi's cache", "[p
   std::filesystem::copy("goldens/tiny_tokenizer.model", cache / "big_vision/paligemma_tokenizer.model");
   REQUIRE(find_tokenizer("goldens") == cache / "big_vision/paligemma_tokenizer.model");
   std::filesystem::remove_all(cache);
+  const std::string home = std::getenv("HOME");
+  setenv("OPENPI_DATA_HOME", "~/openpi", 1);
+  REQUIRE(openpi_data_home() == home + "/openpi");
   unsetenv("OPENPI_DATA_HOME");
+  REQUIRE(openpi_data_home() == home + "/.cache/openpi");
 }
 
 }  // namespace pi0::policy

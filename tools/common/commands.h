@@ -10,6 +10,8 @@ void add_list_layers(CLI::App& app);
 void add_infer(CLI::App& app);
 void add_client(CLI::App& app);
 void add_make_checkpoint(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_merge(CLI::App& app);

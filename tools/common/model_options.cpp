@@ -35,17 +35,55 @@ policy::NormStats identity_stats(std::int64_t action_dim) {
   return {stats, stats, "--random-weights"};
 }
 
-policy::NormStats load_stats(const ModelOptions& options, const policy::PolicyConfig& policy) {
-  if (options.checkpoint_dir.empty()) return identity_stats(policy.action_dim);
-  return policy::read_norm_stats(policy::norm_stats_file(options.checkpoint_dir, policy.asset_id));
+policy::NormStats load_stats(const model::CheckpointFolder& checkpoint, const policy::PolicyConfig& policy) {
+  const fs::path file = policy::norm_stats_file(checkpoint.root, policy.asset_id);
+  if (fs::exists(file)) return policy::read_norm_stats(file);
+  std::string found;
+  for (const std::string& id : policy::asset_ids(checkpoint.root)) found += (found.empty() ? "" : ", ") + id;
+  throw policy::NormStatsError(
+      file.string() + ": not found; config " + policy.name + " needs the statistics of '" + policy.asset_id + "', " +
+      (found.empty() ? "but " + (checkpoint.root / "assets").string() +
+                           " holds none; copy assets/ from the checkpoint that this one was made from"
+                     : "the checkpoint has those of: " + found));
 }
 
-policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t vocab_size) {
-  if (options.tokenizer.empty() && options.checkpoint_dir.empty()) {
+policy::PromptTokenizer load_tokenizer(const ModelOptions& options,
+                                       const std::optional<model::CheckpointFolder>& checkpoint,
+                                       std::int64_t vocab_size) {
+  if (options.tokenizer.empty() && !checkpoint) {
     return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
   }
   return policy::PromptTokenizer::from_file(
-      options.tokenizer.empty() ? policy::find_tokenizer(options.checkpoint_dir) : options.tokenizer, vocab_size);
+      options.tokenizer.empty() ? policy::find_tokenizer(checkpoint->root) : options.tokenizer, vocab_size);
+}
+
+// A folder that openpi's converter made of a LoRA training holds the base weights alone: the converter drops adapters
+// without a word. What that folder says, or nothing.
+std::string lost_lora(const model::CheckpointFolder& checkpoint) {
+  if (checkpoint.layout != model::Layout::openpi || !checkpoint.config.is_object()) return "";
+  for (const char* key : {"paligemma_variant", "action_expert_variant"}) {
+    const model::Json variant = checkpoint.config.value(key, model::Json());
+    if (!variant.is_string() || !variant.get<std::string>().ends_with("_lora")) continue;
+    return fmt::format("{}: '{}' is \"{}\", so openpi's converter lost this checkpoint's LoRA adapters",
+                       (checkpoint.root / "config.json").string(), key, variant.get<std::string>());
+  }
+  return "";
+}
+
+// Throws when the weights are of the other model, or of another action size, than `sizes`.
+void check_model(const model::CheckpointFolder& checkpoint, const model::ModelConfig& sizes,
+                 const std::string& config) {
+  const model::StoredSizes stored = model::stored_sizes(*model::open_checkpoint(checkpoint));
+  const auto refuse = [&](const std::string& found, const std::string& expected) {
+    throw model::CheckpointError(fmt::format("{}: holds {}, config {} says {}; is this checkpoint of another config?",
+                                             checkpoint.weights.string(), found, config, expected));
+  };
+  const auto model_name = [](bool pi05) { return std::string(pi05 ? "a Pi0.5 model" : "a Pi0 model"); };
+  if (stored.pi05 && *stored.pi05 != sizes.pi05) refuse(model_name(*stored.pi05), model_name(sizes.pi05));
+  const auto action_size = [](std::int64_t size) { return "action_dim " + std::to_string(size); };
+  if (stored.action_dim && *stored.action_dim != sizes.action_dim) {
+    refuse(action_size(*stored.action_dim), action_size(sizes.action_dim));
+  }
 }
 
 model::Execution chosen_execution(const ModelOptions& options) {
@@ -97,13 +135,8 @@ class ShownRandomWeights : public model::RandomWeights {
 };
 
 void require_checkpoint(const ModelOptions& options) {
-  if (options.checkpoint_dir.empty() && !options.random_weights) {
-    throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
-  }
-  const std::string place = options.checkpoint_dir.string();
-  if (place.find(":/") == std::string::npos) return;
-  throw std::invalid_argument(place + ": is a bucket address, expected a folder; " +
-                              how_to_get(place, options.config.empty() ? "NAME" : options.config));
+  if (!options.checkpoint_dir.empty() || options.random_weights) return;
+  throw std::invalid_argument("no checkpoint: give --checkpoint-dir, or --random-weights to try out");
 }
 
 }  // namespace
@@ -119,13 +152,6 @@ CLI::Validator or_cached() {
   return {replace, ""};
 }
 
-std::string how_to_get(const std::string& address, const std::string& config) {
-  return "download it with 'gsutil -m cp -r " + address +
-         " JAX_DIR', convert it with openpi's "
-         "'examples/convert_jax_model_to_pytorch.py --checkpoint_dir JAX_DIR --config_name " +
-         config + " --output_path DIR', copy JAX_DIR/assets into DIR, and give --checkpoint-dir DIR";
-}
-
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description) {
   return choose_value<model::Precision>(
              app.add_option("--precision", precision, description),
@@ -138,14 +164,18 @@ void add_place_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
       ->check(CLI::ExistingFile)
       ->excludes(config);
-  app.add_option("--checkpoint-dir", options.checkpoint_dir,
-                 "Folder with model.safetensors and assets/, or gs:// address of one in openpi's download cache")
+  app.add_option(
+         "--checkpoint-dir", options.checkpoint_dir,
+         "Checkpoint of openpi, PyTorch or JAX, or of LeRobot: its folder, or the gs:// address of one in openpi's "
+         "download cache")
       ->transform(or_cached());
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_flag("--random-weights", options.random_weights,
                "Random weights instead of the checkpoint's, for trying out and timing");
+  app.add_flag("--allow-lost-lora", options.allow_lost_lora,
+               "Run a checkpoint whose LoRA adapters were lost in openpi's conversion, without them");
   app.add_option("--tokenizer", options.tokenizer,
                  "SentencePiece model; default: paligemma_tokenizer.model in the checkpoint, then in "
                  "$OPENPI_DATA_HOME/big_vision")
@@ -191,10 +221,18 @@ std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
   return std::nullopt;
 }
 
+std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options) {
+  const fs::path& place = options.checkpoint_dir;
+  if (place.empty()) return std::nullopt;
+  if (options.random_weights) return model::CheckpointFolder{model::Layout::openpi, place, place, {}};
+  return model::find_checkpoint(place);
+}
+
 model::ModelConfig chosen_sizes(const ModelOptions& options) {
   const std::optional<policy::PolicyConfig> policy = chosen_policy(options);
-  const fs::path architecture = options.checkpoint_dir / "architecture.json";
-  if (!options.checkpoint_dir.empty() && fs::exists(architecture)) {
+  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
+  if (checkpoint && fs::exists(checkpoint->root / "architecture.json")) {
+    const fs::path architecture = checkpoint->root / "architecture.json";
     const model::ModelConfig sizes = model::read_architecture(architecture);
     if (policy) policy::check_architecture(*policy, sizes, architecture.string());
     return sizes;
@@ -244,11 +282,12 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model:
     ShownRandomWeights weights(options.seed.value_or(0), count.bytes());
     model = std::make_shared<model::Pi0>(config, weights, options.precision, execution);
   } else {
-    Progress progress("loading " + options.checkpoint_dir.string(), Progress::Unit::bytes);
-    model::Checkpoint checkpoint(options.checkpoint_dir,
-                                 [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
-    model = std::make_shared<model::Pi0>(config, checkpoint, options.precision, execution);
-    checkpoint.finish();
+    const model::CheckpointFolder folder = model::find_checkpoint(options.checkpoint_dir);
+    Progress progress("loading " + folder.weights.string(), Progress::Unit::bytes);
+    const auto checkpoint =
+        model::open_checkpoint(folder, [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
+    model = std::make_shared<model::Pi0>(config, *checkpoint, options.precision, execution);
+    checkpoint->finish();
   }
   // On a GPU, the CPU's share of the work is too small for several threads.
   if (options.threads == 0 && !execution.device.is_cpu()) at::set_num_threads(1);
@@ -258,16 +297,39 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model:
 
 PolicyParts load_parts(const ModelOptions& options) {
   require_checkpoint(options);
+  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
   std::optional<policy::PolicyConfig> config = chosen_policy(options);
-  if (!config) throw std::invalid_argument("no policy: give --config or --config-file");
+  if (!config) {
+    throw std::invalid_argument(
+        "no policy: give --config or --config-file" +
+        (checkpoint ? "; 'pi0 inspect " + options.checkpoint_dir.string() + "' says which fit this checkpoint"
+                    : std::string()));
+  }
+  std::vector<std::string> warnings;
+  if (checkpoint) {
+    if (const std::string lost = lost_lora(*checkpoint); !lost.empty()) {
+      if (!options.allow_lost_lora) {
+        throw model::CheckpointError(lost +
+                                     "; give the JAX checkpoint that it was converted from, whose adapters are read, "
+                                     "or --allow-lost-lora to run without them");
+      }
+      warnings.push_back(lost + "; running without them");
+    }
+    if (!checkpoint->config.is_null()) {
+      policy::check_stored_config(*config, checkpoint->config, (checkpoint->root / "config.json").string());
+    }
+  }
   const model::ModelConfig sizes = chosen_sizes(options);
-  policy::NormStats stats = load_stats(options, *config);
-  return {std::move(*config), sizes, std::move(stats), load_tokenizer(options, sizes.vocab_size)};
+  if (checkpoint && !options.random_weights) check_model(*checkpoint, sizes, config->name);
+  policy::NormStats stats = checkpoint ? load_stats(*checkpoint, *config) : identity_stats(config->action_dim);
+  policy::PromptTokenizer tokenizer = load_tokenizer(options, checkpoint, sizes.vocab_size);
+  return {std::move(*config), sizes, std::move(stats), std::move(tokenizer), std::move(warnings)};
 }
 
 LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::function<void(const std::string&)> warn) {
   ModelOptions seeded = options;
   if (!seeded.seed) seeded.seed = std::random_device{}();
+  for (const std::string& warning : parts.warnings) warn(warning);
   const std::shared_ptr<model::Pi0> model = load_model(seeded, parts.sizes);
   const int threads = options.threads > 0 || model->device().is_cpu() ? options.threads : 1;
   const model::SampleOptions sampling{.masked = options.masked};

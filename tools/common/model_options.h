@@ -9,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/backends/cpu/gemm.h"
+#include "model/checkpoint_folder.h"
 #include "model/model_config.h"
 #include "model/pi0.h"
 #include "model/policy/policy.h"
@@ -29,6 +31,7 @@ struct ModelOptions {
   std::filesystem::path config_file;  // or a policy of one's own
   std::filesystem::path checkpoint_dir;
   bool random_weights = false;
+  bool allow_lost_lora = false;  // serve weights whose converter dropped their adapters
   std::filesystem::path tokenizer;
   std::optional<std::string> default_prompt;
   std::size_t max_prompt_bytes = policy::PolicyOptions{}.max_prompt_bytes;
@@ -50,11 +53,11 @@ CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, co
 // Replaces a bucket address (gs://...) by its copy in openpi's download cache, if there is one.
 CLI::Validator or_cached();
 
-// How to get the checkpoint at a bucket's `address`, for error messages.
-std::string how_to_get(const std::string& address, const std::string& config);
-
 // The policy that --config or --config-file names; none when neither is given.
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
+
+// The checkpoint that --checkpoint-dir names; none when it is not given. Throws model::CheckpointError.
+std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options);
 
 // The sizes of architecture.json, checked against the policy if there is one; without the file, those
 // of the policy's variants. Throws std::invalid_argument when there is neither.
@@ -74,6 +77,7 @@ struct PolicyParts {
   model::ModelConfig sizes;
   policy::NormStats norm_stats;
   policy::PromptTokenizer tokenizer;
+  std::vector<std::string> warnings = {};  // for the log
 };
 PolicyParts load_parts(const ModelOptions& options);
 

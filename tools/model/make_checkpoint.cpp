@@ -10,16 +10,15 @@
 #include <random>
 #include <stdexcept>
 
-#include "model/safetensors.h"
 #include "model/weight_source.h"
 #include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/print.h"
-#include "tools/common/progress.h"
 #include "tools/common/stop_signals.h"
 #include "tools/common/tiny_tokenizer.h"
+#include "tools/model/checkpoint_writing.h"
 
 namespace pi0::tools {
 namespace {
@@ -64,33 +63,6 @@ std::string random_norm_stats(std::int64_t action_dim, std::uint64_t seed) {
   return nlohmann::ordered_json{{"norm_stats", stats}}.dump(1) + "\n";
 }
 
-void write_weights(const fs::path& path, const model::ModelConfig& config, const MakeCheckpointOptions& options,
-                   const StopSignals& stop) {
-  model::ShapeRecorder shapes;
-  const model::Pi0 model(config, shapes, options.precision, {});
-  const model::RandomWeights random(options.seed);
-  const at::ScalarType dtype = options.precision == model::Precision::bfloat16 ? at::kBFloat16 : at::kFloat;
-
-  // PaliGemma's head is its embedding; as openpi's save_model, keep the head's name and note the alias.
-  const std::string embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
-  const std::string head = "paligemma_with_expert.paligemma.lm_head.weight";
-  Progress progress("make-checkpoint: tensors", Progress::Unit::items);
-  std::vector<model::SafetensorsPart> parts;
-  std::size_t done = 0;
-  for (const model::ShapeRecorder::Parameter& parameter : shapes.parameters()) {
-    if (parameter.name == embedding) continue;
-    parts.push_back({parameter.name, dtype, parameter.shape, [&, parameter] {
-                       stop.check();
-                       progress.update(++done, parts.size());
-                       return random.draw(parameter.name, parameter.shape).to(dtype);
-                     }});
-  }
-  protocol::WholeFile file(path);
-  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, parts,
-                           {{embedding, head}});
-  file.keep();
-}
-
 void write_checkpoint(const MakeCheckpointOptions& options, const policy::PolicyConfig& policy,
                       const model::ModelConfig& config, const StopSignals& stop) {
   const fs::path assets = options.output / "assets" / policy.asset_id;
@@ -100,24 +72,21 @@ void write_checkpoint(const MakeCheckpointOptions& options, const policy::Policy
   if (options.size == Size::tiny) {
     protocol::write_whole(options.output / "architecture.json", model::architecture_json(config));
   }
-  write_weights(options.output / "model.safetensors", config, options, stop);
+  const model::RandomWeights random(options.seed);
+  const at::ScalarType stored = options.precision == model::Precision::bfloat16 ? at::kBFloat16 : at::kFloat;
+  write_openpi_weights(
+      options.output / "model.safetensors", config, [&](const std::string&) { return stored; },
+      [&](const std::string& name, at::IntArrayRef shape, at::ScalarType dtype) {
+        return random.draw(name, shape).to(dtype);
+      },
+      "make-checkpoint: tensors", stop);
 }
 
 void make_checkpoint(const MakeCheckpointOptions& options) {
   const policy::PolicyConfig policy = policy::policy_config(options.config);
   const model::ModelConfig config = sizes(options, policy);
-  if (fs::exists(options.output) && !fs::is_empty(options.output)) {
-    throw std::runtime_error(options.output.string() + ": exists and is not empty");
-  }
   const StopSignals stop("make-checkpoint");
-  try {
-    write_checkpoint(options, policy, config, stop);
-  } catch (...) {
-    std::error_code ignored;
-    for (const fs::directory_entry& entry : fs::directory_iterator(options.output, ignored))
-      fs::remove_all(entry, ignored);
-    throw;
-  }
+  fill_new_folder(options.output, [&] { write_checkpoint(options, policy, config, stop); });
   print("{}: a random checkpoint for --config {}\n", options.output.string(), options.config);
 }
 

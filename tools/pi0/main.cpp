@@ -14,6 +14,8 @@ int main(int argc, char** argv) {
   pi0::tools::add_list_layers(app);
   pi0::tools::add_infer(app);
   pi0::tools::add_client(app);
+  pi0::tools::add_inspect(app);
+  pi0::tools::add_convert(app);
   pi0::tools::add_make_checkpoint(app);
   pi0::tools::add_bench(app);
   pi0::tools::add_sweep(app);

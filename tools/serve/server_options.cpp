@@ -37,10 +37,12 @@ void use_default_checkpoint(ProgramOptions& options) {
   options.model.config = standard.config;
   options.model.checkpoint_dir = policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
-  throw std::runtime_error(
-      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env + " is not there; " +
-      how_to_get(std::string("gs://openpi-assets/checkpoints/") + standard.folder, standard.config) + " and --config " +
-      standard.config + ", or make that folder a link to it");
+  throw std::runtime_error(options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env +
+                           " is not there; download it with 'mkdir -p " +
+                           options.model.checkpoint_dir.parent_path().string() +
+                           " && gsutil -m cp -r gs://openpi-assets/checkpoints/" + standard.folder + " " +
+                           options.model.checkpoint_dir.parent_path().string() + "', or give --config " +
+                           standard.config + " and --checkpoint-dir");
 }
 
 template <class Number>

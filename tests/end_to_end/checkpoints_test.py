@@ -1,0 +1,120 @@
+"""Checkpoints as people have them: what is refused, pi0 inspect, pi0 convert."""
+
+import json
+import shutil
+import unittest
+
+from support import POLICIES, TemporaryFolderTest, read, run
+
+NAME = "pi05_droid_jointpos_polaris"
+
+
+class CheckpointsTest(TemporaryFolderTest):
+    def setUp(self):
+        super().setUp()
+        self.checkpoint = self.folder / "checkpoint"
+        shutil.copytree(POLICIES / NAME, self.checkpoint)
+
+    def answer(self, checkpoint, *arguments, config=NAME):
+        output = self.folder / "answer.msgpack"
+        done = run(
+            "pi0", "infer", "--config", config, "--checkpoint-dir", checkpoint, "--num-steps", 1,
+            "--request", POLICIES / NAME / "request.msgpack", "--noise", POLICIES / NAME / "noise.safetensors",
+            "--output", output, *arguments,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return read(output)["actions"].tolist(), done.stderr
+
+    def refusal(self, checkpoint, *arguments, config=NAME):
+        done = run("pi0-server", "--config", config, "--checkpoint-dir", checkpoint, "--dry-run", *arguments)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        return done.stderr
+
+    def write_config(self, **values):
+        (self.checkpoint / "config.json").write_text(json.dumps(values))
+
+    def inspect(self, checkpoint):
+        done = run("pi0", "inspect", checkpoint, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_config_json_must_agree_with_the_policy(self):
+        self.write_config(
+            action_dim=32, action_horizon=15, paligemma_variant="gemma_2b", action_expert_variant="gemma_300m",
+            precision="bfloat16",
+        )  # fmt: skip
+        self.answer(self.checkpoint)
+        for key, value in (("action_horizon", 50), ("action_dim", 7), ("paligemma_variant", "gemma_300m")):
+            self.write_config(**{key: value})
+            message = self.refusal(self.checkpoint)
+            self.assertIn(f"{self.checkpoint / 'config.json'}: '{key}' is {value}, config {NAME} says", message)
+
+    def test_lost_adapters_are_not_ignored(self):
+        self.write_config(action_expert_variant="gemma_300m_lora")
+        message = self.refusal(self.checkpoint)
+        for part in ("config.json", "lost this checkpoint's LoRA adapters", "--allow-lost-lora"):
+            self.assertIn(part, message)
+        answer, log = self.answer(self.checkpoint, "--allow-lost-lora")
+        self.assertIn("lost this checkpoint's LoRA adapters; running without them", log)
+        self.assertEqual(answer, self.answer(POLICIES / NAME)[0])
+
+    def test_messages_name_the_config(self):
+        (self.checkpoint / "architecture.json").unlink()
+        message = self.refusal(self.checkpoint, config="pi0_droid")
+        self.assertIn("holds a Pi0.5 model, config pi0_droid says a Pi0 model", message)
+        shutil.copy(POLICIES / NAME / "architecture.json", self.checkpoint)
+        (self.checkpoint / "assets/droid").rename(self.checkpoint / "assets/trossen")
+        message = self.refusal(self.checkpoint)
+        self.assertIn(f"config {NAME} needs the statistics of 'droid', the checkpoint has those of: trossen", message)
+        shutil.rmtree(self.checkpoint / "assets")
+        self.assertIn("copy assets/ from the checkpoint that this one was made from", self.refusal(self.checkpoint))
+        done = run("pi0-server", "--checkpoint-dir", self.checkpoint, "--dry-run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"pi0 inspect {self.checkpoint}", done.stderr)
+
+    def test_autoregressive_policies(self):
+        self.assertIn("autoregressive", self.refusal(self.checkpoint, config="pi0_fast_droid"))
+
+    def test_inspect(self):
+        self.write_config(action_horizon=15, paligemma_variant="gemma_2b")
+        facts = self.inspect(self.checkpoint)
+        self.assertEqual(facts["layout"], "openpi PyTorch")
+        self.assertEqual(facts["model"], "Pi0.5")
+        self.assertEqual((facts["action_dim"], facts["action_horizon"]), (32, 15))
+        self.assertEqual(facts["parameters_of_dtype"], {"float32": facts["parameters"]})
+        self.assertEqual([entry["asset_id"] for entry in facts["statistics"]], ["droid"])
+        self.assertEqual(facts["served"], ["pi05_droid", NAME])
+        self.assertEqual(facts["not_served"], {})
+        self.write_config(paligemma_variant="gemma_2b_lora")
+        facts = self.inspect(self.checkpoint)
+        self.assertEqual(facts["served"], [])
+        self.assertIn("LoRA", facts["not_served"][NAME])
+        done = run("pi0", "inspect", self.checkpoint)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for line in ("openpi PyTorch", "Pi0.5", "horizon 15", "not served", "droid; state: "):
+            self.assertIn(line, done.stdout)
+
+    def test_converted_checkpoints_answer_alike(self):
+        for precision in ("float32", "bfloat16"):
+            with self.subTest(precision):
+                output = self.folder / precision
+                done = run("pi0", "convert", self.checkpoint, output, "--precision", precision)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                expected = self.answer(self.checkpoint, "--precision", precision)[0]
+                self.assertEqual(self.answer(output, "--precision", precision)[0], expected)
+                self.assertEqual(self.inspect(output)["served"], ["pi05_droid", NAME])
+        done = run("pi0", "convert", self.checkpoint, self.folder / "float32")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("exists and is not empty", done.stderr)
+
+    def test_a_failed_conversion_leaves_nothing(self):
+        (self.checkpoint / "architecture.json").unlink()  # the tensors are then too small
+        output = self.folder / "output"
+        done = run("pi0", "convert", self.checkpoint, output)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("has shape", done.stderr)
+        self.assertEqual(list(output.iterdir()), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

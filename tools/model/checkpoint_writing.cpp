@@ -1,0 +1,62 @@
+#include "tools/model/checkpoint_writing.h"
+
+#include <cstddef>
+#include <stdexcept>
+#include <system_error>
+#include <vector>
+
+#include "model/checkpoint.h"
+#include "model/pi0.h"
+#include "model/weight_source.h"
+#include "protocol/files.h"
+#include "tools/common/progress.h"
+
+namespace pi0::tools {
+
+namespace fs = std::filesystem;
+
+void fill_new_folder(const fs::path& folder, const std::function<void()>& write) {
+  if (fs::exists(folder) && !fs::is_directory(folder)) {
+    throw std::runtime_error(folder.string() + ": is a file; expected a folder to make");
+  }
+  if (fs::exists(folder) && !fs::is_empty(folder)) {
+    throw std::runtime_error(folder.string() + ": exists and is not empty");
+  }
+  fs::create_directories(folder);
+  try {
+    write();
+  } catch (...) {
+    std::error_code ignored;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
+      fs::remove_all(entry, ignored);
+    }
+    throw;
+  }
+}
+
+void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes, const StoredDtype& dtype,
+                          const ReadParameter& read, const std::string& label, const StopSignals& stop) {
+  model::ShapeRecorder shapes;
+  const model::Pi0 model(sizes, shapes, model::Precision::float32, {});
+  Progress progress(label, Progress::Unit::items);
+  std::vector<model::SafetensorsPart> parts;
+  std::size_t done = 0;
+  for (const model::ShapeRecorder::Parameter& parameter : shapes.parameters()) {
+    if (parameter.name == model::embedding_name) continue;
+    const at::ScalarType stored = dtype(parameter.name);
+    parts.push_back({parameter.name, stored, parameter.shape, [&, parameter, stored] {
+                       stop.check();
+                       const bool is_head = parameter.name == model::embedding_alias;
+                       at::Tensor values =
+                           read(is_head ? model::embedding_name : parameter.name, parameter.shape, stored);
+                       progress.update(++done, parts.size());
+                       return values;
+                     }});
+  }
+  protocol::WholeFile whole(file);
+  model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, parts,
+                           {{model::embedding_name, model::embedding_alias}});
+  whole.keep();
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,28 @@
+// What make-checkpoint and convert share: a new checkpoint's folder, and its weights as openpi saves them.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "model/model_config.h"
+#include "tools/common/stop_signals.h"
+
+namespace pi0::tools {
+
+// Runs `write`, which fills `folder`. The folder must be empty or absent before; if `write` throws, it is empty after.
+void fill_new_folder(const std::filesystem::path& folder, const std::function<void()>& write);
+
+// One parameter, by openpi's name, in the dtype it is to be stored in.
+using ReadParameter = std::function<at::Tensor(const std::string& name, at::IntArrayRef shape, at::ScalarType dtype)>;
+using StoredDtype = std::function<at::ScalarType(const std::string& name)>;
+
+// model.safetensors with the names that openpi's load_model expects: PaliGemma's embedding under its head's name, and
+// heads that the model never reads. `read` is called once for each tensor, in the order in which a model is built.
+// Shows progress, starting with `label`; throws what `read` and `stop` throw.
+void write_openpi_weights(const std::filesystem::path& file, const model::ModelConfig& sizes, const StoredDtype& dtype,
+                          const ReadParameter& read, const std::string& label, const StopSignals& stop);
+
+}  // namespace pi0::tools

@@ -1,0 +1,98 @@
+// pi0 convert: any checkpoint that is read as one folder of openpi's PyTorch layout.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "model/checkpoint_folder.h"
+#include "protocol/files.h"
+#include "tools/common/commands.h"
+#include "tools/common/model_options.h"
+#include "tools/common/print.h"
+#include "tools/model/checkpoint_writing.h"
+#include "tools/model/stored_model.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ConvertOptions {
+  fs::path checkpoint;
+  fs::path output;
+  model::Precision precision = model::Precision::float32;
+};
+
+// What openpi's converter writes there. LoRA adapters are part of the weights now.
+std::string config_json(const model::CheckpointFolder& folder, const model::ModelConfig& sizes,
+                        model::Precision precision) {
+  nlohmann::ordered_json config;
+  config["action_dim"] = sizes.action_dim;
+  if (const std::int64_t horizon = stored_horizon(folder); horizon > 0) config["action_horizon"] = horizon;
+  if (!fs::exists(folder.root / "architecture.json")) {
+    for (const auto& [key, standard] :
+         {std::pair("paligemma_variant", "gemma_2b"), std::pair("action_expert_variant", "gemma_300m")}) {
+      config[key] = model::without_lora(stored_text(folder, key, standard));
+    }
+  }
+  config["precision"] = precision == model::Precision::float32 ? "float32" : "bfloat16";
+  return config.dump(2) + "\n";
+}
+
+void copy_beside(const model::CheckpointFolder& folder, const fs::path& output) {
+  if (fs::exists(folder.root / "assets")) {
+    fs::copy(folder.root / "assets", output / "assets", fs::copy_options::recursive);
+  }
+  for (const char* name : {"paligemma_tokenizer.model", "architecture.json"}) {
+    if (fs::exists(folder.root / name)) fs::copy_file(folder.root / name, output / name);
+  }
+}
+
+void convert(const ConvertOptions& options) {
+  const model::CheckpointFolder folder = model::find_checkpoint(options.checkpoint);
+  const auto checkpoint = model::open_checkpoint(folder);
+  const model::ModelConfig sizes = stored_model(folder, *checkpoint);
+  std::set<std::string> names;
+  for (const model::CheckpointSource::Stored& stored : checkpoint->stored()) names.insert(stored.name);
+
+  // A parameter that openpi rounds when it loads may be stored rounded: the same bits reach the model.
+  const auto dtype = [&](const std::string& name) { return model::storage_of(name, options.precision).rounding; };
+  const auto read = [&](const std::string& name, at::IntArrayRef shape, at::ScalarType stored) {
+    // openpi's load_model wants a head of the action expert, which nothing reads and JAX does not have.
+    const std::string unread = "paligemma_with_expert.gemma_expert.lm_head.weight";
+    if (name == unread && !names.contains(name)) return at::zeros(shape, stored);
+    return checkpoint->load(name, shape, {stored, stored});
+  };
+  const StopSignals stop("convert");
+  fill_new_folder(options.output, [&] {
+    copy_beside(folder, options.output);
+    protocol::write_whole(options.output / "config.json", config_json(folder, sizes, options.precision));
+    write_openpi_weights(options.output / "model.safetensors", sizes, dtype, read, "convert: tensors", stop);
+    checkpoint->finish();
+  });
+  print("{}: {} in openpi's PyTorch layout, from {} ({})\n", options.output.string(), sizes.pi05 ? "Pi0.5" : "Pi0",
+        folder.weights.string(), name_of(folder.layout));
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  CLI::App* command = app.add_subcommand(
+      "convert", "Write any checkpoint as one folder of openpi's PyTorch layout, which loads fastest");
+  command->footer("Example:\n  pi0 convert ~/.cache/openpi/openpi-assets/checkpoints/pi05_droid pi05_droid_pytorch");
+  const auto options = std::make_shared<ConvertOptions>();
+  command->add_option("checkpoint", options->checkpoint, "Checkpoint of openpi, PyTorch or JAX, or of LeRobot")
+      ->transform(or_cached())
+      ->required();
+  command->add_option("output", options->output, "Folder to make")->required();
+  add_precision_option(*command, options->precision,
+                       "float32 keeps what the checkpoint has; bfloat16 is half the size, for serving with --precision "
+                       "bfloat16: parameters that openpi keeps in float32 stay so")
+      ->default_str("float32");
+  command->callback([options] { convert(*options); });
+}
+
+}  // namespace pi0::tools
