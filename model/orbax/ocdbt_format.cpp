@@ -173,6 +173,7 @@ Node parse_node(std::span<const std::byte> body, int height, const std::string& 
     if (count == 0) in.refuse("has no children");
     const std::vector<Part> children = parts(in, count, node.files);
     for (std::size_t i = 0; i < count; ++i) node.entries[i].part = children[i];
+    in.varints(3 * count);  // statistics of each child: keys, bytes of nodes, bytes of values
   } else {
     const std::vector<std::uint64_t> sizes = in.varints(count), kinds = in.varints(count);
     std::vector<std::size_t> in_files;
