@@ -12,6 +12,7 @@ find_package(nlohmann_json 3.11 REQUIRED)
 find_package(OpenSSL 1.1.1 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(prometheus REQUIRED IMPORTED_TARGET GLOBAL prometheus-cpp-core)
+pkg_check_modules(zstd REQUIRED IMPORTED_TARGET GLOBAL libzstd)
 
 # The CMake package of msgpack-cxx changes its name between versions; the library is header-only.
 find_path(PI0_MSGPACK_INCLUDE_DIR msgpack.hpp REQUIRED)

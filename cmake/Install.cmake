@@ -1,10 +1,10 @@
-# The package `pi0`: find_package(pi0) gives pi0::protocol, pi0::server, pi0::formats, pi0::model,
-# pi0::quant and pi0::policy.
+# The package `pi0`: find_package(pi0) gives pi0::protocol, pi0::server, pi0::formats, pi0::json, pi0::orbax,
+# pi0::model, pi0::quant and pi0::policy.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/pi0")
-set(rooms pi0_protocol pi0_server pi0_formats)
+set(rooms pi0_protocol pi0_server pi0_formats pi0_json pi0_orbax)
 set(headers protocol server)
 if(PI0_WITH_TORCH)
   list(APPEND rooms pi0_model pi0_quant pi0_policy)
@@ -14,9 +14,13 @@ install(TARGETS ${rooms} EXPORT pi0-targets)
 install(EXPORT pi0-targets NAMESPACE pi0:: DESTINATION "${package_dir}")
 install(DIRECTORY ${headers} DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0" FILES_MATCHING
         PATTERN "*.h")
-if(NOT PI0_WITH_TORCH)  # else its folder is quant's
+if(NOT PI0_WITH_TORCH)  # else their folders are quant's and model's
   install(DIRECTORY quant/formats DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0/quant" FILES_MATCHING
           PATTERN "*.h")
+  install(DIRECTORY model/orbax DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0/model" FILES_MATCHING
+          PATTERN "*.h")
+  install(FILES model/checkpoint_error.h model/json_fields.h model/text_file.h model/write_bytes.h
+          DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0/model")
 endif()
 install(DIRECTORY configs DESTINATION "${CMAKE_INSTALL_DATADIR}/pi0")
 

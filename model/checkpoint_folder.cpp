@@ -4,6 +4,8 @@
 #include <regex>
 #include <vector>
 
+#include "model/jax_checkpoint.h"
+
 namespace pi0::model {
 namespace {
 
@@ -116,7 +118,7 @@ CheckpointFolder safetensors_folder(const fs::path& folder) {
 }  // namespace
 
 std::unique_ptr<CheckpointSource> open_checkpoint(const CheckpointFolder& folder, LoadProgress progress) {
-  if (folder.layout == Layout::jax) throw CheckpointError("JAX");
+  if (folder.layout == Layout::jax) return std::make_unique<JaxCheckpoint>(folder.weights, std::move(progress));
   return std::make_unique<Checkpoint>(folder.weights, std::move(progress));
 }
 

@@ -8,17 +8,14 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace pi0::model {
+#include "model/checkpoint_error.h"
+#include "model/write_bytes.h"
 
-// Names the file, the tensor where there is one, what was found and what was expected.
-class CheckpointError : public std::runtime_error {
-  using runtime_error::runtime_error;
-};
+namespace pi0::model {
 
 class SafetensorsFile {
  public:
@@ -67,9 +64,6 @@ struct SafetensorsPart {
   std::vector<std::int64_t> shape;
   std::function<at::Tensor()> values;
 };
-
-// Appends bytes to a file.
-using WriteBytes = std::function<void(const void* data, std::size_t size)>;
 
 // `metadata` becomes __metadata__ unless empty. Throws CheckpointError for a dtype that safetensors does not have, and
 // what `write` throws.

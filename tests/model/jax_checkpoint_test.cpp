@@ -1,0 +1,126 @@
+#include "model/jax_checkpoint.h"
+
+#include "model/pi0.h"
+#include "support/catch.h"
+#include "support/temporary_folder.h"
+#include "support/tensors.h"
+#include "support/tiny_model.h"
+
+namespace pi0 {
+namespace {
+
+using model::Precision;
+namespace fs = std::filesystem;
+
+std::unique_ptr<model::Pi0> load(const test::GoldenCase& golden, Precision precision,
+                                 model::LoadProgress progress = {}) {
+  model::JaxCheckpoint checkpoint(golden.folder / "params", std::move(progress));
+  auto result = std::make_unique<model::Pi0>(golden.config, checkpoint, precision, model::Execution{});
+  checkpoint.finish();
+  return result;
+}
+
+// What building a model of these sizes from these parameters says.
+std::string refusal(const fs::path& params, const model::ModelConfig& config) {
+  try {
+    model::JaxCheckpoint checkpoint(params);
+    const model::Pi0 pi0(config, checkpoint, Precision::float32, {});
+    checkpoint.finish();
+  } catch (const model::CheckpointError& error) {
+    CHECK_THAT(error.what(), contains_text(params.string()));
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST_CASE("parameters of JAX's model, with and without LoRA, give JAX's actions", "[jax][golden]") {
+  for (const char* name : {"jax/pi05_tiny", "jax/pi0_lora"}) {
+    const test::GoldenCase golden = test::read_case(name);
+    const at::Tensor actions =
+        load(golden, Precision::float32)->sample_actions(golden.inputs, golden.noise, golden.config.num_steps);
+    const at::Tensor expected =
+        model::SafetensorsFile(golden.folder / "expected_float32.safetensors").tensor("actions");
+    INFO(name);
+    REQUIRE(actions.sizes() == expected.sizes());
+    CHECK(test::relative_rms(actions, expected) < 2e-5);
+  }
+}
+
+TEST_CASE("a JAX checkpoint says what it holds without being read", "[jax]") {
+  const model::JaxCheckpoint pi05("goldens/jax/pi05_tiny/params"), lora("goldens/jax/pi0_lora/params");
+  CHECK(pi05.arrays().size() == 51);
+  CHECK_FALSE(pi05.has_lora());
+  CHECK(lora.arrays().size() == 70);
+  CHECK(lora.has_lora());
+  const orbax::ArrayInfo& gating = pi05.arrays().at("PaliGemma/llm/layers/mlp/gating_einsum");
+  CHECK(gating.dtype == orbax::DType::float32);
+  CHECK(gating.shape == std::vector<std::int64_t>{4, 2, 128, 256});
+  std::uint64_t bytes = 0;
+  for (const auto& [name, info] : lora.arrays()) bytes += info.bytes;
+  CHECK(lora.total_bytes() == bytes);
+}
+
+TEST_CASE("loading a JAX checkpoint reports every byte once", "[jax]") {
+  for (const char* name : {"jax/pi05_tiny", "jax/pi0_lora"}) {
+    const test::GoldenCase golden = test::read_case(name);
+    std::uint64_t last = 0, total = 0;
+    load(golden, Precision::bfloat16, [&](std::uint64_t done, std::uint64_t all) {
+      CHECK(done > last);
+      last = done;
+      total = all;
+    });
+    CHECK(last == total);
+    CHECK(total == model::JaxCheckpoint(golden.folder / "params").total_bytes());
+  }
+}
+
+TEST_CASE("parameters of JAX's model may be asked for in any order, and again", "[jax]") {
+  model::JaxCheckpoint checkpoint("goldens/jax/pi0_lora/params");
+  const model::Storage storage{at::kFloat, at::kFloat};
+  const auto gate = [&](int layer) {
+    return checkpoint.load("paligemma_with_expert.paligemma.model.language_model.layers." + std::to_string(layer) +
+                               ".mlp.gate_proj.weight",
+                           {256, 128}, storage);
+  };
+  std::vector<at::Tensor> forwards;
+  for (int layer = 0; layer < 4; ++layer) forwards.push_back(gate(layer));
+  for (int layer = 3; layer >= 0; --layer) CHECK(at::equal(gate(layer), forwards[static_cast<std::size_t>(layer)]));
+  CHECK_FALSE(at::equal(forwards[0], forwards[1]));
+  const auto half = checkpoint.load("action_in_proj.bias", {48}, {at::kBFloat16, at::kFloat});
+  CHECK(at::equal(half, checkpoint.load("action_in_proj.bias", {48}, storage).to(at::kBFloat16).to(at::kFloat)));
+}
+
+TEST_CASE("missing, extra and misshapen arrays of JAX's model are refused by both names", "[jax]") {
+  const test::GoldenCase golden = test::read_case("jax/pi05_tiny");
+  const fs::path params = golden.folder / "params";
+  REQUIRE(refusal(params, golden.config) == "accepted");
+
+  model::ModelConfig config = golden.config;
+  config.action_expert.mlp_dim = 97;
+  CHECK_THAT(refusal(params, config),
+             contains_text("array 'PaliGemma/llm/layers/mlp_1/gating_einsum' has shape [4, 2, 48, 96], expected "
+                           "[layers, 2, 48, 97] for 'paligemma_with_expert.gemma_expert.model.layers.0.mlp."
+                           "gate_proj.weight' of shape [97, 48]"));
+  config = golden.config;
+  config.paligemma.head_dim = 20;
+  CHECK_THAT(refusal(params, config),
+             contains_text("q_einsum/w' has shape [4, 8, 128, 16], expected [layers, n, 128, h] with n * h = 160"));
+  config = golden.config;
+  config.action_expert.depth = config.paligemma.depth = 5;
+  CHECK_THAT(refusal(params, config), contains_text("has 4 layers, but the model needs") && contains_text("layers.4."));
+  config.action_expert.depth = config.paligemma.depth = 3;
+  CHECK_THAT(refusal(params, config), contains_text("has layers that the model does not have: it asked for 3"));
+
+  config = golden.config;
+  config.pi05 = false;
+  CHECK_THAT(refusal(params, config),
+             contains_text("array 'PaliGemma/llm/layers/pre_attention_norm_1/scale' is missing"));
+  CHECK_THAT(refusal("goldens/jax/variants/ocdbt", golden.config), contains_text("is missing"));
+
+  // LoRA's arrays must be the adapters of one that is there.
+  const test::GoldenCase lora = test::read_case("jax/pi0_lora");
+  CHECK(refusal(lora.folder / "params", lora.config) == "accepted");
+}
+
+}  // namespace
+}  // namespace pi0
