@@ -1,5 +1,9 @@
 #include "model/jax_checkpoint.h"
 
+#include <algorithm>
+#include <fstream>
+
+#include "model/jax_writer.h"
 #include "model/pi0.h"
 #include "support/catch.h"
 #include "support/temporary_folder.h"
@@ -120,6 +124,63 @@ TEST_CASE("missing, extra and misshapen arrays of JAX's model are refused by bot
   // LoRA's arrays must be the adapters of one that is there.
   const test::GoldenCase lora = test::read_case("jax/pi0_lora");
   CHECK(refusal(lora.folder / "params", lora.config) == "accepted");
+}
+
+// Writes files into a folder.
+orbax::WriteFile files_in(const fs::path& folder) {
+  return [folder](const std::string& path, const auto& content) {
+    fs::create_directories((folder / path).parent_path());
+    std::ofstream stream(folder / path, std::ios::binary);
+    content([&](const void* data, std::size_t size) {
+      stream.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
+    });
+  };
+}
+
+TEST_CASE("what is written as JAX's parameters is read back, in every form", "[jax]") {
+  const model::RandomWeights random(7);
+  const auto draw = [&](const std::string& name, at::IntArrayRef shape) { return random.draw(name, shape); };
+  for (const bool pi05 : {true, false}) {
+    const model::ModelConfig config = model::tiny_config(pi05);
+    model::ShapeRecorder recorder;
+    const model::Pi0 shapes(config, recorder, Precision::float32, {});
+    for (const auto dtype : {orbax::DType::float32, orbax::DType::bfloat16}) {
+      for (const auto form : {orbax::Form::ocdbt, orbax::Form::folders}) {
+        const test::TemporaryFolder folder;
+        model::write_jax_params(files_in(folder.path()), config, draw, {dtype, form});
+        model::JaxCheckpoint checkpoint(folder.path());
+        CHECK(checkpoint.arrays().size() == (pi05 ? 51 : 50));
+        for (const auto& [name, shape] : recorder.parameters()) {
+          if (name.ends_with("lm_head.weight")) continue;
+          INFO(name);
+          const at::Tensor expected = random.draw(name, shape).to(model::dtype_of(dtype)).to(at::kFloat);
+          REQUIRE(at::equal(checkpoint.load(name, shape, {at::kFloat, at::kFloat}), expected));
+        }
+        checkpoint.finish();
+      }
+    }
+  }
+}
+
+TEST_CASE("parameters of a golden checkpoint are written as the arrays they were read from", "[jax]") {
+  const test::GoldenCase golden = test::read_case("jax/pi05_tiny");
+  model::JaxCheckpoint original(golden.folder / "params");
+  const test::TemporaryFolder folder;
+  model::write_jax_params(files_in(folder.path()), golden.config, [&](const std::string& name, at::IntArrayRef shape) {
+    return original.load(name, shape, {at::kFloat, at::kFloat});
+  });
+  const orbax::ArrayStore written(folder.path()), expected(golden.folder / "params");
+  REQUIRE(written.layouts().size() == expected.layouts().size());
+  for (const auto& [name, layout] : expected.layouts()) {
+    INFO(name);
+    REQUIRE(written.layouts().contains(name));
+    CHECK(written.layouts().at(name).info.shape == layout.info.shape);
+    std::vector<std::byte> bytes(layout.info.bytes), expected_bytes(layout.info.bytes);
+    orbax::ArrayReader reader = written.reader(name), expected_reader = expected.reader(name);
+    reader.read(0, reader.rows(), bytes);
+    expected_reader.read(0, expected_reader.rows(), expected_bytes);
+    CHECK(std::ranges::equal(bytes, expected_bytes));
+  }
 }
 
 }  // namespace
