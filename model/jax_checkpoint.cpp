@@ -10,18 +10,6 @@ namespace {
 constexpr std::uint64_t most_bytes_ahead = std::uint64_t{768} << 20;
 constexpr std::uint64_t slice_bytes = std::uint64_t{32} << 20;  // of arrays without layers
 
-at::ScalarType dtype_of(orbax::DType dtype) {
-  switch (dtype) {
-    case orbax::DType::float32:
-      return at::kFloat;
-    case orbax::DType::bfloat16:
-      return at::kBFloat16;
-    case orbax::DType::float16:
-      return at::kHalf;
-  }
-  TORCH_CHECK(false, "a dtype that zarr's reader made up");
-}
-
 // The names without what all of them begin or end with. `stored`: params.PaliGemma.img.head.bias.value
 std::map<std::string, std::string> short_names(const std::map<std::string, orbax::ZarrLayout>& stored) {
   const std::string prefix = "params.", suffix = ".value";
@@ -92,16 +80,16 @@ void JaxCheckpoint::check(const JaxPlace& place, const std::string& name, at::In
   const auto found = arrays_.find(place.array);
   if (found == arrays_.end()) {
     throw CheckpointError(folder_.string() + ": array '" + place.array +
-                          "' is missing; the model needs it with shape " + place.axes.expected(shape) + " for " +
+                          "' is missing; the model needs it with shape " + place.axes->expected(shape) + " for " +
                           wanted);
   }
   const std::vector<std::int64_t>& array = found->second.shape;
-  if (!place.axes.fit(array, shape)) {
+  if (!place.axes->fit(array, shape)) {
     throw CheckpointError(folder_.string() + ": array '" + place.array + "' has shape " + orbax::shown(array) +
-                          ", expected " + place.axes.expected(shape) + " for " + wanted +
+                          ", expected " + place.axes->expected(shape) + " for " + wanted +
                           "; is this checkpoint from another config?");
   }
-  if (place.axes.has_layers() && place.layer >= array[0]) {
+  if (place.axes->has_layers() && place.layer >= array[0]) {
     throw CheckpointError(c10::str(folder_.string(), ": array '", place.array, "' has ", array[0],
                                    " layers, but the model needs '", name,
                                    "'; is this checkpoint from another config?"));
@@ -153,9 +141,9 @@ at::Tensor JaxCheckpoint::with_lora(const JaxPlace& place, const at::Tensor& wei
                           orbax::shown(a_shape) + " and " + orbax::shown(b_shape) + ", which do not multiply to " +
                           orbax::shown(shape) + " of '" + place.array + "'");
   }
-  const Piece piece{place.layer, place.axes.part()};
-  const at::Tensor a = layer_part(lora.a, piece, place.axes.parts()).to(at::kFloat);
-  at::Tensor b = layer_part(lora.b, piece, place.axes.parts()).to(at::kFloat);
+  const Piece piece{place.layer, place.axes->part()};
+  const at::Tensor a = layer_part(lora.a, piece, place.axes->parts()).to(at::kFloat);
+  at::Tensor b = layer_part(lora.b, piece, place.axes->parts()).to(at::kFloat);
   // Its einsums "BTNH,NHL->BTL" and "BTL,NLD->BTD" sum over the heads of a and of b.
   if (place.array.find("attn_vec_einsum") != std::string::npos) b = b.sum(0, /*keepdim=*/true);
   at::Tensor sum = at::matmul(a, b).add_(weight.to(at::kFloat));
@@ -181,12 +169,12 @@ at::Tensor JaxCheckpoint::load(const std::string& name, at::IntArrayRef shape, S
   }
   check(*place, name, shape);
   if (!ahead_) start();
-  if (!place->axes.has_layers()) {
-    return place->axes.to_parameter(whole(place->array, storage.rounding), shape).to(storage.dtype);
+  if (!place->axes->has_layers()) {
+    return place->axes->to_parameter(whole(place->array, storage.rounding), shape).to(storage.dtype);
   }
-  const Piece piece{place->layer, place->axes.part()};
-  const at::Tensor part = layer_part(place->array, piece, place->axes.parts());
-  at::Tensor result = place->axes.to_parameter(with_lora(*place, part).to(storage.rounding), shape).to(storage.dtype);
+  const Piece piece{place->layer, place->axes->part()};
+  const at::Tensor part = layer_part(place->array, piece, place->axes->parts());
+  at::Tensor result = place->axes->to_parameter(with_lora(*place, part).to(storage.rounding), shape).to(storage.dtype);
   if (result.is_alias_of(part)) result = result.clone();
   mark_read(place->array, piece);
   return result;

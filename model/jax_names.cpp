@@ -143,6 +143,18 @@ std::string replaced(std::string text, const std::string& mark, const std::strin
 
 }  // namespace
 
+at::ScalarType dtype_of(orbax::DType dtype) {
+  switch (dtype) {
+    case orbax::DType::float32:
+      return at::kFloat;
+    case orbax::DType::bfloat16:
+      return at::kBFloat16;
+    case orbax::DType::float16:
+      return at::kHalf;
+  }
+  TORCH_CHECK(false, "a dtype that zarr's reader made up");
+}
+
 JaxAxes::JaxAxes(std::string_view text) {
   std::istringstream words{std::string(text)};
   std::string word;
@@ -294,7 +306,7 @@ std::optional<JaxPlace> JaxNames::find(const std::string& parameter) const {
   }
   const auto found = rules_.find(name);
   if (found == rules_.end()) return std::nullopt;
-  return JaxPlace{found->second.array, found->second.axes, layer};
+  return JaxPlace{found->second.array, &found->second.axes, layer};
 }
 
 const JaxAxes* JaxNames::axes(const std::string& array) const {

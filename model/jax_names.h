@@ -11,7 +11,11 @@
 #include <string_view>
 #include <vector>
 
+#include "model/orbax/zarr.h"
+
 namespace pi0::model {
+
+at::ScalarType dtype_of(orbax::DType dtype);
 
 // How a parameter lies in an array: "l 0/2 d f -> f d". Before the arrow, the array's axes: `l` is the layer, `0/2` the
 // first of two parts, `1` an axis of that size, other letters are axes of the parameter. After it, the parameter's:
@@ -53,7 +57,7 @@ class JaxAxes {
 
 struct JaxPlace {
   std::string array;    // PaliGemma/llm/layers/mlp/linear
-  const JaxAxes& axes;  // of the table
+  const JaxAxes* axes;  // of the table
   std::int64_t layer;   // 0 without layers
 };
 

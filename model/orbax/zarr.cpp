@@ -224,6 +224,8 @@ std::uint64_t bytes_of(DType dtype) { return row(dtype).bytes; }
 
 const char* name_of(DType dtype) { return row(dtype).name; }
 
+const char* zarray_name_of(DType dtype) { return row(dtype).zarray; }
+
 std::string shown(const std::vector<std::int64_t>& shape) {
   std::string text;
   for (const std::int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);

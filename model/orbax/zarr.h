@@ -12,7 +12,8 @@ namespace pi0::orbax {
 
 enum class DType { float32, bfloat16, float16 };
 std::uint64_t bytes_of(DType dtype);
-const char* name_of(DType dtype);
+const char* name_of(DType dtype);         // float32
+const char* zarray_name_of(DType dtype);  // in version 2: <f4
 
 struct ArrayInfo {
   DType dtype = DType::float32;

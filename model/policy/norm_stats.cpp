@@ -114,4 +114,13 @@ NormStats read_norm_stats(const std::filesystem::path& file) {
   return read;
 }
 
+std::string norm_stats_json(const NormStats& stats) {
+  Json fields;
+  for (const auto& [name, field] : {std::pair("state", &stats.state), std::pair("actions", &stats.actions)}) {
+    fields[name] = {{"mean", field->mean}, {"std", field->std}};
+    if (!field->q01.empty()) fields[name].update({{"q01", field->q01}, {"q99", field->q99}});
+  }
+  return Json{{"norm_stats", fields}}.dump(1) + "\n";
+}
+
 }  // namespace pi0::policy

@@ -39,4 +39,7 @@ std::vector<std::string> asset_ids(const std::filesystem::path& checkpoint_dir);
 // differ.
 NormStats read_norm_stats(const std::filesystem::path& file);
 
+// A file's text that read_norm_stats() reads as `stats`, all of whose values are finite.
+std::string norm_stats_json(const NormStats& stats);
+
 }  // namespace pi0::policy

@@ -1,5 +1,10 @@
 #include "model/jax_checkpoint.h"
 
+#include <algorithm>
+#include <fstream>
+#include <functional>
+
+#include "model/jax_writer.h"
 #include "model/pi0.h"
 #include "support/catch.h"
 #include "support/temporary_folder.h"
@@ -116,10 +121,120 @@ TEST_CASE("missing, extra and misshapen arrays of JAX's model are refused by bot
   CHECK_THAT(refusal(params, config),
              contains_text("array 'PaliGemma/llm/layers/pre_attention_norm_1/scale' is missing"));
   CHECK_THAT(refusal("goldens/jax/variants/ocdbt", golden.config), contains_text("is missing"));
+}
 
-  // LoRA's arrays must be the adapters of one that is there.
-  const test::GoldenCase lora = test::read_case("jax/pi0_lora");
-  CHECK(refusal(lora.folder / "params", lora.config) == "accepted");
+// Writes files into a folder.
+orbax::WriteFile files_in(const fs::path& folder) {
+  return [folder](const std::string& path, const auto& content) {
+    fs::create_directories((folder / path).parent_path());
+    std::ofstream stream(folder / path, std::ios::binary);
+    content([&](const void* data, std::size_t size) {
+      stream.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
+    });
+  };
+}
+
+// What building the model says when arrays of its checkpoint are changed.
+std::string refusal_of_changed(const test::GoldenCase& golden,
+                               const std::function<void(std::map<std::string, orbax::WrittenArray>&)>& change) {
+  const orbax::ArrayStore store(golden.folder / "params");
+  std::map<std::string, orbax::WrittenArray> arrays;
+  for (const auto& [name, layout] : store.layouts()) {
+    const auto elements = [&store, name = name](const model::WriteBytes& write) {
+      orbax::ArrayReader reader = store.reader(name);
+      std::vector<std::byte> bytes(reader.info().bytes);
+      reader.read(0, reader.rows(), bytes);
+      write(bytes.data(), bytes.size());
+    };
+    arrays[name] = {name, layout.info.dtype, layout.info.shape, elements};
+  }
+  change(arrays);
+  std::vector<orbax::WrittenArray> list;
+  for (const auto& [name, array] : arrays) list.push_back(array);
+  const test::TemporaryFolder folder;
+  orbax::write_arrays(files_in(folder.path()), list, orbax::Form::ocdbt, 1);
+  return refusal(folder.path(), golden.config);
+}
+
+TEST_CASE("adapters that are not a pair, do not fit or adapt nothing are refused", "[jax]") {
+  const test::GoldenCase golden = test::read_case("jax/pi0_lora");
+  const auto said_of = [&](const auto& change) { return refusal_of_changed(golden, change); };
+  const std::string layers = "params.PaliGemma.llm.layers.";
+  REQUIRE(said_of([](auto&) {}) == "accepted");
+  CHECK_THAT(said_of([&](auto& arrays) { arrays.erase(layers + "mlp.linear_lora_b.value"); }),
+             contains_text("array 'PaliGemma/llm/layers/mlp/linear_lora_b' is missing beside "
+                           "'PaliGemma/llm/layers/mlp/linear_lora_a'"));
+  CHECK_THAT(said_of([&](auto& arrays) {
+               auto& shape = arrays.at(layers + "attn.q_einsum.lora_a.value").shape;
+               std::swap(shape[2], shape[3]);
+             }),
+             contains_text("arrays 'PaliGemma/llm/layers/attn/q_einsum/lora_a' and "
+                           "'PaliGemma/llm/layers/attn/q_einsum/lora_b' have shapes") &&
+                 contains_text("which do not multiply to [4, 8, 128, 16] of 'PaliGemma/llm/layers/attn/q_einsum/w'"));
+  const auto renamed = [&](const std::string& from, const std::string& to) {
+    return said_of([&](auto& arrays) {
+      orbax::WrittenArray array = arrays.at(from);
+      arrays.erase(from);
+      array.name = to;
+      arrays[to] = array;
+    });
+  };
+  CHECK_THAT(renamed(layers + "mlp.linear.value", layers + "mlp.other.value"), contains_text("linear' is missing"));
+  CHECK_THAT(said_of([&](auto& arrays) {
+               for (const char* suffix : {"a", "b"}) {
+                 const std::string name = "params.action_in_proj.kernel_lora_" + std::string(suffix) + ".value";
+                 arrays[name] = arrays.at("params.action_in_proj.bias.value");
+                 arrays[name].name = name;
+               }
+             }),
+             contains_text("holds 2 arrays that the model does not have: 'action_in_proj/kernel_lora_a', "
+                           "'action_in_proj/kernel_lora_b'; is"));
+}
+
+TEST_CASE("what is written as JAX's parameters is read back, in every form", "[jax]") {
+  const model::RandomWeights random(7);
+  const auto draw = [&](const std::string& name, at::IntArrayRef shape) { return random.draw(name, shape); };
+  for (const bool pi05 : {true, false}) {
+    const model::ModelConfig config = model::tiny_config(pi05);
+    model::ShapeRecorder recorder;
+    const model::Pi0 shapes(config, recorder, Precision::float32, {});
+    for (const auto dtype : {orbax::DType::float32, orbax::DType::bfloat16}) {
+      for (const auto form : {orbax::Form::ocdbt, orbax::Form::folders}) {
+        const test::TemporaryFolder folder;
+        model::write_jax_params(files_in(folder.path()), config, draw, {dtype, form});
+        model::JaxCheckpoint checkpoint(folder.path());
+        CHECK(checkpoint.arrays().size() == (pi05 ? 51 : 50));
+        for (const auto& [name, shape] : recorder.parameters()) {
+          if (name.ends_with("lm_head.weight")) continue;
+          INFO(name);
+          const at::Tensor expected = random.draw(name, shape).to(model::dtype_of(dtype)).to(at::kFloat);
+          REQUIRE(at::equal(checkpoint.load(name, shape, {at::kFloat, at::kFloat}), expected));
+        }
+        checkpoint.finish();
+      }
+    }
+  }
+}
+
+TEST_CASE("parameters of a golden checkpoint are written as the arrays they were read from", "[jax]") {
+  const test::GoldenCase golden = test::read_case("jax/pi05_tiny");
+  model::JaxCheckpoint original(golden.folder / "params");
+  const test::TemporaryFolder folder;
+  model::write_jax_params(files_in(folder.path()), golden.config, [&](const std::string& name, at::IntArrayRef shape) {
+    return original.load(name, shape, {at::kFloat, at::kFloat});
+  });
+  const orbax::ArrayStore written(folder.path()), expected(golden.folder / "params");
+  REQUIRE(written.layouts().size() == expected.layouts().size());
+  for (const auto& [name, layout] : expected.layouts()) {
+    INFO(name);
+    REQUIRE(written.layouts().contains(name));
+    CHECK(written.layouts().at(name).info.shape == layout.info.shape);
+    std::vector<std::byte> bytes(layout.info.bytes), expected_bytes(layout.info.bytes);
+    orbax::ArrayReader reader = written.reader(name), expected_reader = expected.reader(name);
+    reader.read(0, reader.rows(), bytes);
+    expected_reader.read(0, expected_reader.rows(), expected_bytes);
+    CHECK(std::ranges::equal(bytes, expected_bytes));
+  }
 }
 
 }  // namespace

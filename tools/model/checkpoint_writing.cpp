@@ -34,8 +34,9 @@ void fill_new_folder(const fs::path& folder, const std::function<void()>& write)
   }
 }
 
-void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes, const StoredDtype& dtype,
-                          const ReadParameter& read, const std::string& label, const StopSignals& stop) {
+void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes, const std::string& prefix,
+                          const StoredDtype& dtype, const ReadParameter& read, const std::string& label,
+                          const StopSignals& stop) {
   model::ShapeRecorder shapes;
   const model::Pi0 model(sizes, shapes, model::Precision::float32, {});
   Progress progress(label, Progress::Unit::items);
@@ -44,7 +45,7 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
   for (const model::ShapeRecorder::Parameter& parameter : shapes.parameters()) {
     if (parameter.name == model::embedding_name) continue;
     const at::ScalarType stored = dtype(parameter.name);
-    parts.push_back({parameter.name, stored, parameter.shape, [&, parameter, stored] {
+    parts.push_back({prefix + parameter.name, stored, parameter.shape, [&, parameter, stored] {
                        stop.check();
                        const bool is_head = parameter.name == model::embedding_alias;
                        at::Tensor values =
@@ -55,8 +56,16 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
   }
   protocol::WholeFile whole(file);
   model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, parts,
-                           {{model::embedding_name, model::embedding_alias}});
+                           {{prefix + model::embedding_name, prefix + model::embedding_alias}});
   whole.keep();
+}
+
+std::uint64_t parameter_count(const model::ModelConfig& sizes) {
+  model::ShapeRecorder shapes;
+  const model::Pi0 model(sizes, shapes, model::Precision::float32, {});
+  std::uint64_t count = 0;
+  for (const at::Tensor& parameter : model.parameters()) count += static_cast<std::uint64_t>(parameter.numel());
+  return count;
 }
 
 }  // namespace pi0::tools

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -19,10 +20,14 @@ void fill_new_folder(const std::filesystem::path& folder, const std::function<vo
 using ReadParameter = std::function<at::Tensor(const std::string& name, at::IntArrayRef shape, at::ScalarType dtype)>;
 using StoredDtype = std::function<at::ScalarType(const std::string& name)>;
 
-// model.safetensors with the names that openpi's load_model expects: PaliGemma's embedding under its head's name, and
-// heads that the model never reads. `read` is called once for each tensor, in the order in which a model is built.
-// Shows progress, starting with `label`; throws what `read` and `stop` throw.
-void write_openpi_weights(const std::filesystem::path& file, const model::ModelConfig& sizes, const StoredDtype& dtype,
-                          const ReadParameter& read, const std::string& label, const StopSignals& stop);
+// model.safetensors with `prefix` and the names that openpi's load_model expects: PaliGemma's embedding under its
+// head's name, and heads that the model never reads. `read` is called once for each tensor, in the order in which a
+// model is built. Shows progress, starting with `label`; throws what `read` and `stop` throw.
+void write_openpi_weights(const std::filesystem::path& file, const model::ModelConfig& sizes, const std::string& prefix,
+                          const StoredDtype& dtype, const ReadParameter& read, const std::string& label,
+                          const StopSignals& stop);
+
+// Values in all parameters that a model reads.
+std::uint64_t parameter_count(const model::ModelConfig& sizes);
 
 }  // namespace pi0::tools

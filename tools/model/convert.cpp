@@ -70,7 +70,8 @@ void convert(const ConvertOptions& options) {
   fill_new_folder(options.output, [&] {
     copy_beside(folder, options.output);
     protocol::write_whole(options.output / "config.json", config_json(folder, sizes, options.precision));
-    write_openpi_weights(options.output / "model.safetensors", sizes, dtype, read, "convert: tensors", stop);
+    write_openpi_weights(options.output / "model.safetensors", sizes, /*prefix=*/"", dtype, read, "convert: tensors",
+                         stop);
     checkpoint->finish();
   });
   print("{}: {} in openpi's PyTorch layout, from {} ({})\n", options.output.string(), sizes.pi05 ? "Pi0.5" : "Pi0",

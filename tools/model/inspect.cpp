@@ -200,9 +200,12 @@ void print_facts(const Json& facts) {
                                  : text("tokenizer"));
   print("configs      {}\n", facts["configs"].empty() ? "no policy of openpi fits; describe it with --config-file"
                                                       : listed(facts["configs"]));
+  std::map<std::string, std::string> configs_of;  // by what hinders them
   for (const auto& [config, why] : facts["not_served"].items()) {
-    print("not served   {}: {}\n", config, why.get<std::string>());
+    std::string& configs = configs_of[why.get<std::string>()];
+    configs += (configs.empty() ? "" : ", ") + config;
   }
+  for (const auto& [why, configs] : configs_of) print("not served   {}: {}\n", configs, why);
   if (!facts["served"].empty()) {
     print("serve it     pi0-server --config {} --checkpoint-dir {}\n", facts["served"][0].get<std::string>(),
           text("checkpoint"));
