@@ -162,16 +162,11 @@ std::vector<CheckpointSource::Stored> Checkpoint::stored() const {
 }
 
 void Checkpoint::finish() const {
-  std::string extra;
-  std::size_t count = 0;
+  std::vector<std::string> extra;
   for (const auto& [name, place] : places_) {
-    if (read_.contains(&place) || name == expert_embedding_name) continue;
-    if (++count <= 3) extra += (count == 1 ? "'" : ", '") + name + "'";
+    if (!read_.contains(&place) && name != expert_embedding_name) extra.push_back(name);
   }
-  if (count == 0) return;
-  throw CheckpointError(c10::str(folder_.string(), ": holds ", count, count == 1 ? " tensor" : " tensors",
-                                 " that the model does not have: ", extra, count > 3 ? ", …" : "",
-                                 "; is this checkpoint from another config?"));
+  refuse_extra(folder_, "tensor", extra);
 }
 
 }  // namespace pi0::model

@@ -25,13 +25,6 @@ std::map<std::string, std::string> short_names(const std::map<std::string, orbax
   return names;
 }
 
-std::string list_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 3); ++i)
-    text += (i == 0 ? "'" : ", '") + names[i] + "'";
-  return text + (names.size() > 3 ? ", …" : "");
-}
-
 }  // namespace
 
 JaxCheckpoint::JaxCheckpoint(const std::filesystem::path& params, LoadProgress progress)
@@ -198,10 +191,7 @@ void JaxCheckpoint::finish() const {
                                      read->second.rbegin()->first + 1, "; is this checkpoint from another config?"));
     }
   }
-  if (extra.empty()) return;
-  throw CheckpointError(c10::str(folder_.string(), ": holds ", extra.size(), extra.size() == 1 ? " array" : " arrays",
-                                 " that the model does not have: ", list_of(extra),
-                                 "; is this checkpoint from another config?"));
+  refuse_extra(folder_, "array", extra);
 }
 
 }  // namespace pi0::model

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/checkpoint_error.h"
+#include "model/orbax/byte_reader.h"
 
 namespace pi0::orbax {
 
@@ -16,6 +17,9 @@ ArrayFolders::ArrayFolders(fs::path folder) : folder_(std::move(folder)) {
       std::error_code absent;
       if (!fs::is_regular_file(entry->path() / metadata, absent)) continue;
       array_keys_.push_back(entry->path().filename().string() + "/" + metadata);
+      if (!is_printable(array_keys_.back())) {
+        throw model::CheckpointError(folder_.string() + ": the name of an array's folder is not printable ASCII");
+      }
     }
   }
   if (error) throw model::CheckpointError(folder_.string() + ": cannot be listed: " + error.message());

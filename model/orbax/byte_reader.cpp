@@ -1,5 +1,7 @@
 #include "model/orbax/byte_reader.h"
 
+#include <algorithm>
+
 #include "model/checkpoint_error.h"
 
 namespace pi0::orbax {
@@ -60,6 +62,10 @@ std::vector<std::uint64_t> ByteReader::varints(std::size_t count) {
   values.reserve(count);
   for (std::size_t i = 0; i < count; ++i) values.push_back(varint());
   return values;
+}
+
+bool is_printable(std::string_view name) {
+  return std::ranges::all_of(name, [](char c) { return c >= ' ' && c <= '~'; });
 }
 
 }  // namespace pi0::orbax

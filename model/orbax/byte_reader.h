@@ -35,4 +35,7 @@ class ByteReader {
   std::string source_;
 };
 
+// Whether a name may appear in messages and JSON: ASCII without control characters.
+bool is_printable(std::string_view name);
+
 }  // namespace pi0::orbax

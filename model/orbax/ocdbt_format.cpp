@@ -38,13 +38,15 @@ std::vector<std::string> names(ByteReader& in, std::size_t count, Budget& budget
       in.refuse("a name has more than " + std::to_string(longest_name) + " bytes");
     }
     budget.spend(entry_bytes + prefix + suffixes[i], source);
-    result.push_back((i == 0 ? "" : result.back().substr(0, prefix)) + std::string(in.text(suffixes[i])));
+    const std::string_view suffix = in.text(suffixes[i]);
+    if (!is_printable(suffix)) in.refuse("a name has characters that are not printable ASCII");
+    result.push_back((i == 0 ? "" : result.back().substr(0, prefix)) + std::string(suffix));
   }
   return result;
 }
 
 bool is_inside(const std::string& path) {
-  if (path.empty() || path.front() == '/' || path.find('\0') != path.npos) return false;
+  if (path.empty() || path.front() == '/') return false;
   return std::ranges::none_of(std::filesystem::path(path), [](const auto& part) { return part == ".."; });
 }
 

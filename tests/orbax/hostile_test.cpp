@@ -178,6 +178,8 @@ TEST_CASE("nodes that contradict themselves are refused", "[orbax][hostile]") {
              contains_text("announces 1073741824 keys, but only 0 bytes"));
   CHECK_THAT(refusal_of_root(leaf().varints({2, 5, 1, 1}).bytes("ab").text),
              contains_text("a name takes 5 bytes of the one before, which has 1"));
+  CHECK_THAT(refusal_of_root(leaf().varints({1, 3}).bytes("a\x1b[").text),
+             contains_text("a name has characters that are not printable ASCII"));
   CHECK_THAT(refusal_of_root(leaf().varints({1, 5000}).bytes(std::string(5000, 'k')).text),
              contains_text("a name has more than 4096 bytes"));
   CHECK_THAT(refusal_of_root(leaf().varints({1, 1}).bytes("k").varints({1, 7}).text),
@@ -271,6 +273,9 @@ TEST_CASE("zarr 2 that is not what orbax writes is refused by name", "[orbax][ho
   const test::TemporaryFolder folder;
   write_store(folder.path(), orbax::Form::folders);
   REQUIRE(refusal(folder.path()) == "accepted");
+  fs::rename(folder.path() / "params.b.value", folder.path() / "b\xff");
+  CHECK_THAT(refusal(folder.path()), contains_text("the name of an array's folder is not printable ASCII"));
+  fs::rename(folder.path() / "b\xff", folder.path() / "params.b.value");
   const fs::path file = folder.path() / "params.b.value/.zarray";
   const Json good = Json::parse(test::read_all(file));
   const auto said_with = [&](const std::string& key, const Json& value) {
