@@ -40,6 +40,14 @@ quant::FormatPair formats_of(const QuantOptions& options) {
 
 FormatLists::FormatLists() : input_fmts(format_names()), output_fmts(input_fmts) {}
 
+std::vector<std::pair<std::string, std::string>> FormatLists::pairs() const {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& input : input_fmts) {
+    for (const std::string& output : output_fmts) pairs.emplace_back(input, output);
+  }
+  return pairs;
+}
+
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group_name) {
   choose(app.add_option("--input-fmts", formats.input_fmts, "Formats of matmul inputs and weights; default: all"),
          format_names())

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/pi0.h"
@@ -38,6 +39,8 @@ void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, atte
 struct FormatLists {
   FormatLists();
   std::vector<std::string> input_fmts, output_fmts;
+
+  std::vector<std::pair<std::string, std::string>> pairs() const;  // all of the first input format first
 };
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);  // --input-fmts, --output-fmts
 
