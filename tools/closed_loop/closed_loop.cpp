@@ -73,7 +73,7 @@ void add_closed_loop(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "closed-loop", "Serve pairs of formats one after the other and run a simulator's episodes against each");
   command->footer(
-      "All other options go to pi0-server, which says what they are: --config, --checkpoint-dir, ...\n\n"
+      "All other options go to pi0-server, whose --help explains them: --config, --checkpoint-dir, ...\n\n"
       "Example:\n"
       "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --input-fmts float8_e4m3,bfloat16 --output-fmts "
       "float16 \\\n"

@@ -23,23 +23,23 @@ void add_simulator_options(CLI::App& command, ClosedLoopOptions& options) {
           ->check(CLI::ExistingDirectory);
   command
       .add_option("--eval-command", options.eval_command,
-                  "Or the simulator's shell command, with {host} {port} {scene} {episodes} {output_dir} filled in")
+                  "Or the simulator's shell command; {host} {port} {scene} {episodes} {output_dir} are replaced by "
+                  "their values")
       ->excludes(preset);
-  command.add_option("--eval-dir", options.eval_dir, "Folder it runs in; default: this one")
+  command.add_option("--eval-dir", options.eval_dir, "Folder in which the command runs; default: the current one")
       ->check(CLI::ExistingDirectory)
       ->excludes(preset);
   command
-      .add_option(
-          "--videos-from", options.videos_from,
-          "Folder where it leaves videos, new ones of which are copied; those in {output_dir} are there already")
+      .add_option("--videos-from", options.videos_from,
+                  "Folder into which the simulator writes videos, if it is not {output_dir}; new ones are copied")
       ->excludes(preset);
   command.add_option("--success-regex", options.success_regex,
-                     "Where its output says how many episodes succeeded, and of how many, in RE2's syntax; default: "
-                     "pi0-quant's, " +
+                     "Pattern in RE2's syntax that finds the number of successful episodes and of all episodes in the "
+                     "simulator's output; default: pi0-quant's, " +
                          options.success_regex);
   command.add_option("--episodes", options.episodes, "Episodes per scene; default: 5")->check(positive());
-  command.add_option("--scenes", options.scenes, "Default: 1,2,3")->delimiter(',');
-  command.add_option("--port", options.port, "Of the servers; default: a free one each")
+  command.add_option("--scenes", options.scenes, "Names of the scenes; default: 1,2,3")->delimiter(',');
+  command.add_option("--port", options.port, "Port of the servers; default: a free one for each")
       ->check(between(0, 65535))
       ->excludes(preset);
 }
@@ -98,7 +98,8 @@ void add_closed_loop_options(CLI::App& command, ClosedLoopOptions& options) {
   add_format_lists(command, options.formats, "Options");
   add_simulator_options(command, options);
   add_timeouts(command, options);
-  command.add_option("--output,--output-dir", options.output, "Folder that gets a folder per run; default: results");
+  command.add_option("--output,--output-dir", options.output,
+                     "Folder in which every run makes a folder; default: results");
   command.add_flag("--resume", options.resume, "Continue the newest run there; pairs with errors run again");
   command.add_option("--server", options.server, "The program pi0-server; default: the one beside this")
       ->check(CLI::ExistingFile);

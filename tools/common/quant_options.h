@@ -32,10 +32,9 @@ struct QuantOptions {
 
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
-void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, attention and components
+void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
 
-// Formats for inputs and for outputs: every pair of one of each is tried. All formats unless the command line names
-// some.
+// Formats for inputs and for outputs, each combined with each. All formats unless the command line names some.
 struct FormatLists {
   FormatLists();
   std::vector<std::string> input_fmts, output_fmts;

@@ -21,16 +21,16 @@ SweepOptions::Shard read_shard(const std::string& text) {
 
 void add_setting_options(CLI::App& command, SweepOptions& options) {
   add_format_lists(command, options.formats, group);
-  CLI::Option* rules = command.add_option("--rules", options.rules, "Files of formats per layer, instead of pairs")
-                           ->delimiter(',')
-                           ->check(CLI::ExistingFile)
-                           ->excludes("--input-fmts")
-                           ->excludes("--output-fmts")
-                           ->group(group);
+  CLI::Option* rules =
+      command.add_option("--rules", options.rules, "Instead of pairs: JSON files of formats per layer")
+          ->delimiter(',')
+          ->check(CLI::ExistingFile)
+          ->excludes("--input-fmts")
+          ->excludes("--output-fmts")
+          ->group(group);
   CLI::Option* sensitivity =
-      choose(command.add_option(
-                 "--sensitivity", options.sensitivity,
-                 "Instead: one of the layers or components at a time under one pair, ranked by action RMSE"),
+      choose(command.add_option("--sensitivity", options.sensitivity,
+                                "Instead: quantize one layer or component at a time and rank them by action RMSE"),
              {"layers", "components"})
           ->excludes(rules)
           ->group(group);
