@@ -38,7 +38,7 @@ void use_default_checkpoint(ProgramOptions& options) {
   options.model.checkpoint_dir = policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
   throw std::runtime_error(
-      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env + " is not there; " +
+      options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env + " does not exist; " +
       how_to_get(std::string("gs://openpi-assets/checkpoints/") + standard.folder, standard.config) + " and --config " +
       standard.config + ", or make that folder a link to it");
 }
