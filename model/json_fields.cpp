@@ -1,7 +1,7 @@
 #include "model/json_fields.h"
 
 #include <algorithm>
-#include <regex>
+#include <array>
 
 #include "model/nearest_name.h"
 #include "model/text_file.h"
@@ -50,9 +50,24 @@ Json read_json(const std::filesystem::path& file) {
 }
 
 std::string without_python_numbers(const std::string& text) {
-  if (text.find("NaN") == text.npos && text.find("Infinity") == text.npos) return text;
-  static const std::regex not_finite(R"(-?\bInfinity\b|\bNaN\b)");
-  return std::regex_replace(text, not_finite, "null");
+  using namespace std::string_view_literals;
+  constexpr std::array names = {"NaN"sv, "Infinity"sv, "-Infinity"sv};
+  std::string replaced;
+  bool in_string = false;
+  for (std::string_view rest = text; !rest.empty();) {
+    const auto* const name = std::ranges::find_if(names, [&](std::string_view each) { return rest.starts_with(each); });
+    if (!in_string && name != names.end()) {
+      replaced += "null";
+      rest.remove_prefix(name->size());
+      continue;
+    }
+    if (rest.front() == '"') in_string = !in_string;
+    const bool is_escape = in_string && rest.front() == '\\';  // an escaped quote does not end the string
+    const std::string_view kept = rest.substr(0, is_escape ? 2 : 1);
+    replaced += kept;
+    rest.remove_prefix(kept.size());
+  }
+  return replaced;
 }
 
 JsonFields::JsonFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {

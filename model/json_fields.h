@@ -27,7 +27,8 @@ Json read_json(const std::filesystem::path& file);
 // A value as text for messages: truncated if long, with invalid UTF-8 replaced.
 std::string shown(const Json& value);
 
-// Replaces NaN and Infinity, which Python's json module writes and JSON does not have, by null; also inside strings.
+// Replaces NaN and Infinity, which Python's json module writes and JSON does not have, by null. Strings stay as they
+// are.
 std::string without_python_numbers(const std::string& text);
 
 // Reads the fields of one object, which must outlive the reader. Every function throws JsonFileError.

@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "protocol/utf8.h"  // is_utf8(), for callers of decode()
 #include "protocol/value.h"
 
 namespace pi0::protocol {

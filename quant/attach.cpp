@@ -65,7 +65,6 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
 }
 
 std::function<void()> Attachment::add(model::MatmulSite& site, FormatPair formats) {
-  ++site_count_;
   std::size_t entry = 0;
   if (book_ != nullptr) {
     entry = book_->add_site({site.path,

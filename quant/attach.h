@@ -27,7 +27,7 @@ class Attachment {
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
 
-  std::size_t site_count() const { return site_count_; }
+  std::size_t site_count() const { return hooked_.size(); }  // sites with a hook
 
   // Whether the next requests are measured; a request that is not costs one matmul per site instead of two.
   void measure(bool measured);
@@ -66,7 +66,6 @@ class Attachment {
   model::SiteList& sites_;
   StatsBook* const book_;
   Observer observer_;
-  std::size_t site_count_ = 0;
   std::unique_ptr<model::Quantizer> quantizer_;
   std::vector<std::unique_ptr<model::SiteHook>> hooks_;
   std::vector<model::MatmulSite*> hooked_;

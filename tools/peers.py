@@ -18,73 +18,129 @@ import sys
 import time
 import traceback
 import types
+from unittest import mock
 
 import torch
+from torch import nn
 from torch.nn import functional
 from whole_file import write_whole
 
+POLICIES = pathlib.Path(__file__).resolve().parent.parent / "configs/policies"
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
-HORIZON, ACTION_DIM, PLACES, VOCABULARY = 15, 32, 200, 257152
+VOCABULARY = 257152
+INPUT_FORMAT, OUTPUT_FORMAT = "float8_e4m3", "float16"
 
 
 def log(line):
-    print(f"peers: {line}", file=sys.stderr, flush=True)
+    print(f"{pathlib.Path(sys.argv[0]).stem}: {line}", file=sys.stderr, flush=True)
+
+
+def stop(line):
+    log(line)
+    sys.exit(1)
 
 
 def folder(variable):
     path = os.environ.get(variable, "")
     if not pathlib.Path(path).is_dir() or not path:
-        sys.exit(f"peers: {variable} names no folder; it is a checkout of the program to be timed")
+        stop(f"{variable} is '{path}', which is no folder; expected a checkout of that program")
     return pathlib.Path(path)
 
 
-def build_model(device):
-    """openpi's model with random weights; nothing is ever held in float32 that the model holds in bfloat16."""
+def find_peers(original, without_jax):
+    """Makes openpi importable, and pi0-quant where it is needed."""
+    openpi = folder("OPENPI_DIR")
+    sys.path[:0] = [str(openpi / "src"), str(openpi / "packages/openpi-client/src")]
+    if original or without_jax:
+        sys.path.insert(0, str(folder("PI0_QUANT_DIR")))
+    if without_jax:
+        os.environ["USE_FLAX"] = "0"  # nor may transformers look for JAX
+        from pi0_inout import _jax_stubs
+
+        _jax_stubs.inject()
+
+
+def add_jax_option(parser):
+    sizes = "the model's sizes are those of pi0-quant's stand-ins for openpi's modules that import JAX"
+    parser.add_argument("--without-jax", action="store_true", help=sizes)
+
+
+def read_policy(name):
+    """The definition of one of openpi's policies, of which its model's sizes are used."""
+    path = POLICIES / f"{name}.json"
+    if not path.is_file():
+        stop(f"no policy '{name}'; known: {', '.join(sorted(known.stem for known in POLICIES.iterdir()))}")
+    return json.loads(path.read_text())
+
+
+def empty_model(policy, precision, device):
+    """openpi's model, its parameters without values; nothing is ever held in float32 that it holds in bfloat16."""
     from openpi.models_pytorch.pi0_pytorch import PI0Pytorch
 
+    sizes = ("pi05", "paligemma_variant", "action_expert_variant", "action_dim", "action_horizon", "max_token_len")
     config = types.SimpleNamespace(
-        pi05=True, paligemma_variant="gemma_2b", action_expert_variant="gemma_300m", dtype="bfloat16",
-        action_dim=ACTION_DIM, action_horizon=HORIZON, max_token_len=PLACES, pytorch_compile_mode=None,
+        **{name: policy[name] for name in sizes}, dtype=precision, pytorch_compile_mode=None
     )  # fmt: skip
-    with torch.device("meta"):
+    register = nn.Module.register_parameter
+
+    def register_shape(module, name, parameter):
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    with mock.patch.object(nn.Module, "register_parameter", register_shape):
         model = PI0Pytorch(config)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.to_empty(device=device)
+    for name, buffer in buffers.items():
+        model.get_buffer(name).copy_(buffer)
     model.paligemma_with_expert.paligemma.tie_weights()
-    for parameter in model.parameters():
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
-        parameter.normal_(0, 1 / math.sqrt(fan_in))
-    # Buffers are no parameters: what their modules made of them was lost with the meta device.
-    for module in model.modules():
-        if hasattr(module, "rope_init_fn"):
-            module.inv_freq, module.attention_scaling = module.rope_init_fn(module.config, device)
-        if isinstance(getattr(module, "position_ids", None), torch.Tensor):
-            module.position_ids = torch.arange(module.position_ids.shape[-1], device=device).unsqueeze(0)
     return model.eval()
 
 
-def build_observation(prompt_tokens, device):
-    tokens = torch.zeros(1, PLACES, dtype=torch.int32)
+def draw_weights(model):
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
+        parameter.normal_(0, 1 / math.sqrt(fan_in))
+
+
+def draw_inputs(policy, prompt_tokens):
+    """One request without its third picture, by the names of `pi0 infer --inputs`."""
+    images = torch.randint(256, (len(CAMERAS), 1, 224, 224, 3), dtype=torch.uint8)
+    images[2] = 0
+    tokens = torch.zeros(1, policy["max_token_len"], dtype=torch.int32)
     tokens[:, :prompt_tokens] = torch.randint(VOCABULARY, (1, prompt_tokens), dtype=torch.int32)
+    return {
+        "images": images, "image_masks": torch.tensor([[True], [True], [False]]),
+        "state": torch.rand(1, policy["action_dim"]) * 2 - 1,
+        "tokens": tokens, "token_mask": torch.arange(tokens.shape[1]).unsqueeze(0) < prompt_tokens,
+        "noise": torch.randn(1, policy["action_horizon"], policy["action_dim"]),
+    }  # fmt: skip
+
+
+def as_observation(inputs, device):
+    """What openpi's Observation.from_dict() makes of such a request."""
+    pictures = (inputs["images"].to(device).float().permute(0, 1, 4, 2, 3) / 255 * 2 - 1).unbind()
     return types.SimpleNamespace(
-        images={name: (torch.rand(1, 3, 224, 224) * 2 - 1).to(device) for name in CAMERAS},
-        image_masks={name: torch.tensor([name != CAMERAS[2]], device=device) for name in CAMERAS},
-        state=(torch.rand(1, ACTION_DIM) * 2 - 1).to(device), tokenized_prompt=tokens.to(device),
-        tokenized_prompt_mask=(torch.arange(PLACES).unsqueeze(0) < prompt_tokens).to(device),
-        token_ar_mask=None, token_loss_mask=None,
+        images=dict(zip(CAMERAS, pictures, strict=True)),
+        image_masks=dict(zip(CAMERAS, inputs["image_masks"].to(device), strict=True)),
+        state=inputs["state"].to(device), tokenized_prompt=inputs["tokens"].to(device),
+        tokenized_prompt_mask=inputs["token_mask"].to(device), token_ar_mask=None, token_loss_mask=None,
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def quantized(model, tracked):
+    """pi0-quant's layers in the place of the model's; gives what keeps their statistics."""
     from pi0_inout.model_patcher import patch_model, unpatch_model
     from pi0_inout.quant_types import QuantFormat
     from pi0_inout.stats_tracker import StatsTracker
 
     tracker = StatsTracker() if tracked else None
     with contextlib.redirect_stdout(sys.stderr):
-        patch_model(model, QuantFormat("float8_e4m3"), QuantFormat("float16"), tracker=tracker)
+        patch_model(model, QuantFormat(INPUT_FORMAT), QuantFormat(OUTPUT_FORMAT), tracker=tracker)
         try:
-            yield
+            yield tracker
         finally:
             with torch.device("meta"):  # it makes every layer anew, only to give it the weights that are there
                 unpatch_model(model)
@@ -146,26 +202,20 @@ def main():
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--prompt-tokens", type=int, default=23)
     parser.add_argument("--compile-mode", default="max-autotune", help="of torch.compile; default: openpi's")
-    sizes = "the model's sizes are those of pi0-quant's stand-ins for openpi's modules that import JAX"
-    parser.add_argument("--without-jax", action="store_true", help=sizes)
+    add_jax_option(parser)
     arguments = parser.parse_args()
-    openpi = folder("OPENPI_DIR")
-    sys.path[:0] = [str(openpi / "src"), str(openpi / "packages/openpi-client/src")]
-    if arguments.without_jax or any(name.startswith("original") for name in arguments.what):
-        sys.path.insert(0, str(folder("PI0_QUANT_DIR")))
-    if arguments.without_jax:
-        os.environ["USE_FLAX"] = "0"  # nor may transformers look for JAX
-        from pi0_inout import _jax_stubs
-
-        _jax_stubs.inject()
+    find_peers(any(name.startswith("original") for name in arguments.what), arguments.without_jax)
 
     device = arguments.device
     torch.set_grad_enabled(False)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     log("making random weights")
-    model, observation = build_model(device), build_observation(arguments.prompt_tokens, device)
-    noise = torch.randn(1, HORIZON, ACTION_DIM).to(device)
+    policy = read_policy("pi05_droid")
+    model = empty_model(policy, "bfloat16", device)
+    draw_weights(model)
+    inputs = draw_inputs(policy, arguments.prompt_tokens)
+    observation, noise = as_observation(inputs, device), inputs["noise"].to(device)
     settings = {
         "version": f"torch {torch.__version__}", "config": "pi05_droid", "precision": "bfloat16", "device": str(device),
         "threads": arguments.threads, "masked": "keep", "num_steps": arguments.num_steps,

@@ -10,6 +10,7 @@
 #include "model/policy/python_text.h"
 #include "protocol/msgpack_numpy.h"
 #include "protocol/openpi_messages.h"
+#include "protocol/utf8.h"
 
 namespace pi0::policy {
 namespace {

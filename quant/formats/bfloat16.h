@@ -1,5 +1,5 @@
-// One value between bfloat16 and float32: how bfloat16 rounds is said here and nowhere else. Included by files that
-// are compiled for one instruction set each, and by CUDA's, which call whatever is constexpr.
+// Conversion of single values between bfloat16 and float32, and the only definition of how bfloat16 rounds. Included by
+// files that are compiled for one instruction set each, and by CUDA files, which call the constexpr functions.
 #pragma once
 
 #include <bit>
@@ -12,7 +12,7 @@ constexpr float float_of_bfloat16(std::uint16_t half) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
 }
 
-// Bits of a float32 value to those of the nearest bfloat16, ties to even; the lower half is zero. NaN stays NaN.
+// The bits of a float32 value, rounded to the nearest bfloat16, ties to even: the lower half is zero. NaN stays NaN.
 constexpr std::uint32_t rounded_bfloat16_bits(std::uint32_t bits) {
   const std::uint32_t rounded = bits + 0x7FFFU + ((bits >> 16) & 1U);
   const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
@@ -20,7 +20,7 @@ constexpr std::uint32_t rounded_bfloat16_bits(std::uint32_t bits) {
 }
 
 constexpr std::uint16_t bfloat16_of(float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // one instruction there, with the same result
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // a single instruction with the same result
   std::uint16_t half;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
   return half;

@@ -1,4 +1,4 @@
-// Every 8-bit code's value, made by the compiler from the format's grid.
+// The value of every 8-bit code, computed at compile time from the format's grid.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 namespace pi0::formats {
 namespace {
 
-// Of a code without its sign: an exponent, the rest mantissa; subnormals as in IEEE.
+// The value of a code without its sign bit: exponent, then mantissa; subnormals as in IEEE 754.
 constexpr float magnitude_of_code(std::uint32_t code, const Grid& grid) {
   const std::uint32_t mantissa = code & ((1U << grid.mantissa_bits) - 1);
   const int exponent = static_cast<int>(code >> grid.mantissa_bits);
@@ -21,7 +21,7 @@ constexpr float magnitude_of_code(std::uint32_t code, const Grid& grid) {
                        : (1.0F + fraction) * power(exponent - 1 + grid.min_exponent);
 }
 
-// Beyond the largest value's code lie infinity's, on a grid that has it, and those of NaN.
+// Codes above the largest value's are infinity, on a grid that has it, and NaN.
 template <Format format>
 constexpr std::array<float, 256> code_values = [] {
   static_assert(code_bits(format) == 8);

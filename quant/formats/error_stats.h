@@ -1,5 +1,5 @@
-// Running statistics of one site's error over calls. Plain numbers, no LibTorch, no locks; all zero at first,
-// and added to on a GPU as well.
+// Running statistics of one site's error over calls: plain numbers without LibTorch and without locks. A GPU updates
+// them too.
 // Reference: pi0-quant stats_tracker.py LayerStats (Welford over the calls' mean squared errors).
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace pi0::formats {
 
-// What one call of a hooked matmul did to its result.
+// The error of one call of a hooked matmul.
 struct CallError {
   double mse = 0;              // mean over all elements of (reference - result)²
   double reference_power = 0;  // mean over all elements of reference²

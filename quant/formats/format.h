@@ -1,6 +1,5 @@
-// Number formats that matmul operands and results are rounded to: a grid of values and, around it, a
-// rule that scales values onto it. What a format is called, what it holds and what it costs stands in one
-// table. Knows no tensors, no models and no devices.
+// Number formats that matmul operands and results are rounded to. A format is a grid of values; one table has the name,
+// the size and the grid of each. Knows no tensors, no models and no devices.
 #pragma once
 
 #include <array>
@@ -43,8 +42,8 @@ struct Properties {
   Grid grid;
 };
 
-// A row for each, in the order of the enum. Overflow is as libtorch 2.13 casts on a CPU: e4m3 (e4m3fn)
-// saturates, the others overflow to infinity. Older versions and CUDA differ, so the rule is ours.
+// One row per format, in the order of the enum. Overflow is that of libtorch 2.13's casts on a CPU: e4m3 (e4m3fn)
+// saturates, the others overflow to infinity. Older versions and CUDA differ, so this table decides.
 inline constexpr std::array format_table = {
     Properties{Format::float32, "float32", 32, {23, -126, 3.4028234663852886e38F, Overflow::infinity}},
     Properties{Format::float16, "float16", 16, {10, -14, 65504.0F, Overflow::infinity}},
@@ -58,7 +57,7 @@ inline constexpr auto all_formats = [] {
   return formats;
 }();
 
-// A device's code may ask for constants only: there is no table in its memory.
+// On a GPU for constant formats only: the table is not in its memory.
 constexpr const Properties& properties_of(Format format) { return format_table[static_cast<std::size_t>(format)]; }
 static_assert([] {
   for (const Format format : all_formats) {
@@ -71,15 +70,14 @@ constexpr Grid grid_of(Format format) { return properties_of(format).grid; }
 constexpr int code_bits(Format format) { return properties_of(format).code_bits; }
 constexpr std::string_view name_of(Format format) { return properties_of(format).name; }
 
-constexpr std::optional<Format> find_format(std::string_view name) {  // nothing where no format is called so
+constexpr std::optional<Format> find_format(std::string_view name) {  // nothing for an unknown name
   for (const Properties& properties : format_table) {
     if (properties.name == name) return properties.format;
   }
   return std::nullopt;
 }
 
-// The least magnitude that rounding carries past the format's largest: half a step above it. Infinity for
-// float32.
+// The smallest magnitude that rounds to beyond the format's largest value: half a step above it. Infinity for float32.
 constexpr float first_beyond(Format format) {
   if (format == Format::float32) return std::numeric_limits<float>::infinity();
   const Grid grid = grid_of(format);
@@ -95,7 +93,7 @@ constexpr bool fits_bfloat16(Format format) {
          grid.min_exponent - grid.mantissa_bits >= wide.min_exponent - wide.mantissa_bits;
 }
 
-// Calls `call` with the format as a constant of the compiler's, and returns what it returns.
+// Calls `call` with the format as a compile-time constant, and returns its result.
 template <Format format>
 using FormatConstant = std::integral_constant<Format, format>;
 

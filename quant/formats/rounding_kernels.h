@@ -7,14 +7,14 @@
 
 namespace pi0::formats {
 
-// Rows of values: of an operand whole ones, along the dimension that a product sums over; of a result stretches along
-// its channels. Neighbours in a row may share a scale.
+// Rows of values. An operand's rows are whole and run along the dimension that a matmul sums over; a result's rows are
+// parts of its channels. Neighbours in a row may share a scale.
 template <class Value>
 struct Rows {
   Value* values;
   std::int64_t rows;
   std::int64_t length;  // values of a row, side by side
-  std::int64_t stride;  // values from a row's first to the next row's
+  std::int64_t stride;  // from the first value of a row to that of the next
 };
 
 struct ErrorSums {
@@ -24,16 +24,16 @@ struct ErrorSums {
   float largest = 0;           // magnitude before rounding
 };
 
-// Whatever else they are given lies in memory as the rows do: as many values from row to row.
+// Their other arrays have the same stride, in values.
 struct RoundingKernels {
-  // Rounds rows to the nearest of the format's grid, ties to even, and returns the largest magnitude among them
-  // before rounding (NaN left out; 0 for float32, which copies). `to` may be `from`.
+  // Rounds to the nearest value of the format's grid, ties to even, and returns the largest magnitude before rounding
+  // (without NaN; 0 for float32, which copies). `to` may be `from`.
   float (*round)(const Rows<const float>& from, float* to, Format format);
 
-  // The same from values that are stored as float32 or bfloat16, to codes of the format, which is not float32.
+  // The same from float32 or bfloat16 values to codes of the format, which is not float32.
   float (*encode)(const Rows<const void>& from, Format stored, void* codes, Format format);
 
-  // round() in place, and in the same pass how far the result is from `reference`, which may be the values.
+  // round() in place, and in the same pass the error against `reference`, which may be the values.
   ErrorSums (*round_and_compare)(const Rows<float>& values, const float* reference, Format format);
 };
 

@@ -1,5 +1,5 @@
-// The loops over plain memory, written once and compiled for several instruction sets; everything is in
-// an unnamed namespace so that no copy leaks to another.
+// The loops over plain memory, written once and compiled for several instruction sets. Everything is in an unnamed
+// namespace, so that the linker does not take one instruction set's function for another's.
 #pragma once
 
 #include <bit>
@@ -12,7 +12,7 @@
 namespace pi0::formats {
 namespace {
 
-// Largest magnitudes, one per lane: GCC makes vectors of the lanes, but not of a maximum over a loop.
+// Largest magnitudes, one per lane: GCC vectorizes the lanes, but not a maximum over a loop.
 class Largest {
  public:
   static constexpr std::int64_t lanes = 32;
@@ -119,7 +119,7 @@ void round_and_compare_row(float* values, const float* reference, std::int64_t c
                            Largest& largest) {
   constexpr std::int64_t lanes = Largest::lanes, block = 32 * lanes;
   for (std::int64_t first = 0; first < count; first += block) {
-    // float32 is exact enough for so few, double for their sums.
+    // float32 is exact enough for a block; blocks are added in double.
     float squares[lanes] = {}, power[lanes] = {};
     std::int32_t nonfinite[lanes] = {};
     const std::int64_t size = count - first < block ? count - first : block;

@@ -1,6 +1,6 @@
-// One value: rounded to a format's grid, and as its code. Included by files that are compiled for one
-// instruction set each, and by CUDA's, which calls whatever is constexpr; in an unnamed namespace so that no
-// copy leaks from one to another.
+// Rounding of a single value to a format's grid, and its code. Included by files that are compiled for one instruction
+// set each, and by CUDA files, which call the constexpr functions. Everything is in an unnamed namespace, so that the
+// linker does not take one instruction set's function for another's.
 #pragma once
 
 #include <bit>
@@ -22,7 +22,7 @@ constexpr bool above(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b);
 }
 
-// All bits for NaN, none for others. Arithmetic, because GCC makes branches of repeated comparisons.
+// All bits set for NaN, none otherwise. Arithmetic, because GCC compiles repeated comparisons to branches.
 constexpr std::uint32_t nan_mask(std::uint32_t magnitude) {
   return static_cast<std::uint32_t>(static_cast<std::int32_t>(infinity_bits - magnitude) >> 31);
 }
@@ -56,12 +56,12 @@ constexpr float round_one(float value) {
   }
 }
 
-// What a value's code is kept in; a float32 value is its own.
+// The type of a code; a float32 value is its own code.
 template <Format format>
 using CodeOf = std::conditional_t<format == Format::float32, float,
                                   std::conditional_t<code_bits(format) == 16, std::uint16_t, std::uint8_t>>;
 
-// The code of a value on the grid: its sign, then exponent and mantissa, moved to where they belong.
+// The code of a value on the grid: sign, exponent and mantissa, each shifted to its place.
 template <Format format>
 constexpr std::uint32_t code_of(float value) {
   constexpr Grid grid = grid_of(format);
@@ -89,7 +89,7 @@ constexpr std::uint32_t code_of(float value) {
   return code | sign;
 }
 
-// Whether a GPU has an instruction for it that is used here. bfloat16's is in bfloat16.h.
+// Whether a GPU converts with an instruction of its own. That of bfloat16 is in bfloat16.h.
 #ifndef __CUDA_ARCH__
 template <Format format>
 constexpr bool has_conversion = false;

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import unittest
 
-from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, wait_until
+from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, run, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1]
@@ -232,6 +232,15 @@ class ClosedLoopTest(TemporaryFolderTest):
             self.assertIn(done.returncode, (1, 2), arguments)
             for word in words:
                 self.assertIn(word, done.stderr)
+
+    def test_an_unknown_policy_is_refused_before_anything_starts(self):
+        unknown = run("pi0", "infer", "--config", "pi05_drod", "--random-weights", "--request", POLICIES / NAME / "request.msgpack",
+                      "--output", self.folder / "answer")  # fmt: skip
+        for words in (["--config", "pi05_drod"], ["--config=pi05_drod"], ["--policy.config", "pi05_drod"]):
+            done = run("pi0", "closed-loop", *words, "--eval-command", "true", "--output", self.output)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", unknown.stderr))
+            self.assertIn("did you mean 'pi05_droid'?", done.stderr)
+            self.assertFalse(self.output.exists())
 
     def test_results_that_do_not_fit_are_refused_and_kept(self):
         self.assertEqual(self.run_pairs(*PAIR, "--scenes", 1).returncode, 0)

@@ -233,7 +233,7 @@ class ReportTest(TemporaryFolderTest):
             self.assertEqual(list(self.folder.glob("report.*")), [self.page])
 
         refused(empty, "empty", "summary.json")
-        refused(self.folder / "none", "none", "not there")
+        refused(self.folder / "none", "none", "does not exist")
         refused(self.folder / "file", "file", "pi0 bench --json")
         refused(GOLDENS / "tiny_tokenizer.model", "tiny_tokenizer.model", "not valid JSON")
         refused(sweep, "file", output=self.folder / "file" / "report.html")

@@ -114,7 +114,10 @@ def make_checkpoint(folder, place):
 
 
 def one_instruction_set():
-    """Options for runs whose bits are compared: the one measured fastest may be another at every start."""
+    """Options for runs whose bits are compared: the one measured fastest may be another at every start.
+
+    Only --help lists the sets that this CPU and this build have: option and help are made from one list.
+    """
     sets = re.search(r"--instructions (\S+)", run("pi0", "infer", "--help").stdout).group(1)
     return ["--instructions", sets.split("|")[-1]]  # they are named in the order of their widths
 

@@ -238,7 +238,7 @@ TEST_CASE("attaching 25 times leaves the model as it was", "[quant][attach]") {
     for (const Format output : quant::all_formats) {
       const auto attachment =
           quant::attach(pi0->sites(), {quant::one_pair({input, output}), AttentionScope::all, {}}, nullptr);
-      CHECK(attachment->site_count() == 94);
+      CHECK(attachment->site_count() == 92);  // all but the two unused heads
       pi0->sample_actions(golden.inputs, golden.noise, 1);
     }
   }

@@ -44,7 +44,7 @@ class BenchCase {
   const model::MaskedInputs masked_;
   const std::int64_t num_steps_;
   std::vector<std::uint8_t> request_;  // msgpack
-  at::Tensor tokens_, token_mask_;     // [1, T]: as many as were asked for, whatever the prompt has
+  at::Tensor tokens_, token_mask_;     // [1, T]: as many as `size` says, independent of the prompt
   at::Tensor noise_;                   // [B, A, N]
   policy::Policy policy_;
 };

@@ -33,7 +33,7 @@ at::Tensor operand(std::int64_t height, at::TensorOptions options) {
   return some.to(options.dtype().toScalarType()).repeat({height / drawn, 1});
 }
 
-// A GPU works on after its functions have returned.
+// A GPU's functions return before its work is done.
 void wait_for(const at::Tensor& result) {
   if (!result.device().is_cpu()) result.flatten()[0].item<float>();
 }

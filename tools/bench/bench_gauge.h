@@ -29,7 +29,7 @@ class GemmGauge {
   // Measures every product that there is on `device`.
   explicit GemmGauge(at::Device device);
 
-  // Their addresses stay.
+  // Their addresses do not change.
   const std::vector<Product>& products() const { return products_; }
 
   // The index of the fastest one that is exact for such operands; those for float32 are for both.

@@ -79,7 +79,7 @@ Json case_settings(const BenchOptions& options, const model::Pi0& model, const s
   return settings;
 }
 
-// What they are without hooks: null.
+// Null: they mean nothing without hooks.
 Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
   Json settings = {{"input_fmt", nullptr},
                    {"output_fmt", nullptr},
@@ -140,7 +140,7 @@ std::int64_t& flop_of_stage(BenchMode& mode, const model::MatmulSite& site) {
   return site.component == model::Component::language ? mode.prefix_flop : mode.denoise_flop;
 }
 
-// On a GPU: one that makes room for the statistics, one as it is, and one that is recorded.
+// On a GPU: one that allocates the statistics, one without recording, and one that is recorded.
 constexpr std::size_t runs_until_recorded = 3;
 
 // Shared by the modes of one invocation.
@@ -322,7 +322,7 @@ void add_bench(CLI::App& app) {
       ->check(positive())
       ->capture_default_str()
       ->group(group);
-  command->add_option("--prompt-tokens", options->size.prompt_tokens, "Prompt places that are used")
+  command->add_option("--prompt-tokens", options->size.prompt_tokens, "Prompt positions that are used")
       ->check(positive())
       ->capture_default_str()
       ->group(group);

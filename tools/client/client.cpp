@@ -101,7 +101,7 @@ void add_client(CLI::App& app) {
       command->add_option("--image", options->image, "Picture (PNG, JPEG) of a DROID robot's exterior camera")
           ->check(CLI::ExistingFile)
           ->excludes(request);
-  command->add_option("--wrist-image", options->wrist_image, "Its wrist camera; default: --image")
+  command->add_option("--wrist-image", options->wrist_image, "Picture of its wrist camera; default: --image")
       ->check(CLI::ExistingFile)
       ->needs(image);
   command->add_option("--joint-position", options->joints, "Seven angles, radians")

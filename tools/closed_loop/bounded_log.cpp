@@ -29,7 +29,7 @@ BoundedFile::BoundedFile(fs::path path, std::size_t max_bytes)
 }
 
 void BoundedFile::add(std::string_view bytes) {
-  while (!bytes.empty()) {  // the tail is written round and round
+  while (!bytes.empty()) {  // the tail is a ring
     const bool in_head = seen_ < head_bytes_;
     const std::size_t in_tail = in_head ? 0 : (seen_ - head_bytes_) % tail_bytes_;
     const std::size_t fits = std::min(bytes.size(), in_head ? head_bytes_ - seen_ : tail_bytes_ - in_tail);
@@ -37,7 +37,7 @@ void BoundedFile::add(std::string_view bytes) {
     bytes.remove_prefix(fits);
     seen_ += fits;
   }
-  if (!file_.flush()) fail();  // for those who follow it
+  if (!file_.flush()) fail();  // for readers that follow the file
 }
 
 void BoundedFile::finish() {
@@ -63,7 +63,7 @@ void BoundedFile::fail() const {
   throw std::runtime_error(path_.string() + ": cannot be written: " + std::strerror(errno));
 }
 
-// Lives as long as somebody may write.
+// Lives as long as a program may write.
 class BoundedLog::Reader : public std::enable_shared_from_this<Reader> {
  public:
   Reader(asio::io_context& io, fs::path path, std::size_t max_bytes)
@@ -76,7 +76,7 @@ class BoundedLog::Reader : public std::enable_shared_from_this<Reader> {
   }
 
   void finish() {
-    int waiting = 0;  // no more than that: a program that keeps writing would never let this end
+    int waiting = 0;  // no more than that, or a program that keeps writing would keep this from ending
     ::ioctl(pipe_.native_handle(), FIONREAD, &waiting);
     while (waiting > 0) {
       const std::string_view bytes = read();
@@ -99,7 +99,7 @@ class BoundedLog::Reader : public std::enable_shared_from_this<Reader> {
     });
   }
 
-  // What is there; closes the pipe when nobody can write any more.
+  // What is in the pipe; closes it when no program can write any more.
   std::string_view read() {
     boost::system::error_code error;
     const std::size_t size = pipe_.read_some(asio::buffer(bytes_), error);
@@ -107,9 +107,9 @@ class BoundedLog::Reader : public std::enable_shared_from_this<Reader> {
     return {bytes_.data(), size};
   }
 
-  std::unique_ptr<BoundedFile> file_;  // null: it is whole, or given up
+  std::unique_ptr<BoundedFile> file_;  // null once it is finished or dropped
   asio::posix::stream_descriptor pipe_;
-  std::array<char, 65536> bytes_{};  // what a pipe holds
+  std::array<char, 65536> bytes_{};  // a pipe's capacity
 };
 
 BoundedLog::BoundedLog(asio::io_context& io, fs::path path, std::size_t max_bytes)

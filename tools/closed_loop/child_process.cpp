@@ -52,10 +52,10 @@ class ChildProcess::Impl {
   Impl(boost::asio::io_context& io, const std::vector<std::string>& command, const std::filesystem::path& directory,
        const File& output)
       : io_(io) {
-    ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // whose parent in the group has ended becomes our child
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // orphans of the group become our children
     const std::vector<std::string> arguments(command.begin() + 1, command.end());
     const auto die_with_parent = [](auto&) {
-      std::signal(SIGPIPE, SIG_DFL);  // which we ignore, and a child would inherit
+      std::signal(SIGPIPE, SIG_DFL);  // this program ignores it, and children inherit that
       ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     };
     try {
@@ -102,7 +102,7 @@ class ChildProcess::Impl {
     return true;
   }
 
-  // Nothing of the group runs. What the child left behind is ours to reap, else it would stay in the group.
+  // Whether nothing of the group runs. Orphans of the child must be reaped here, else they would stay in the group.
   bool is_over() {
     if (is_over_ || !*ended_) return is_over_;
     while (::waitpid(-group_.native_handle(), nullptr, WNOHANG) > 0) {
@@ -115,7 +115,7 @@ class ChildProcess::Impl {
   std::shared_ptr<bool> ended_ = std::make_shared<bool>(false);  // shared: Asio may see the end after us
   bp::group group_;
   bp::child child_;
-  bool is_over_ = false;  // once it is, its number may be another group's
+  bool is_over_ = false;  // the number may be another group's from then on
 };
 
 ChildProcess::ChildProcess(boost::asio::io_context& io, const std::vector<std::string>& command,

@@ -31,7 +31,7 @@ class ChildProcess {
   std::string ending() const;  // "exit code 3", "signal 9 (Killed)"
 
   // SIGTERM to the group, and SIGKILL when something of it still runs after `grace`. Returns when
-  // nothing does. False when it took SIGKILL.
+  // nothing does. False if SIGKILL was needed.
   bool stop(std::chrono::milliseconds grace);
 
  private:

@@ -44,7 +44,7 @@ std::string fill_command(const std::string& command, const std::map<std::string,
   static const RE2 placeholder(R"((^|[^$])\{([a-z_]+)\})");
   std::string filled;
   re2::StringPiece rest(command);
-  std::array<re2::StringPiece, 3> found;  // all, what stands before the brace, the name
+  std::array<re2::StringPiece, 3> found;  // the match, the character before the brace, the name
   while (placeholder.Match(rest, 0, rest.size(), RE2::UNANCHORED, found.data(), found.size())) {
     const auto value = values.find(std::string(found[2]));
     if (value == values.end()) {

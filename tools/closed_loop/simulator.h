@@ -10,7 +10,7 @@
 namespace pi0::tools {
 
 // Replaces {name} by its value for every name of `values`, quoted for the shell where that is needed;
-// ${name} is the shell's. Throws std::invalid_argument for a {name} that is not among them.
+// ${name} is the shell's. Throws std::invalid_argument for any other {name}.
 std::string fill_command(const std::string& command, const std::map<std::string, std::string>& values);
 
 struct Success {
@@ -19,8 +19,9 @@ struct Success {
 };
 
 // The two groups of the first match of a pattern in RE2's syntax, in which {scene} is the scene's name; none without a
-// match. The log is bytes to it, in any encoding and of any length. Throws std::invalid_argument for a pattern that is
-// none or has not two groups, when a group is no number, and when more succeeded than there were.
+// match. The log is taken as bytes, in any encoding and of any length. Throws std::invalid_argument for an invalid
+// pattern or one that does not have two groups, when a group is not a number, and when more episodes succeeded than
+// ran.
 std::optional<Success> find_success(const std::string& log, const std::string& pattern, const std::string& scene);
 
 // Video files under a folder with the time they were written; none when there is no such folder.

@@ -9,11 +9,11 @@
 #include <cstdint>
 #include <string_view>
 
-// All of this runs in a signal's handler: no allocation, no locks, system calls only.
+// All of this runs in a signal handler: no allocation, no locks, system calls only.
 namespace pi0::tools {
 namespace {
 
-const char* program_name = "";  // a handler can be given nothing
+const char* program_name = "";  // global: a signal handler takes no further argument
 
 void say(std::string_view text) {
   while (!text.empty()) {

@@ -90,7 +90,7 @@ class HelpFormatter : public CLI::Formatter {
   }
 };
 
-// Otherwise the first file that is opened takes the number of a closed stream, and gets what is printed there.
+// Otherwise the first file that is opened takes the number of a closed stream, and output goes into that file.
 void open_closed_streams() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(stream, F_GETFD) == -1) ::open("/dev/null", O_RDWR);  // takes the lowest free number: this one

@@ -1,4 +1,4 @@
-// CSV as RFC 4180 has it; numbers with all their digits, null as nothing.
+// CSV as in RFC 4180; numbers with all their digits, null as an empty field.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -12,6 +12,7 @@
 #include "model/backends/cuda/cuda_backend.h"
 #include "model/checkpoint.h"
 #include "tools/common/option_checks.h"
+#include "tools/common/print.h"
 #include "tools/common/progress.h"
 #include "tools/common/tiny_tokenizer.h"
 
@@ -160,8 +161,9 @@ CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, co
 }
 
 void add_place_options(CLI::App& app, ModelOptions& options) {
-  CLI::Option* config = app.add_option("--config", options.config, "Policy by openpi's name, as pi05_droid");
-  app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
+  CLI::Option* config =
+      app.add_option("--config", options.config, "openpi's name of the policy, for example pi05_droid");
+  app.add_option("--config-file", options.config_file, "File that defines your own policy (configs/README.md)")
       ->check(CLI::ExistingFile)
       ->excludes(config);
   app.add_option(
@@ -185,7 +187,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       [&options](const std::string& prompt) {
         if (prompt != "None") options.default_prompt = prompt;  // openpi's word for none
       },
-      "For requests without a prompt");
+      "Prompt for requests without one");
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
   choose_value<Kernels>(
@@ -259,10 +261,8 @@ at::Device chosen_device(const std::string& name) {
   }
   const int index = std::stoi(digits);
   if (index >= gpu_count) {
-    throw std::invalid_argument(
-        fmt::format("device '{}' is not there: this machine shows {} GPUs to "
-                    "this build of libtorch",
-                    name, gpu_count));
+    throw std::invalid_argument(fmt::format("device '{}' does not exist: libtorch finds {}", name,
+                                            counted(static_cast<std::size_t>(gpu_count), "GPU")));
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }

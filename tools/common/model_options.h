@@ -1,4 +1,4 @@
-// The options of every program that runs a model, and loading a model as they say.
+// The options of every program that runs a model, and loading a model with them.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -28,7 +28,7 @@ std::string name_of(Kernels kernels);  // as on the command line
 
 struct ModelOptions {
   std::string config;                 // name of a policy
-  std::filesystem::path config_file;  // or a policy of one's own
+  std::filesystem::path config_file;  // or a user's own policy
   std::filesystem::path checkpoint_dir;
   bool random_weights = false;
   bool allow_lost_lora = false;  // serve weights whose converter dropped their adapters

@@ -21,7 +21,7 @@ struct Observation {
 std::vector<Observation> read_observations(const std::filesystem::path& folder);
 
 // Requests with every field that the robot's client sends: smooth coloured pictures [224, 224] with
-// noise as a camera's, states in [0, 1). They depend on the seed only.
+// noise like a camera's, states in [0, 1). They depend on the seed only.
 std::vector<Observation> synthetic_observations(const policy::RobotConfig& robot, std::int64_t count,
                                                 std::uint64_t seed);
 

@@ -40,6 +40,14 @@ quant::FormatPair formats_of(const QuantOptions& options) {
 
 FormatLists::FormatLists() : input_fmts(format_names()), output_fmts(input_fmts) {}
 
+std::vector<std::pair<std::string, std::string>> FormatLists::pairs() const {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& input : input_fmts) {
+    for (const std::string& output : output_fmts) pairs.emplace_back(input, output);
+  }
+  return pairs;
+}
+
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group_name) {
   choose(app.add_option("--input-fmts", formats.input_fmts, "Formats of matmul inputs and weights; default: all"),
          format_names())
@@ -59,14 +67,15 @@ std::string name_of(AttentionScope scope) {
 }
 
 void add_scope_options(CLI::App& app, QuantOptions& options) {
-  choose_value(app.add_option("--quantize-attention", options.attention,
-                              "None, as pi0-quant's serve_quant.py; vision's, SigLIP; or all"),
-               attention_scopes)
+  choose_value(
+      app.add_option("--quantize-attention", options.attention,
+                     "Which attention is quantized: none, as in pi0-quant's serve_quant.py; vision, SigLIP's; or all"),
+      attention_scopes)
       ->default_str("all")
       ->group(group);
-  choose(
-      app.add_option("--skip-components", options.skip_components, "Left in full precision, with commas between them"),
-      component_names())
+  choose(app.add_option("--skip-components", options.skip_components,
+                        "Components that stay in full precision, separated by commas"),
+         component_names())
       ->delimiter(',')
       ->group(group);
 }
@@ -74,19 +83,20 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
 void add_quant_options(CLI::App& app, QuantOptions& options) {
   CLI::Option* input =
       choose(app.add_option("--input-fmt", options.input_fmt,
-                            "Format of matmul inputs and weights; float32 when only the other is given"),
+                            "Format of matmul inputs and weights; float32 if only --output-fmt is given"),
              format_names())
           ->group(group);
-  CLI::Option* output =
-      choose(app.add_option("--output-fmt", options.output_fmt, "Format of matmul outputs, likewise"), format_names())
-          ->group(group);
+  CLI::Option* output = choose(app.add_option("--output-fmt", options.output_fmt,
+                                              "Format of matmul outputs; float32 if only --input-fmt is given"),
+                               format_names())
+                            ->group(group);
   app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of one pair")
       ->excludes(input)
       ->excludes(output)
       ->group(group);
   add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,
-                 "Write per-layer statistics to this file; without formats: of full precision")
+                 "Write per-layer statistics to this file; without formats, those of full precision")
       ->group(group);
 }
 

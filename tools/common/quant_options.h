@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/pi0.h"
@@ -31,13 +32,14 @@ struct QuantOptions {
 
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
-void add_scope_options(CLI::App& app, QuantOptions& options);  // of these, attention and components
+void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
 
-// Formats for inputs and for outputs: every pair of one of each is tried. All formats unless the command line names
-// some.
+// Formats for inputs and for outputs, each combined with each. All formats unless the command line names some.
 struct FormatLists {
   FormatLists();
   std::vector<std::string> input_fmts, output_fmts;
+
+  std::vector<std::pair<std::string, std::string>> pairs() const;  // all of the first input format first
 };
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);  // --input-fmts, --output-fmts
 

@@ -18,7 +18,7 @@ using model::JsonFields;
 
 namespace {
 
-// An entry of a sweep, as Sweep::measure() makes it.
+// An entry of a sweep, as SweepRun::measure() makes it.
 void check_entry(JsonFields fields, const Json& names) {
   for (const auto& [name, value] : names.items()) {
     if (fields.value(name) != value) fields.mistyped(name, model::shown(value) + ", as 'names' has it");

@@ -13,8 +13,8 @@ namespace pi0::tools {
 std::string pair_folder(const std::string& input_fmt, const std::string& output_fmt);
 std::string rules_folder(const std::filesystem::path& rules);
 
-// Results are compared, or added to, only if they were measured with the same settings. Throws std::runtime_error that
-// names `place`, whose settings are `found`, and the first one that `other` has differently.
+// Results are compared or continued only if they were measured with the same settings. Throws std::runtime_error that
+// names `place`, whose settings are `found`, and the first setting that differs in `other`.
 void check_same_settings(const std::filesystem::path& place, const nlohmann::ordered_json& found,
                          const std::string& other, const nlohmann::ordered_json& wanted);
 
@@ -28,8 +28,8 @@ struct SweepResult {
 
 void write_result(const std::filesystem::path& folder, const SweepResult& result);
 
-// Both are strict: they throw std::runtime_error that names the file and what in it differs from what write_result() or
-// pi0 closed-loop writes.
+// Both are strict: they throw std::runtime_error that names the file and what write_result() or pi0 closed-loop would
+// not have written.
 SweepResult read_result(const std::filesystem::path& file);
 nlohmann::ordered_json read_pair(const std::filesystem::path& file);  // of a closed loop's formats
 

@@ -4,6 +4,6 @@
 
 namespace pi0::tools {
 
-std::string version() { return std::string("pi0 ") + PI0_VERSION + " (libtorch " + TORCH_VERSION + ")"; }
+std::string version() { return "pi0 " PI0_VERSION " (libtorch " TORCH_VERSION ")"; }
 
 }  // namespace pi0::tools

@@ -20,21 +20,13 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using model::JsonFields;
 
-// Strict first: the other way changes whatever stands in texts, too.
 Json read(const fs::path& file) {
-  const std::string text = model::read_file(file);
-  try {
-    return model::parse_json(text, file.string());
-  } catch (const model::JsonFileError&) {
-    const std::string replaced = model::without_python_numbers(text);
-    if (replaced == text) throw;
-    return model::parse_json(replaced, file.string());
-  }
+  return model::parse_json(model::without_python_numbers(model::read_file(file)), file.string());
 }
 
 Json field(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
 
-// Results of other programs and versions may lack what these give: null then.
+// Results of other programs and versions may lack a field or have null; these readers then give null.
 bool has(JsonFields& fields, const char* key) { return fields.has(key) && !fields.value(key).is_null(); }
 
 Json number_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.number_or_null(key) : Json(); }
@@ -58,7 +50,7 @@ std::string pair_name(const Json& entry) {
   return input.get<std::string>() + " / " + output.get<std::string>();
 }
 
-// pi0-quant's statistics do not say their formats, but lie in files or folders of such names.
+// pi0-quant's statistics do not name their formats; the names of their files or folders do.
 Json pair_in(const std::string& name) {
   static const std::regex pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?=__|$)");
   std::smatch found;
@@ -99,7 +91,7 @@ class Reader {
     const bool is_known = std::ranges::any_of(data_.runs, [&](const Json& run) { return run["name"] == name_; });
     if (is_known) name_ = path_.string();
     data_.runs.push_back({{"name", name_}, {"kind", ""}, {"source", path_.string()}, {"meta", Json::object()}});
-    if (!fs::exists(path_)) throw std::runtime_error(path_.string() + ": is not there");
+    if (!fs::exists(path_)) throw std::runtime_error(path_.string() + ": does not exist");
     fs::is_directory(path_) ? read_folder() : read_file();
   }
 
@@ -226,7 +218,7 @@ class Reader {
     }
   }
 
-  // What the modes of a bench share as it is; where they differ, each mode's; and which ones to distrust.
+  // Settings that all modes of a bench share, the others by mode, and warnings.
   static Json settings_of_modes(const std::vector<Json>& records) {
     Json settings = Json::object();
     const Json& last = records.back()["settings"];

@@ -31,7 +31,7 @@ std::string escaped(std::string_view text) {
   return html;
 }
 
-// In a script element nothing may look like a tag.
+// A script element must not contain anything that looks like a tag.
 std::string script_json(const Json& content) {
   const std::string text = content.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
   std::string safe;

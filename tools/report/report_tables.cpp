@@ -23,7 +23,7 @@ std::string cell(const Json& value) {
   return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
 }
 
-// The first column to the left, the others to the right.
+// The first column is aligned to the left, the others to the right.
 std::string aligned(const std::vector<std::string>& header, const std::vector<Row>& rows) {
   std::vector<std::vector<std::string>> lines = {header};
   for (const Row& row : rows) {

@@ -38,7 +38,7 @@ void use_default_checkpoint(ProgramOptions& options) {
   options.model.checkpoint_dir = policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
   throw std::runtime_error(options.model.checkpoint_dir.string() + ": the default checkpoint of --env " + options.env +
-                           " is not there; download it with 'mkdir -p " +
+                           " does not exist; download it with 'mkdir -p " +
                            options.model.checkpoint_dir.parent_path().string() +
                            " && gsutil -m cp -r gs://openpi-assets/checkpoints/" + standard.folder + " " +
                            options.model.checkpoint_dir.parent_path().string() + "', or give --config " +

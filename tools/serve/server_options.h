@@ -37,8 +37,8 @@ struct ProgramOptions {
 // `options` must outlive `app`.
 void add_program_options(CLI::App& app, ProgramOptions& options);
 
-// Brings the families together after parsing: --gpu to a device, openpi's `--record policy:...` to
-// both, policy:default to the environment's policy and checkpoint in openpi's cache. Throws
+// After parsing, replaces other programs' options by ours: --gpu by a device, openpi's `--record policy:...` by both
+// options, policy:default by the environment's policy and checkpoint in openpi's cache. Throws
 // CLI::ParseError for contradictions and std::runtime_error when the default checkpoint is not on
 // this machine.
 void settle(ProgramOptions& options, const CLI::App& app);

@@ -1,4 +1,4 @@
-// The statistics of a server that quantizes: its routes, metrics and signals, and what it leaves in the end.
+// The statistics of a server: routes, metrics and signals, and the file and table at its end.
 #pragma once
 
 #include "server/server.h"
@@ -10,10 +10,10 @@ namespace pi0::tools {
 // every `interval_seconds`. The session must outlive the server.
 void add_statistics(server::Server& server, QuantSession& session, double interval_seconds);
 
-// The same routes and signal of a server without statistics: they say so.
+// The same routes and signal for a server without statistics; they answer that there are none.
 void refuse_statistics(server::Server& server);
 
-// Runs the server. Then the file and, on stdout, a table, if there is a session.
+// Runs the server. If there is a session, then writes the file and prints the table.
 void serve_until_signal(server::Server& server, const QuantSession* session);
 
 }  // namespace pi0::tools

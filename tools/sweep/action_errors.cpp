@@ -25,7 +25,7 @@ Json rows(const at::Tensor& values) {
 }  // namespace
 
 void ActionErrors::add_raw(const at::Tensor& reference, const at::Tensor& found) {
-  // As pi0-quant sums them: an observation's in float32, those in double.
+  // As in pi0-quant: summed in float32 within an observation, in double over observations.
   const at::Tensor squares = (reference - found).pow(2);
   raw_ += squares.sum().item<float>();
   raw_count_ += squares.numel();

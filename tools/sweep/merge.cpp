@@ -27,7 +27,7 @@ struct MergeOptions {
   fs::path output;
 };
 
-// A result's meta without what is the setting's own.
+// A result's meta without the setting's names.
 Json shared_meta(const SweepResult& result) {
   Json meta = result.meta;
   for (const auto& [key, value] : result.names.items()) meta.erase(key);

@@ -49,7 +49,7 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
   const std::vector<Observation> observations =
       is_recorded ? read_observations(source.recorded)
                   : synthetic_observations(parts.config.robot, source.synthetic, seed());
-  // For what it makes of requests and chunks; the model is called here.
+  // Only for its transforms of requests and action chunks; sample() calls the model.
   policy_ = std::make_unique<policy::Policy>(
       std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), nullptr,
       policy::PolicyOptions{options_.default_prompt, steps_, seed(), tell_, options_.masked});

@@ -49,7 +49,7 @@ class SweepModel {
   const std::vector<SweepCase>& cases() const { return cases_; }
   bool has_robot() const { return policy_ != nullptr; }
   std::string config() const { return has_robot() ? policy_->config().name : ""; }
-  std::string observations() const { return description_; }  // where they are from
+  std::string observations() const { return description_; }  // where they come from
   std::int64_t steps() const { return steps_; }
   std::uint64_t seed() const { return *options_.seed; }  // 0 if the options have none
 

@@ -5,6 +5,8 @@
 #include <deque>
 #include <mutex>
 
+#include "model/backends/linear_result.h"
+
 namespace pi0::model {
 namespace {
 
@@ -149,9 +151,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   const bool two_products = mode.measured && !has_exact_operands(number, x.scalar_type());
   if (two_products) products.push_back({inputs.get(Format::float32, lane).packed, packed.exact_weight});
 
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = out_features;
-  Tensor result = at::empty(shape, x.options());
+  Tensor result = empty_result(x, out_features);
   const std::int64_t rows = rounded.packed.rows;
   const std::int64_t samples = mode.samples_apart ? x.size(0) : 1;
   SampleErrors errors(samples, rows / samples);

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "model/backends/cpu/scratch.h"
+#include "model/backends/linear_result.h"
 
 namespace pi0::model {
 namespace {
@@ -269,9 +270,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
   const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = weight.out;
-  Tensor result = at::empty(shape, x.options());
+  Tensor result = empty_result(x, weight.out);
   const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};
   const auto add_bias = [&](const Strip& strip) {
     kernels.add_terms(strip.sums[0], strip.row_count, terms.const_data_ptr<float>() + strip.first_column);

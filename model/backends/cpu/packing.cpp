@@ -24,7 +24,7 @@ bool is_bfloat16(const Tensor& values) {
   return !(bits & 0xFFFF).any().item<bool>();
 }
 
-// Calls `call` with the bytes of a code as a constant.
+// Calls `call` with the size of a code in bytes as a compile-time constant.
 template <class Call>
 void with_code_size(std::int64_t code_size, const Call& call) {
   switch (code_size) {
@@ -37,8 +37,8 @@ void with_code_size(std::int64_t code_size, const Call& call) {
   }
 }
 
-// Calls move(byte among the rows' codes [rows][in], byte among the panel's, how many as a constant) for whatever lies
-// side by side in both: pairs of codes, and the last one of a row where their number is odd.
+// Calls move(byte offset in the codes [rows][in], byte offset in the panel, number of bytes as a constant) for
+// everything that is contiguous in both: pairs of codes, and the last code of a row of odd length.
 template <std::size_t code_size, class Move>
 void for_pairs(std::int64_t rows, std::int64_t in, const Move& move) {
   constexpr std::int64_t block = 32;  // pairs; a panel's block of them fits the first-level cache
@@ -75,12 +75,12 @@ void read_panel(const std::uint8_t* panel, std::int64_t rows, std::int64_t in, s
   });
 }
 
-// The panels of a weight, as they are dealt to threads.
+// The panels of a weight, and how they are divided among threads.
 struct Panels {
   std::int64_t out, in;
 
   std::int64_t count() const { return divided_up(out, panel_width); }
-  std::int64_t codes() const { return divided_up(in, 2) * 2 * panel_width; }  // of one
+  std::int64_t codes() const { return divided_up(in, 2) * 2 * panel_width; }  // of one panel
   std::int64_t grain() const { return divided_up(values_per_thread, codes()); }
   std::int64_t rows(std::int64_t panel) const { return std::min(panel_width, out - panel * panel_width); }
 };

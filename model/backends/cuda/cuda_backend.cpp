@@ -7,6 +7,7 @@
 #include "model/attention.h"
 #include "model/backends/cuda/cuda_quantizer.h"
 #include "model/backends/cuda/device_stream.h"
+#include "model/backends/linear_result.h"
 #include "model/linear.h"
 
 namespace pi0::model {
@@ -214,9 +215,7 @@ std::vector<Tensor> CudaBackend::few_rows(LinearSpan linears, const Tensor& x, b
     part.bias = halves_of(linear->bias());
     part.out = count(linear->out_features);
     if (is_gated && !results.empty()) continue;
-    std::vector<std::int64_t> shape = x.sizes().vec();
-    shape.back() = linear->out_features;
-    results.push_back(at::empty(shape, x.options()));
+    results.push_back(empty_result(x, linear->out_features));
     part.result = static_cast<std::uint16_t*>(results.back().mutable_data_ptr());
   }
   layers_.multiply_few_rows(call, current_stream(x.device()));

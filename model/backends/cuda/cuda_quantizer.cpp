@@ -9,6 +9,7 @@
 
 #include "model/backends/cuda/device_rounding.h"
 #include "model/backends/cuda/device_stream.h"
+#include "model/backends/linear_result.h"
 #include "model/format_dtype.h"
 
 namespace pi0::model {
@@ -34,12 +35,6 @@ Tensor product(const Tensor& rows, const Tensor& weight) {
 Tensor float_terms(const Tensor& bias) { return bias.defined() ? bias.to(at::kFloat).contiguous() : bias; }
 
 const float* terms_of(const Tensor& terms) { return terms.defined() ? terms.const_data_ptr<float>() : nullptr; }
-
-Tensor result_of(const Linear& linear, const Tensor& x) {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = linear.out_features;
-  return at::empty(shape, x.options());
-}
 
 }  // namespace
 
@@ -165,9 +160,10 @@ Tensor CudaQuantizer::many_rows(std::size_t site, const Tensor& x, const Tensor&
   const Linear& linear = *sites_[site].linear;
   const auto as_rows = [&](const Tensor& tensor) { return tensor.view({-1, linear.in_features}); };
   const Tensor sums = product(as_rows(rounded), wide_weight(site));
-  if (!mode.measured) return finish(site, sums, {}, result_of(linear, x));
+  if (!mode.measured) return finish(site, sums, {}, empty_result(x, linear.out_features));
   const bool is_exact = has_exact_operands(site, x.scalar_type());
-  return finish(site, sums, is_exact ? sums : product(as_rows(x), linear.weight()), result_of(linear, x));
+  return finish(site, sums, is_exact ? sums : product(as_rows(x), linear.weight()),
+                empty_result(x, linear.out_features));
 }
 
 std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, const Tensor& x) {
@@ -189,7 +185,7 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
     part.weight = sites_[site].weight_codes.const_data_ptr();
     part.exact_weight = static_cast<const std::uint16_t*>(linear.weight().const_data_ptr());
     part.out = static_cast<int>(linear.out_features);
-    results.push_back(result_of(linear, x));
+    results.push_back(empty_result(x, linear.out_features));
     finishes.push_back(finish_of(site, results.back(), mode.measured, 1, partial_count(call.rows, part.out)));
     part.result = finishes.back().call;
     part.input_overflowed = &errors_.slot(site, 1, x.device()).first->input_overflowed;

@@ -1,0 +1,124 @@
+#include "tools/closed_loop/closed_loop_options.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+#include "model/nearest_name.h"
+#include "model/policy/policy_config.h"
+#include "tools/closed_loop/simulator.h"
+#include "tools/common/option_checks.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+void add_simulator_options(CLI::App& command, ClosedLoopOptions& options) {
+  CLI::Option* preset =
+      command
+          .add_option("--sim-evals-dir", options.sim_evals,
+                      "Checkout of sim-evals: runs its run_eval.py there with uv, serves on port 8000, where its "
+                      "client looks, and collects the videos of its runs/")
+          ->check(CLI::ExistingDirectory);
+  command
+      .add_option("--eval-command", options.eval_command,
+                  "Or the simulator's shell command; {host} {port} {scene} {episodes} {output_dir} are replaced by "
+                  "their values")
+      ->excludes(preset);
+  command.add_option("--eval-dir", options.eval_dir, "Folder in which the command runs; default: the current one")
+      ->check(CLI::ExistingDirectory)
+      ->excludes(preset);
+  command
+      .add_option("--videos-from", options.videos_from,
+                  "Folder into which the simulator writes videos, if it is not {output_dir}; new ones are copied")
+      ->excludes(preset);
+  command.add_option("--success-regex", options.success_regex,
+                     "Pattern in RE2's syntax that finds the number of successful episodes and of all episodes in the "
+                     "simulator's output; default: pi0-quant's, " +
+                         options.success_regex);
+  command.add_option("--episodes", options.episodes, "Episodes per scene; default: 5")->check(positive());
+  command.add_option("--scenes", options.scenes, "Names of the scenes; default: 1,2,3")->delimiter(',');
+  command.add_option("--port", options.port, "Port of the servers; default: a free one for each")
+      ->check(between(0, 65535))
+      ->excludes(preset);
+}
+
+void add_timeouts(CLI::App& command, ClosedLoopOptions& options) {
+  command
+      .add_option("--server-timeout", options.server_timeout, "Seconds until a server answers /healthz; default: 300")
+      ->check(positive());
+  command.add_option("--eval-timeout", options.eval_timeout, "Seconds per scene; default: 3600")->check(positive());
+  command
+      .add_option("--stop-timeout", options.stop_timeout,
+                  "Seconds for a server to finish and write its statistics; default: 120")
+      ->check(positive());
+}
+
+// sim-evals has no options for host, port or folder; its client connects to localhost:8000.
+void use_sim_evals(ClosedLoopOptions& options) {
+  if (!fs::exists(options.sim_evals / "run_eval.py")) {
+    throw std::invalid_argument(options.sim_evals.string() +
+                                ": holds no run_eval.py; --sim-evals-dir is a checkout of sim-evals");
+  }
+  options.eval_command = "uv run python run_eval.py --episodes {episodes} --scene {scene} --headless";
+  options.eval_dir = options.sim_evals;
+  options.videos_from = options.sim_evals / "runs";
+  options.port = 8000;
+}
+
+// "; did you mean '--eval-command'?" for an option that goes to pi0-server but is near one of ours.
+std::string own_option_meant(const CLI::App& command) {
+  std::vector<std::string> own;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) own.push_back("--" + name);
+  }
+  for (const std::string& word : command.remaining()) {
+    const std::string name = word.substr(0, word.find('='));
+    const std::string hint = name.starts_with("--") ? model::did_you_mean(name, own) : "";
+    if (!hint.empty()) return fmt::format("; '{}' goes to pi0-server{}", name, hint);
+  }
+  return "";
+}
+
+// An unknown policy would end the server of every pair.
+void check_policy(const std::vector<std::string>& server_arguments) {
+  CLI::App server;
+  server.allow_extras();
+  std::string config;
+  server.add_option("--config,--policy.config", config)->take_last();
+  server.parse(std::vector<std::string>(server_arguments.rbegin(), server_arguments.rend()));
+  if (!config.empty()) policy::policy_config(config);
+}
+
+}  // namespace
+
+void add_closed_loop_options(CLI::App& command, ClosedLoopOptions& options) {
+  command.allow_extras();
+  add_format_lists(command, options.formats, "Options");
+  add_simulator_options(command, options);
+  add_timeouts(command, options);
+  command.add_option("--output,--output-dir", options.output,
+                     "Folder in which every run makes a folder; default: results");
+  command.add_flag("--resume", options.resume, "Continue the newest run there; pairs with errors run again");
+  command.add_option("--server", options.server, "The program pi0-server; default: the one beside this")
+      ->check(CLI::ExistingFile);
+}
+
+void settle(ClosedLoopOptions& options, const CLI::App& command) {
+  options.hint = own_option_meant(command);
+  const bool is_preset = command.count("--sim-evals-dir") > 0;
+  if (!is_preset && command.count("--eval-command") == 0) {
+    throw CLI::ValidationError("closed-loop", "--eval-command or --sim-evals-dir is required" + options.hint);
+  }
+  if (is_preset) use_sim_evals(options);
+  options.server_arguments = command.remaining();
+  if (options.server.empty()) {
+    options.server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
+    check_policy(options.server_arguments);  // another program may know others
+  }
+  fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
+  find_success("", options.success_regex, "");
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,40 @@
+// The command line of pi0 closed-loop.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tools/common/quant_options.h"
+
+namespace pi0::tools {
+
+struct ClosedLoopOptions {
+  FormatLists formats;
+  std::filesystem::path sim_evals;
+  std::string eval_command;
+  std::filesystem::path eval_dir = ".";
+  std::filesystem::path videos_from;
+  std::string success_regex = R"([Ss]cene\s+{scene}[:\s]+(\d+)/(\d+))";
+  std::int64_t episodes = 5;
+  std::vector<std::string> scenes = {"1", "2", "3"};
+  std::uint16_t port = 0;                                                // 0: a free one per server
+  double server_timeout = 300, eval_timeout = 3600, stop_timeout = 120;  // seconds
+  std::filesystem::path output = "results";
+  bool resume = false;
+  std::filesystem::path server;
+  std::vector<std::string> server_arguments;
+  std::string hint;  // for an error in server_arguments: the option of pi0 closed-loop that one of them resembles
+};
+
+// Options that `command` does not know become the server's. `options` must outlive `command`.
+void add_closed_loop_options(CLI::App& command, ClosedLoopOptions& options);
+
+// After parsing: fills in what --sim-evals-dir stands for, the server and its arguments, and checks all that can be
+// checked before a server starts. Throws CLI::ParseError for a wrong command line, std::invalid_argument for a wrong
+// command, pattern or folder, and policy::PolicyConfigError for a policy that pi0-server does not know.
+void settle(ClosedLoopOptions& options, const CLI::App& command);
+
+}  // namespace pi0::tools

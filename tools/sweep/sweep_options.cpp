@@ -1,0 +1,93 @@
+#include "tools/sweep/sweep_options.h"
+
+#include <charconv>
+
+#include "tools/common/option_checks.h"
+
+namespace pi0::tools {
+namespace {
+
+constexpr const char* group = "Sweep";  // in --help
+
+SweepOptions::Shard read_shard(const std::string& text) {
+  SweepOptions::Shard shard;
+  const char* const end = text.data() + text.size();
+  const auto [slash, error] = std::from_chars(text.data(), end, shard.index);
+  const bool split = error == std::errc() && slash != end && *slash == '/';
+  const auto [rest, second] = std::from_chars(split ? slash + 1 : end, end, shard.of);
+  if (split && second == std::errc() && rest == end && shard.index >= 1 && shard.index <= shard.of) return shard;
+  throw CLI::ValidationError("--shard", "found '" + text + "', expected I/N with I from 1 to N");
+}
+
+void add_setting_options(CLI::App& command, SweepOptions& options) {
+  add_format_lists(command, options.formats, group);
+  CLI::Option* rules =
+      command.add_option("--rules", options.rules, "Instead of pairs: JSON files of formats per layer")
+          ->delimiter(',')
+          ->check(CLI::ExistingFile)
+          ->excludes("--input-fmts")
+          ->excludes("--output-fmts")
+          ->group(group);
+  CLI::Option* sensitivity =
+      choose(command.add_option("--sensitivity", options.sensitivity,
+                                "Instead: quantize one layer or component at a time and rank them by action RMSE"),
+             {"layers", "components"})
+          ->excludes(rules)
+          ->group(group);
+  command
+      .add_option("--budget", options.budget,
+                  "With --sensitivity layers: a rules file for as many layers as keep the action RMSE within this")
+      ->check(positive())
+      ->needs(sensitivity)
+      ->group(group);
+  command
+      .add_option_function<std::string>(
+          "--shard", [&options](const std::string& text) { options.shard = read_shard(text); },
+          "I/N: the I-th (from 1) of N runs that share the settings; pi0 merge joins their results")
+      ->excludes(sensitivity)
+      ->group(group);
+}
+
+void add_observation_options(CLI::App& command, ObservationSource& source) {
+  CLI::Option* recorded =
+      command.add_option("--observations", source.recorded, "Folder that pi0-server --record wrote")
+          ->check(CLI::ExistingDirectory)
+          ->group(group);
+  CLI::Option* synthetic =
+      command.add_option("--synthetic", source.synthetic, "Instead: this many synthetic observations, from --seed")
+          ->check(between(1, 100'000))
+          ->excludes(recorded)
+          ->group(group);
+  command
+      .add_option("--inputs", source.tensors,
+                  "Instead, for the bare model: safetensors as pi0 infer --inputs takes them")
+      ->delimiter(',')
+      ->check(CLI::ExistingFile)
+      ->excludes(recorded)
+      ->excludes(synthetic)
+      ->group(group);
+}
+
+}  // namespace
+
+void add_sweep_options(CLI::App& command, SweepOptions& options) {
+  add_place_options(command, options.model);
+  add_model_options(command, options.model);
+  command.get_option("--seed")->description("Of noise and synthetic observations; default: 0");
+  add_scope_options(command, options.quant);
+  add_setting_options(command, options);
+  add_observation_options(command, options.source);
+  command.add_option("--output", options.output, "Folder of the results")->required()->group(group);
+  command.add_flag("--resume", options.resume, "Continue an interrupted sweep")->group(group);
+}
+
+void check(const SweepOptions& options, const CLI::App& command) {
+  if (command.count("--observations") + command.count("--synthetic") + command.count("--inputs") == 0) {
+    throw CLI::RequiredError("--observations, --synthetic or --inputs");
+  }
+  if (options.budget && options.sensitivity != "layers") {
+    throw CLI::ValidationError("--budget", "needs the ranking of --sensitivity layers");
+  }
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,39 @@
+// The command line of pi0 sweep.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/common/model_options.h"
+#include "tools/common/quant_options.h"
+#include "tools/sweep/sweep_model.h"
+
+namespace pi0::tools {
+
+struct SweepOptions {
+  ModelOptions model;
+  QuantOptions quant;  // attention and skipped components
+  FormatLists formats;
+  std::vector<std::filesystem::path> rules;
+  std::string sensitivity;  // layers, components or nothing
+  std::optional<double> budget;
+  struct Shard {
+    std::size_t index = 1;  // from 1
+    std::size_t of = 1;
+  } shard;
+  ObservationSource source;
+  std::filesystem::path output;
+  bool resume = false;
+};
+
+// `options` must outlive `command`.
+void add_sweep_options(CLI::App& command, SweepOptions& options);
+
+// After parsing: throws CLI::ParseError for options that are missing or do not go together.
+void check(const SweepOptions& options, const CLI::App& command);
+
+}  // namespace pi0::tools

@@ -1,0 +1,151 @@
+#include "tools/sweep/sweep_run.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "model/json_fields.h"
+#include "protocol/files.h"
+#include "quant/attach.h"
+#include "quant/report.h"
+#include "tools/common/print.h"
+#include "tools/common/results.h"
+#include "tools/common/stopwatch.h"
+#include "tools/sweep/action_errors.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+void tell(const std::string& line) { print(stderr, "sweep: {}\n", line); }
+
+void add_components(Json& entry, const quant::StatsSnapshot& seen) {
+  for (const auto& [key, kind] : {std::pair("components", "linear"), std::pair("components_attention", "attention")}) {
+    Json& components = entry[key] = Json::object();
+    for (const quant::ComponentRow& row : quant::component_rows(seen, kind)) {
+      components[row.component] = row.mean_rmse ? Json(*row.mean_rmse) : Json();
+    }
+  }
+}
+
+}  // namespace
+
+SweepRun::SweepRun(const SweepOptions& options)
+    : options_(options), model_(options.model, options.source, tell, [this] { stop_.check(); }) {
+  meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision, model_.steps());
+  meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
+  meta_["kernels"] = name_of(options.model.kernels);
+  meta_["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
+  meta_["observations"] = model_.observations();
+  meta_["seed"] = model_.seed();
+  meta_["quantize_attention"] = name_of(options.quant.attention);
+  meta_["skip_components"] = options.quant.skip_components;
+}
+
+std::vector<Json> SweepRun::entries_of(const std::vector<Setting>& settings) {
+  std::vector<Json> entries(settings.size());
+  std::size_t done = 0;
+  for (std::size_t i = 0; i < settings.size(); ++i) {
+    entries[i] = earlier_entry(settings[i]);
+    if (!entries[i].is_null()) ++done;
+  }
+  if (done > 0) tell(fmt::format("{} of {} settings are done already", done, settings.size()));
+  if (done == settings.size()) return entries;
+  load();
+  Stopwatch clock;
+  double seconds = 0;
+  const std::size_t first = done;
+  for (std::size_t i = 0; i < settings.size(); ++i) {
+    if (!entries[i].is_null()) continue;
+    entries[i] = measure(settings[i]);
+    seconds += clock.lap();
+    ++done;
+    const double left = seconds / static_cast<double>(done - first) * static_cast<double>(settings.size() - done);
+    tell(fmt::format("{} of {}, {}: action RMSE {:.4g}, {:.1f} s; {:.0f} s left", done, settings.size(),
+                     settings[i].folder, action_rmse(entries[i]), entries[i]["inference_time_s"].get<double>(), left));
+  }
+  return entries;
+}
+
+const model::SiteList& SweepRun::sites() {
+  load();
+  return model_.model().sites();
+}
+
+Json SweepRun::meta_of(const Setting& setting) const {
+  Json meta = meta_;
+  meta.update(setting.names);
+  return meta;
+}
+
+// The entry that an earlier run left for a setting; null when there is none.
+Json SweepRun::earlier_entry(const Setting& setting) const {
+  const fs::path file = options_.output / setting.folder / "result.json";
+  if (!fs::exists(file)) return {};
+  if (!options_.resume) {
+    throw std::runtime_error(file.string() +
+                             ": exists already; --resume continues such a sweep, or choose another --output");
+  }
+  if (!fs::exists(file.parent_path() / "stats.json")) return {};  // incomplete: measured again
+  const SweepResult result = read_result(file);
+  check_same_settings(file, result.meta, "this sweep", meta_of(setting));
+  if (result.names != setting.names) {
+    throw std::runtime_error(fmt::format("{}: 'names' is {}, expected {}; remove the file to measure this again",
+                                         file.string(), model::shown(result.names), model::shown(setting.names)));
+  }
+  return result.entry;
+}
+
+// Only when there is something to run.
+void SweepRun::load() {
+  if (model_.is_loaded()) return;
+  fs::create_directories(options_.output);
+  protocol::check_writable(options_.output / "summary.json");
+  model_.load();
+}
+
+Json SweepRun::measure(const Setting& setting) {
+  quant::StatsBook book;
+  const auto hooks = quant::attach(model_.model().sites(), setting.plan, &book, tell);
+  ActionErrors errors;
+  Stopwatch clock;
+  double seconds = 0;
+  for (const SweepCase& one : model_.cases()) {
+    clock.lap();
+    const at::Tensor raw = model_.sample(one);
+    seconds += clock.lap();
+    book.finish_request(quant::StatsBook::Measured::yes);
+    errors.add_raw(one.raw, raw);
+    if (raw.isfinite().all().item<bool>()) {
+      errors.add_answer(one.answer, model_.answer(one, raw));
+    } else {
+      errors.add_nonfinite();
+    }
+  }
+  Json entry = setting.names;
+  errors.write(entry, model_.has_robot());
+  const quant::StatsSnapshot seen = book.snapshot();
+  add_components(entry, seen);
+  entry["n_observations"] = model_.cases().size();
+  entry["inference_time_s"] = seconds;
+  const Json meta = meta_of(setting);
+  const fs::path folder = options_.output / setting.folder;
+  fs::create_directories(folder);
+  protocol::write_whole(folder / "stats.json", quant::report_json(seen, meta));
+  // Last: a setting that has a result is complete.
+  write_result(folder, {meta, setting.names, entry, setting.place, setting.of});
+  return entry;
+}
+
+double action_rmse(const Json& entry) {
+  return entry["action_rmse"].is_null() ? std::numeric_limits<double>::infinity() : entry["action_rmse"].get<double>();
+}
+
+}  // namespace pi0::tools
