@@ -20,14 +20,18 @@ using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t 
 
 class Checkpoint : public WeightSource {
  public:
-  // Opens model.safetensors, or the shards of model.safetensors.index.json, with or without LeRobot's prefix `model.`
-  // of all names. An orbax folder and pytorch_model.bin are recognised and refused with what to do. Throws
+  // Opens model.safetensors, or the shards of model.safetensors.index.json, under any names of checkpoint_names.h. An
+  // orbax folder, a PEFT adapter and pytorch_model.bin are recognised and refused with what to do. Throws
   // CheckpointError.
   explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   void pass_over(const std::string& name, at::IntArrayRef shape) override;
+
+  // Statistics of normalization that lie among the weights (LeRobot up to 0.3), by LeRobot's names. They are not
+  // parameters.
+  std::map<std::string, at::Tensor> statistics() const;
 
   // Call after the model is built. Throws CheckpointError that names the tensors the model did not ask for.
   void finish() const;
@@ -38,6 +42,7 @@ class Checkpoint : public WeightSource {
     std::string name;  // in that file
   };
   void open(const std::filesystem::path& file, const std::set<std::string>* expected);
+  void add(const std::string& in_file, std::uint64_t bytes);
   const Place* find(const std::string& name) const;
   const Place& found(const std::string& name, at::IntArrayRef shape) const;
   void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
@@ -47,6 +52,7 @@ class Checkpoint : public WeightSource {
   LoadProgress progress_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Place> places_;  // by openpi's name
+  std::map<std::string, Place> statistics_;
   std::set<const Place*> read_;
   std::uint64_t done_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;
