@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "model/policy/lerobot_image.h"
 #include "model/policy/normalizer.h"
 #include "model/policy/robot_config.h"
 #include "protocol/value.h"
@@ -19,6 +20,11 @@ namespace pi0::policy {
 // Names the file or policy, the key, what was found and what was expected.
 class PolicyConfigError : public std::runtime_error {
   using runtime_error::runtime_error;
+};
+
+enum class Resize {
+  pillow,  // as openpi's client does, to 8 bits
+  lerobot  // in floats, without antialiasing
 };
 
 struct PolicyConfig {
@@ -32,6 +38,10 @@ struct PolicyConfig {
   bool discrete_state_input = false;  // the prompt holds the state in 256 bins
   std::string asset_id;               // folder of the statistics in assets/
   Normalization normalization = Normalization::quantile;
+  Resize resize = Resize::pillow;
+  Padding padding;                      // with Resize::lerobot
+  bool clean_prompt = true;             // Pi0: white space and underscores become as openpi has them
+  bool padded_state_in_prompt = false;  // the prompt holds action_dim numbers
   RobotConfig robot;
   std::vector<bool> delta_action_mask;  // which actions are relative to the state; those past its end are not
   std::optional<std::string> default_prompt;
