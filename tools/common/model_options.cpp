@@ -40,12 +40,37 @@ policy::NormStats load_stats(const ModelOptions& options, const policy::PolicyCo
   return policy::read_norm_stats(policy::norm_stats_file(options.checkpoint_dir, policy.asset_id));
 }
 
-policy::PromptTokenizer load_tokenizer(const ModelOptions& options, std::int64_t vocab_size) {
-  if (options.tokenizer.empty() && options.checkpoint_dir.empty()) {
-    return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
+// The folder of --checkpoint-dir if it is LeRobot's and no other policy is chosen.
+std::optional<policy::LeRobotFolder> lerobot_folder(const ModelOptions& options) {
+  if (!options.config.empty() || !options.config_file.empty()) return std::nullopt;
+  if (!options.checkpoint_dir.empty() && policy::is_lerobot_folder(options.checkpoint_dir)) {
+    return policy::read_lerobot_folder(options.checkpoint_dir,
+                                       options.lerobot_version.value_or(policy::LeRobotVersion::v0_5));
   }
-  return policy::PromptTokenizer::from_file(
-      options.tokenizer.empty() ? policy::find_tokenizer(options.checkpoint_dir) : options.tokenizer, vocab_size);
+  if (!options.lerobot_version) return std::nullopt;
+  throw std::invalid_argument("--lerobot-version needs a LeRobot checkpoint, but '" + options.checkpoint_dir.string() +
+                              "' has no config.json with a policy's \"type\"");
+}
+
+// The tokenizer of a LeRobot folder without --tokenizer.
+fs::path lerobot_tokenizer(const policy::LeRobotFolder& lerobot, const fs::path& folder,
+                           std::vector<std::string>& warnings) {
+  if (!lerobot.tokenizer.empty()) return lerobot.tokenizer;
+  if (lerobot.tokenizer_name != "tokenizer" && lerobot.tokenizer_name.find("paligemma") == std::string::npos) {
+    throw policy::TokenizerError("tokenizer '" + lerobot.tokenizer_name + "' of " + folder.string() +
+                                 " is not PaliGemma's; give its SentencePiece model as --tokenizer");
+  }
+  fs::path found = policy::find_tokenizer(folder);
+  warnings.push_back(folder.string() + ": has no tokenizer.model; its tokenizer '" + lerobot.tokenizer_name +
+                     "' is taken to be " + found.string());
+  return found;
+}
+
+fs::path tokenizer_file(const ModelOptions& options, const std::optional<policy::LeRobotFolder>& lerobot,
+                        std::vector<std::string>& warnings) {
+  if (!options.tokenizer.empty()) return options.tokenizer;
+  return lerobot ? lerobot_tokenizer(*lerobot, options.checkpoint_dir, warnings)
+                 : policy::find_tokenizer(options.checkpoint_dir);
 }
 
 model::Execution chosen_execution(const ModelOptions& options) {
@@ -135,12 +160,20 @@ CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, co
 
 void add_place_options(CLI::App& app, ModelOptions& options) {
   CLI::Option* config = app.add_option("--config", options.config, "Policy by openpi's name, as pi05_droid");
-  app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
-      ->check(CLI::ExistingFile)
-      ->excludes(config);
+  CLI::Option* config_file =
+      app.add_option("--config-file", options.config_file, "Policy of your own (configs/README.md)")
+          ->check(CLI::ExistingFile)
+          ->excludes(config);
   app.add_option("--checkpoint-dir", options.checkpoint_dir,
-                 "Folder with model.safetensors and assets/, or gs:// address of one in openpi's download cache")
+                 "Folder with model.safetensors and assets/, or gs:// address of one in openpi's download cache, or "
+                 "folder of a LeRobot policy, which needs no --config")
       ->transform(or_cached());
+  choose_value<policy::LeRobotVersion>(
+      app.add_option("--lerobot-version", options.lerobot_version,
+                     "LeRobot that trained the policy, which its files do not tell; default: 0.5, and later"),
+      {{"0.4", policy::LeRobotVersion::v0_4}, {"0.5", policy::LeRobotVersion::v0_5}})
+      ->excludes(config)
+      ->excludes(config_file);
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
@@ -186,24 +219,29 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
 }
 
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
-  if (!options.config_file.empty()) return policy::read_policy_config(options.config_file);
-  if (!options.config.empty()) return policy::policy_config(options.config);
-  return std::nullopt;
+  if (const auto lerobot = lerobot_folder(options)) return lerobot->policy;
+  std::optional<policy::PolicyConfig> policy;
+  if (!options.config_file.empty()) policy = policy::read_policy_config(options.config_file);
+  if (!options.config.empty()) policy = policy::policy_config(options.config);
+  if (policy && !options.checkpoint_dir.empty() && policy::is_lerobot_folder(options.checkpoint_dir)) {
+    policy::check_lerobot_model(*policy, options.checkpoint_dir);
+  }
+  return policy;
 }
 
 model::ModelConfig chosen_sizes(const ModelOptions& options) {
-  const std::optional<policy::PolicyConfig> policy = chosen_policy(options);
+  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options);
+  const std::optional<policy::PolicyConfig> policy = lerobot ? lerobot->policy : chosen_policy(options);
   const fs::path architecture = options.checkpoint_dir / "architecture.json";
-  if (!options.checkpoint_dir.empty() && fs::exists(architecture)) {
-    const model::ModelConfig sizes = model::read_architecture(architecture);
-    if (policy) policy::check_architecture(*policy, sizes, architecture.string());
-    return sizes;
-  }
-  if (!policy) {
+  const bool has_architecture = !options.checkpoint_dir.empty() && fs::exists(architecture);
+  if (!policy && !has_architecture) {
     throw std::invalid_argument(
         "the model's sizes are unknown: give --config, or a --checkpoint-dir with architecture.json");
   }
-  return policy::model_config(*policy);
+  model::ModelConfig sizes = has_architecture ? model::read_architecture(architecture) : policy::model_config(*policy);
+  if (policy && has_architecture) policy::check_architecture(*policy, sizes, architecture.string());
+  if (lerobot) sizes.num_steps = lerobot->num_steps;
+  return sizes;
 }
 
 std::string name_of(Kernels kernels) { return kernels == Kernels::fast ? "fast" : "reference"; }
@@ -258,14 +296,21 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model:
 
 PolicyParts load_parts(const ModelOptions& options) {
   require_checkpoint(options);
-  std::optional<policy::PolicyConfig> config = chosen_policy(options);
-  if (!config) throw std::invalid_argument("no policy: give --config or --config-file");
+  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options);
+  std::optional<policy::PolicyConfig> config = lerobot ? lerobot->policy : chosen_policy(options);
+  if (!config) throw std::invalid_argument("no policy: give --config or --config-file, or a LeRobot checkpoint");
   const model::ModelConfig sizes = chosen_sizes(options);
-  policy::NormStats stats = load_stats(options, *config);
-  return {std::move(*config), sizes, std::move(stats), load_tokenizer(options, sizes.vocab_size)};
+  policy::NormStats stats = lerobot ? lerobot->norm_stats : load_stats(options, *config);
+  std::vector<std::string> warnings = lerobot ? lerobot->warnings : std::vector<std::string>();
+  const bool is_random = options.tokenizer.empty() && options.checkpoint_dir.empty();
+  auto tokenizer =
+      is_random ? policy::PromptTokenizer(tiny_tokenizer(), "the tokenizer of random checkpoints", sizes.vocab_size)
+                : policy::PromptTokenizer::from_file(tokenizer_file(options, lerobot, warnings), sizes.vocab_size);
+  return {std::move(*config), sizes, std::move(stats), std::move(tokenizer), std::move(warnings)};
 }
 
 LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::function<void(const std::string&)> warn) {
+  for (const std::string& line : parts.warnings) warn(line);
   ModelOptions seeded = options;
   if (!seeded.seed) seeded.seed = std::random_device{}();
   const std::shared_ptr<model::Pi0> model = load_model(seeded, parts.sizes);

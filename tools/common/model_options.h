@@ -9,10 +9,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/backends/cpu/gemm.h"
 #include "model/model_config.h"
 #include "model/pi0.h"
+#include "model/policy/lerobot_folder.h"
 #include "model/policy/policy.h"
 #include "model/policy/policy_config.h"
 
@@ -28,6 +30,7 @@ struct ModelOptions {
   std::string config;                 // name of a policy
   std::filesystem::path config_file;  // or a policy of one's own
   std::filesystem::path checkpoint_dir;
+  std::optional<policy::LeRobotVersion> lerobot_version;  // of a LeRobot folder; none: 0.5 and later
   bool random_weights = false;
   std::filesystem::path tokenizer;
   std::optional<std::string> default_prompt;
@@ -53,7 +56,8 @@ CLI::Validator or_cached();
 // How to get the checkpoint at a bucket's `address`, for error messages.
 std::string how_to_get(const std::string& address, const std::string& config);
 
-// The policy that --config or --config-file names; none when neither is given.
+// The policy that --config or --config-file names, else the one of a LeRobot checkpoint; none when there is neither.
+// Throws when both are there and contradict each other.
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
 
 // The sizes of architecture.json, checked against the policy if there is one; without the file, those
@@ -74,6 +78,7 @@ struct PolicyParts {
   model::ModelConfig sizes;
   policy::NormStats norm_stats;
   policy::PromptTokenizer tokenizer;
+  std::vector<std::string> warnings;  // for the log
 };
 PolicyParts load_parts(const ModelOptions& options);
 
