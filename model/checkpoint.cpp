@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/checkpoint_names.h"
 #include "model/format_dtype.h"
 #include "model/json_fields.h"
 
@@ -40,6 +41,8 @@ std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
   return shards;
 }
 
+constexpr const char* how_to_merge = "; merge it into the weights with merge_and_unload() and save the whole model";
+
 std::string text_of(at::ScalarType dtype) {
   const bool is_float = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
   return is_float ? std::string(name_of(format_of(dtype))) : c10::toString(dtype);
@@ -58,16 +61,11 @@ Checkpoint::Checkpoint(const fs::path& folder, LoadProgress progress)
   } else {
     throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
   }
-  const std::string prefix = "model.";
-  const bool is_lerobot = std::any_of(places_.begin(), places_.end(), [&](const auto& place) {
-    return place.first.starts_with(prefix + "paligemma_with_expert.");
-  });
-  if (is_lerobot) {
-    std::map<std::string, Place> renamed;
-    for (auto& [name, place] : places_) {
-      renamed.emplace(name.starts_with(prefix) ? name.substr(prefix.size()) : name, place);
-    }
-    places_ = std::move(renamed);
+  const bool has_model =
+      std::ranges::any_of(places_, [](const auto& place) { return place.first.starts_with("paligemma_with_expert."); });
+  if (!has_model) {
+    throw CheckpointError(folder.string() + ": holds no tensor of a Pi0 or Pi0.5 model ('paligemma_with_expert.…')" +
+                          (places_.empty() ? "" : "; found '" + places_.begin()->first + "' and others"));
   }
 }
 
@@ -78,8 +76,7 @@ void Checkpoint::open(const fs::path& path, const std::set<std::string>* expecte
       throw CheckpointError(path.string() + ": holds tensor '" + name + "', which " + index_name +
                             " does not place there");
     }
-    places_.emplace(name, Place{files_.size() - 1, name});
-    total_bytes_ += entry.end - entry.begin;
+    add(name, entry.end - entry.begin);
   }
   if (expected == nullptr) return;
   for (const std::string& name : *expected) {
@@ -88,6 +85,31 @@ void Checkpoint::open(const fs::path& path, const std::set<std::string>* expecte
                             " places there, is missing");
     }
   }
+}
+
+void Checkpoint::add(const std::string& in_file, std::uint64_t bytes) {
+  const std::string file = files_.back().path().string();
+  const Place place{files_.size() - 1, in_file};
+  const TensorName tensor = tensor_name(in_file);
+  if (tensor.kind == TensorName::Kind::adapter) {
+    throw CheckpointError(file + ": tensor '" + in_file + "' belongs to a PEFT adapter" + how_to_merge);
+  }
+  if (tensor.kind == TensorName::Kind::statistics) {
+    statistics_.emplace(tensor.name, place);
+    return;
+  }
+  const auto [known, is_new] = places_.emplace(tensor.name, place);
+  if (!is_new) {
+    throw CheckpointError(file + ": tensors '" + known->second.name + "' and '" + in_file + "' are both '" +
+                          tensor.name + "'");
+  }
+  total_bytes_ += bytes;
+}
+
+std::map<std::string, at::Tensor> Checkpoint::statistics() const {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, place] : statistics_) tensors.emplace(name, files_[place.file].tensor(place.name));
+  return tensors;
 }
 
 const Checkpoint::Place* Checkpoint::find(const std::string& name) const {

@@ -25,8 +25,8 @@ using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t 
 
 class Checkpoint : public CheckpointSource {
  public:
-  // Opens model.safetensors, or the shards of model.safetensors.index.json, with or without LeRobot's prefix `model.`
-  // of all names. Throws CheckpointError.
+  // Opens model.safetensors, or the shards of model.safetensors.index.json, under any names of checkpoint_names.h.
+  // Throws CheckpointError; its message for the tensors of a PEFT adapter says what to do.
   explicit Checkpoint(const std::filesystem::path& folder, LoadProgress progress = {});
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
@@ -36,12 +36,17 @@ class Checkpoint : public CheckpointSource {
   std::vector<Stored> stored() const override;
   void finish() const override;
 
+  // Statistics of normalization that lie among the weights (LeRobot up to 0.3), by LeRobot's names. They are not
+  // parameters.
+  std::map<std::string, at::Tensor> statistics() const;
+
  private:
   struct Place {
     std::size_t file;
     std::string name;  // in that file
   };
   void open(const std::filesystem::path& file, const std::set<std::string>* expected);
+  void add(const std::string& in_file, std::uint64_t bytes);
   const Place* find(const std::string& name) const;
   const Place& found(const std::string& name, at::IntArrayRef shape) const;
   void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
@@ -51,6 +56,7 @@ class Checkpoint : public CheckpointSource {
   LoadProgress progress_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Place> places_;  // by openpi's name
+  std::map<std::string, Place> statistics_;
   std::set<const Place*> read_;
   std::uint64_t done_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;

@@ -101,18 +101,23 @@ Image resize(const Image& image, std::int64_t height, std::int64_t width) {
 
 }  // namespace
 
-Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t width) {
-  if (image.height == height && image.width == width) return image;
-  const auto image_height = static_cast<double>(image.height);
-  const auto image_width = static_cast<double>(image.width);
-  const double ratio = std::max(image_width / static_cast<double>(width), image_height / static_cast<double>(height));
-  const auto fitted_height = static_cast<std::int64_t>(image_height / ratio);
-  const auto fitted_width = static_cast<std::int64_t>(image_width / ratio);
-  if (image.height < 1 || image.width < 1 || fitted_height < 1 || fitted_width < 1) {
-    throw std::invalid_argument("an image of " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+FittedSize fitted_size(std::int64_t image_height, std::int64_t image_width, std::int64_t height, std::int64_t width) {
+  const auto exact_height = static_cast<double>(image_height);
+  const auto exact_width = static_cast<double>(image_width);
+  const double ratio = std::max(exact_width / static_cast<double>(width), exact_height / static_cast<double>(height));
+  const FittedSize fitted{static_cast<std::int64_t>(exact_height / ratio),
+                          static_cast<std::int64_t>(exact_width / ratio)};
+  if (image_height < 1 || image_width < 1 || fitted.height < 1 || fitted.width < 1) {
+    throw std::invalid_argument("an image of " + std::to_string(image_height) + " x " + std::to_string(image_width) +
                                 " pixels cannot be fitted into " + std::to_string(height) + " x " +
                                 std::to_string(width));
   }
+  return fitted;
+}
+
+Image resize_with_pad(const Image& image, std::int64_t height, std::int64_t width) {
+  if (image.height == height && image.width == width) return image;
+  const auto [fitted_height, fitted_width] = fitted_size(image.height, image.width, height, width);
   const Image fitted = resize(image, fitted_height, fitted_width);
   const std::int64_t top = (height - fitted_height) / 2;
   const std::int64_t left = (width - fitted_width) / 2;

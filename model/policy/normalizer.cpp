@@ -5,7 +5,19 @@
 namespace pi0::policy {
 namespace {
 
-constexpr double no_zero_scale = 1e-6;  // openpi's guard against dividing by zero where a dimension is constant
+// Guards against dividing by zero where a dimension is constant.
+constexpr double openpi_epsilon = 1e-6;
+constexpr float lerobot_epsilon = 1e-8F;
+
+float to_float(double value) { return static_cast<float>(value); }
+
+bool is_quantile(Normalization form) {
+  return form == Normalization::quantile || form == Normalization::lerobot_quantile;
+}
+
+bool is_lerobot(Normalization form) {
+  return form == Normalization::lerobot_quantile || form == Normalization::lerobot_z_score;
+}
 
 }  // namespace
 
@@ -19,7 +31,7 @@ Normalizer::Normalizer(Normalization form, const NormStats& stats, std::int64_t 
 
 Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string& where, std::size_t at_least,
                                       std::size_t used, std::size_t at_most) const {
-  const bool quantile = form_ == Normalization::quantile;
+  const bool quantile = is_quantile(form_);
   if (quantile && stats.q01.empty()) {
     throw NormStatsError(where + ": 'q01' and 'q99' are missing; this policy normalises by quantiles");
   }
@@ -31,7 +43,8 @@ Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string
                          " values, expected " + std::to_string(at_least) + " to " + std::to_string(at_most));
   }
   affine.offset.resize(at_most, 0.0);
-  affine.scale.assign(at_most, 1.0 + no_zero_scale);
+  affine.scale.assign(at_most, is_lerobot(form_) ? 1.0 : 1.0 + openpi_epsilon);
+  affine.scale_back = affine.scale;
   for (std::size_t dim = 0; dim < affine.known; ++dim) {
     const auto check = [&](const char* key, double value) {
       if (dim >= used || std::isfinite(value)) return;
@@ -39,35 +52,53 @@ Normalizer::Affine Normalizer::affine(const FieldStats& stats, const std::string
     };
     check(quantile ? "q01" : "mean", affine.offset[dim]);
     check(quantile ? "q99" : "std", quantile ? stats.q99[dim] : stats.std[dim]);
-    const double range = quantile ? stats.q99[dim] - stats.q01[dim] : stats.std[dim];
-    affine.scale[dim] = range + no_zero_scale;
+    const double low = quantile ? stats.q01[dim] : 0.0, high = quantile ? stats.q99[dim] : stats.std[dim];
+    if (!is_lerobot(form_)) {
+      affine.scale[dim] = affine.scale_back[dim] = high - low + openpi_epsilon;
+      continue;
+    }
+    const float range = to_float(high) - to_float(low);
+    const float guarded = quantile && range == 0.0F ? lerobot_epsilon : range;
+    affine.scale[dim] = quantile ? guarded : range + lerobot_epsilon;
+    affine.scale_back[dim] = guarded;
   }
   return affine;
 }
 
-std::vector<double> Normalizer::normalize_state(std::span<const double> state) const {
-  std::vector<double> normalized(state.size());
-  for (std::size_t dim = 0; dim < state.size(); ++dim) {
-    const double scaled = (state[dim] - state_.offset[dim]) / state_.scale[dim];
-    normalized[dim] = form_ == Normalization::quantile ? scaled * 2.0 - 1.0 : scaled;
+double Normalizer::normalize(double x, const Affine& affine, std::size_t dim) const {
+  if (is_lerobot(form_)) {
+    const float shifted = to_float(x) - to_float(affine.offset[dim]), scale = to_float(affine.scale[dim]);
+    return is_quantile(form_) ? 2.0F * shifted / scale - 1.0F : shifted / scale;
   }
-  return normalized;
+  const double scaled = (x - affine.offset[dim]) / affine.scale[dim];
+  return is_quantile(form_) ? scaled * 2.0 - 1.0 : scaled;
 }
 
 template <class Number>
-double Normalizer::unnormalize(Number x, const Affine& affine, std::size_t dim) const {
-  if (form_ == Normalization::z_score) {
-    return static_cast<double>(x) * affine.scale[dim] + affine.offset[dim];
-  }
-  if (dim >= affine.known) return static_cast<double>(x);
+double Normalizer::unnormalize(Number x, const Affine& affine, double scale, std::size_t dim) const {
+  if (dim >= affine.known && form_ != Normalization::z_score) return static_cast<double>(x);
+  if (!is_quantile(form_)) return static_cast<double>(x) * scale + affine.offset[dim];
   const Number fraction = (x + Number{1}) / Number{2};
-  return static_cast<double>(fraction) * affine.scale[dim] + affine.offset[dim];
+  return static_cast<double>(fraction) * scale + affine.offset[dim];
+}
+
+double Normalizer::unnormalize_action(float x, std::size_t dim) const {
+  const double scale = actions_.scale_back[dim];
+  if (!is_lerobot(form_) || dim >= actions_.known) return unnormalize(x, actions_, scale, dim);
+  const float offset = to_float(actions_.offset[dim]);
+  return is_quantile(form_) ? (x + 1.0F) * to_float(scale) / 2.0F + offset : x * to_float(scale) + offset;
+}
+
+std::vector<double> Normalizer::normalize_state(std::span<const double> state) const {
+  std::vector<double> normalized(state.size());
+  for (std::size_t dim = 0; dim < state.size(); ++dim) normalized[dim] = normalize(state[dim], state_, dim);
+  return normalized;
 }
 
 std::vector<double> Normalizer::unnormalize_state(std::span<const double> state) const {
   std::vector<double> plain(state.size());
   for (std::size_t dim = 0; dim < state.size(); ++dim) {
-    plain[dim] = unnormalize(state[dim], state_, dim);
+    plain[dim] = unnormalize(state[dim], state_, state_.scale[dim], dim);
   }
   return plain;
 }
@@ -75,9 +106,7 @@ std::vector<double> Normalizer::unnormalize_state(std::span<const double> state)
 std::vector<double> Normalizer::unnormalize_actions(std::span<const float> chunk) const {
   const std::size_t action_dim = actions_.offset.size();
   std::vector<double> plain(chunk.size());
-  for (std::size_t i = 0; i < chunk.size(); ++i) {
-    plain[i] = unnormalize(chunk[i], actions_, i % action_dim);
-  }
+  for (std::size_t i = 0; i < chunk.size(); ++i) plain[i] = unnormalize_action(chunk[i], i % action_dim);
   return plain;
 }
 

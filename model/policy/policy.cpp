@@ -18,18 +18,21 @@ namespace {
 
 constexpr std::int64_t image_size = 224;  // pixels, both sides: what SigLIP was trained on
 
-// Pixels [1, 224, 224, 3] uint8.
-at::Tensor image_input(const Camera& camera) {
-  if (!camera.image) {
-    return at::zeros({1, image_size, image_size, 3}, at::kByte);
+bool has_image(const Camera& camera) { return camera.image || camera.levels; }
+
+// Pixels [1, 224, 224, 3] uint8, or with Resize::lerobot [1, 3, 224, 224] float32 in [-1, 1].
+at::Tensor image_input(const Camera& camera, const PolicyConfig& config) {
+  if (!has_image(camera)) {
+    return config.resize == Resize::lerobot ? at::full({1, 3, image_size, image_size}, -1.0, at::kFloat)
+                                            : at::zeros({1, image_size, image_size, 3}, at::kByte);
   }
-  Image fitted;
   try {
-    fitted = resize_with_pad(*camera.image, image_size, image_size);
+    if (camera.levels) return lerobot_input(*camera.levels, image_size, image_size, config.padding);
+    Image fitted = resize_with_pad(*camera.image, image_size, image_size);
+    return at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte).clone();
   } catch (const std::invalid_argument& error) {
     throw RequestError(camera.input + ": " + error.what());
   }
-  return at::from_blob(fitted.pixels.data(), {1, image_size, image_size, 3}, at::kByte).clone();
 }
 
 template <class Number>
@@ -131,17 +134,20 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Re
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
-  const RobotObservation seen = read_request(config_.robot, request, options_.max_prompt_bytes);
-  std::vector<double> state = normalizer_.normalize_state(seen.state);
-  const PromptTokens prompt = tokenize(seen, state);
-  state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);
+  const RobotObservation seen =
+      read_request(config_.robot, request, options_.max_prompt_bytes,
+                   config_.resize == Resize::lerobot ? ImageValues::floats : ImageValues::bytes);
+  const std::vector<double> state = normalizer_.normalize_state(seen.state);
+  std::vector<double> padded_state = state;
+  padded_state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);
+  const PromptTokens prompt = tokenize(seen, config_.padded_state_in_prompt ? padded_state : state);
 
   model::ModelInputs inputs;
   for (const Camera& camera : seen.cameras) {
-    inputs.images.push_back(image_input(camera));
-    inputs.image_masks.push_back(at::full({1}, camera.image.has_value(), at::kBool));
+    inputs.images.push_back(image_input(camera, config_));
+    inputs.image_masks.push_back(at::full({1}, has_image(camera), at::kBool));
   }
-  inputs.state = at::tensor(state, at::kDouble).unsqueeze(0);
+  inputs.state = at::tensor(padded_state, at::kDouble).unsqueeze(0);
   inputs.tokens = at::tensor(prompt.tokens, at::kLong).unsqueeze(0);
   inputs.token_mask = (at::arange(config_.max_token_len) < prompt.used).unsqueeze(0);
   return inputs;
@@ -175,8 +181,10 @@ std::string Policy::prompt_of(const RobotObservation& seen) const {
 
 PromptTokens Policy::tokenize(const RobotObservation& seen, const std::vector<double>& state) const {
   const std::string prompt = prompt_of(seen);
-  PromptTokens tokens = config_.discrete_state_input ? tokenizer_.encode(prompt, state, config_.max_token_len)
-                                                     : tokenizer_.encode(prompt, config_.max_token_len);
+  const std::int64_t places = config_.max_token_len;
+  const PromptTokens tokens = config_.discrete_state_input ? tokenizer_.encode(prompt, state, places)
+                              : config_.clean_prompt       ? tokenizer_.encode(prompt, places)
+                                                           : tokenizer_.encode_as_sent(prompt, places);
   if (tokens.needed > tokens.used) {
     options_.warn("prompt: truncated from " + std::to_string(tokens.needed) + " to " + std::to_string(tokens.used) +
                   " tokens; the model does not see the rest");

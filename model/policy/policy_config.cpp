@@ -1,7 +1,9 @@
 #include "model/policy/policy_config.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <set>
+#include <utility>
 
 #include "model/json_fields.h"
 #include "model/nearest_name.h"
@@ -58,11 +60,51 @@ protocol::Value as_value(const Json& json) {
   }
 }
 
+// One of several words, each with its value.
+template <class Value>
+Value read_word(JsonFields& fields, const std::string& key,
+                std::initializer_list<std::pair<const char*, Value>> words) {
+  const std::string found = fields.text(key);
+  std::string expected;
+  for (const auto& [word, value] : words) {
+    if (found == word) return value;
+    expected += (expected.empty() ? "\"" : " or \"") + std::string(word) + "\"";
+  }
+  fields.mistyped(key, expected);
+}
+
 Normalization read_normalization(JsonFields& fields) {
-  const std::string form = fields.text("normalization");
-  if (form == "quantile") return Normalization::quantile;
-  if (form == "z_score") return Normalization::z_score;
-  fields.mistyped("normalization", "\"quantile\" or \"z_score\"");
+  return read_word<Normalization>(fields, "normalization",
+                                  {{"quantile", Normalization::quantile},
+                                   {"z_score", Normalization::z_score},
+                                   {"lerobot_quantile", Normalization::lerobot_quantile},
+                                   {"lerobot_z_score", Normalization::lerobot_z_score}});
+}
+
+// What LeRobot's policies do otherwise than openpi's, and one version of it otherwise than another.
+void read_differences(JsonFields& fields, PolicyConfig& policy) {
+  if (fields.has("resize")) {
+    policy.resize = read_word<Resize>(fields, "resize", {{"pillow", Resize::pillow}, {"lerobot", Resize::lerobot}});
+  }
+  if (fields.has("padding_value")) {
+    if (!fields.value("padding_value").is_number()) fields.mistyped("padding_value", "a number");
+    policy.padding.value = fields.value("padding_value").get<double>();
+  }
+  if (fields.has("padding_place")) {
+    policy.padding.place = read_word<Padding::Place>(
+        fields, "padding_place", {{"around", Padding::Place::around}, {"left_top", Padding::Place::left_top}});
+  }
+  if (fields.has("clean_prompt")) policy.clean_prompt = fields.flag("clean_prompt");
+  if (fields.has("padded_state_in_prompt")) policy.padded_state_in_prompt = fields.flag("padded_state_in_prompt");
+  if (policy.resize != Resize::lerobot && (fields.has("padding_value") || fields.has("padding_place"))) {
+    fields.refuse("'padding_value' and 'padding_place' need 'resize' to be \"lerobot\"");
+  }
+  if (!policy.clean_prompt && policy.discrete_state_input) {
+    fields.refuse("'clean_prompt' is false, but a prompt with 'discrete_state_input' is always cleaned");
+  }
+  if (policy.padded_state_in_prompt && !policy.discrete_state_input) {
+    fields.refuse("'padded_state_in_prompt' needs 'discrete_state_input'");
+  }
 }
 
 std::string read_variant(JsonFields& fields, const std::string& key) {
@@ -103,6 +145,7 @@ PolicyConfig read_policy(const std::string& name, const Json& json, const std::s
   policy.discrete_state_input = fields.flag("discrete_state_input");
   policy.asset_id = fields.text("asset_id");
   policy.normalization = read_normalization(fields);
+  read_differences(fields, policy);
   policy.robot = read_robot_field(fields);
   if (fields.has("delta_action_mask")) policy.delta_action_mask = fields.flags("delta_action_mask");
   if (fields.has("default_prompt")) policy.default_prompt = fields.text("default_prompt");

@@ -11,6 +11,7 @@
 
 #include "model/json_fields.h"
 #include "model/model_config.h"
+#include "model/policy/lerobot_image.h"
 #include "model/policy/normalizer.h"
 #include "model/policy/robot_config.h"
 #include "protocol/value.h"
@@ -20,6 +21,11 @@ namespace pi0::policy {
 // Names the file or policy, the key, what was found and what was expected.
 class PolicyConfigError : public std::runtime_error {
   using runtime_error::runtime_error;
+};
+
+enum class Resize {
+  pillow,  // as openpi's client does, to 8 bits
+  lerobot  // in floats, without antialiasing
 };
 
 struct PolicyConfig {
@@ -33,6 +39,10 @@ struct PolicyConfig {
   bool discrete_state_input = false;  // the prompt holds the state in 256 bins
   std::string asset_id;               // folder of the statistics in assets/
   Normalization normalization = Normalization::quantile;
+  Resize resize = Resize::pillow;
+  Padding padding;                      // with Resize::lerobot
+  bool clean_prompt = true;             // Pi0: white space and underscores become as openpi has them
+  bool padded_state_in_prompt = false;  // the prompt holds action_dim numbers
   RobotConfig robot;
   std::vector<bool> delta_action_mask;  // which actions are relative to the state; those past its end are not
   std::optional<std::string> default_prompt;
@@ -45,6 +55,9 @@ std::vector<std::string> policy_names();
 
 // A user's own policy. Throws PolicyConfigError.
 PolicyConfig read_policy_config(const std::filesystem::path& file);
+
+// A file's text that read_policy_config() reads as `policy`, but for the name. `policy` must have no metadata.
+std::string policy_json(const PolicyConfig& policy);
 
 // The sizes of openpi's full model for this policy.
 model::ModelConfig model_config(const PolicyConfig& policy);

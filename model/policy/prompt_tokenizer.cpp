@@ -72,6 +72,12 @@ PromptTokens PromptTokenizer::encode(std::string_view prompt, std::int64_t max_t
   return padded(processor_->bos_id(), ids, max_token_len);
 }
 
+PromptTokens PromptTokenizer::encode_as_sent(std::string_view prompt, std::int64_t max_token_len) const {
+  std::string text(prompt);
+  if (!text.ends_with('\n')) text += '\n';
+  return padded(processor_->bos_id(), pieces(*processor_, text), max_token_len);
+}
+
 PromptTokens PromptTokenizer::encode(std::string_view prompt, std::span<const double> state,
                                      std::int64_t max_token_len) const {
   std::string bins;

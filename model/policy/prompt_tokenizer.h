@@ -43,6 +43,9 @@ class PromptTokenizer {
   // Pi0: the prompt, then a newline that is tokenized separately. `prompt` is UTF-8.
   PromptTokens encode(std::string_view prompt, std::int64_t max_token_len) const;
 
+  // The same for a prompt that is not cleaned, with a newline only if it does not end with one: LeRobot's Pi0.
+  PromptTokens encode_as_sent(std::string_view prompt, std::int64_t max_token_len) const;
+
   // Pi0.5 with discrete state: "Task: ..., State: <bins>;\nAction: ". `state` is normalised,
   // unpadded.
   PromptTokens encode(std::string_view prompt, std::span<const double> state, std::int64_t max_token_len) const;

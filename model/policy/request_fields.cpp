@@ -137,6 +137,32 @@ std::vector<std::uint8_t> channels_last(const std::vector<std::uint8_t>& planes)
   return pixels;
 }
 
+std::vector<float> planes_of(const std::vector<float>& levels) {
+  const std::size_t plane = levels.size() / 3;
+  std::vector<float> planes(levels.size());
+  for (std::size_t i = 0; i < plane; ++i) {
+    for (std::size_t channel = 0; channel < 3; ++channel) planes[channel * plane + i] = levels[i * 3 + channel];
+  }
+  return planes;
+}
+
+template <class Real>
+std::vector<float> as_floats(const NdArray& array) {
+  std::vector<float> levels(static_cast<std::size_t>(array.element_count()));
+  for (std::size_t i = 0; i < levels.size(); ++i) levels[i] = static_cast<float>(element<Real>(array, i));
+  return levels;
+}
+
+std::optional<std::vector<float>> levels_of(const NdArray& array) {
+  if (array.dtype == DType{'f', 2}) return as_floats<c10::Half>(array);
+  if (array.dtype == DType{'f', 4}) return as_floats<float>(array);
+  if (array.dtype == DType{'f', 8}) return as_floats<double>(array);
+  if (array.dtype != DType{'u', 1}) return std::nullopt;
+  std::vector<float> levels(array.data.begin(), array.data.end());
+  for (float& level : levels) level /= 255.0F;
+  return levels;
+}
+
 // What np.asarray makes of list(array): a list of arrays of one shape and dtype. Empty for other values.
 std::optional<NdArray> stacked_arrays(const Value& value) {
   const auto* list = std::get_if<protocol::List>(&value);
@@ -152,25 +178,55 @@ std::optional<NdArray> stacked_arrays(const Value& value) {
   return stacked;
 }
 
-}  // namespace
+// A field with an image whose shape is right.
+struct Picture {
+  std::string name;
+  std::string expected;
+  const Value& value;
+  std::optional<NdArray> stacked;  // of a list
+  bool channels_first;
+  std::int64_t height, width;
+  const NdArray& array() const { return stacked ? *stacked : std::get<NdArray>(value); }
+  [[noreturn]] void refuse() const { policy::refuse(name, value, expected); }
+};
 
-Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map) {
+Picture picture_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
+                      const std::string& map) {
   const std::string name = map.empty() ? key : map + "/" + key;
   const bool any_layout = layout == ImageLayout::any;
   const std::string expected = std::string("an RGB image ") + (any_layout ? "[height, width, 3] or " : "") +
                                "[3, height, width], uint8 or floats in [0, 1]";
   const Value* value = fields.find(key);
   if (value == nullptr) throw RequestError(name + ": missing; expected " + expected);
-  const std::optional<NdArray> stacked = stacked_arrays(*value);
+  std::optional<NdArray> stacked = stacked_arrays(*value);
   const auto* array = stacked ? &*stacked : std::get_if<NdArray>(value);
   if (array == nullptr || array->shape.size() != 3) refuse(name, *value, expected);
   const bool channels_first = array->shape[0] == 3;
   if (!channels_first && !(any_layout && array->shape[2] == 3)) refuse(name, *value, expected);
   if (array->element_count() == 0) refuse(name, *value, "an image that is not empty");
-  std::optional<std::vector<std::uint8_t>> pixels = pixels_of(*array);
-  if (!pixels) refuse(name, *value, expected);
-  if (channels_first) return {array->shape[1], array->shape[2], channels_last(*pixels)};
-  return {array->shape[0], array->shape[1], *std::move(pixels)};
+  const std::int64_t height = array->shape[channels_first ? 1 : 0], width = array->shape[channels_first ? 2 : 1];
+  return {name, expected, *value, std::move(stacked), channels_first, height, width};
+}
+
+}  // namespace
+
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map) {
+  const Picture picture = picture_field(fields, key, layout, map);
+  std::optional<std::vector<std::uint8_t>> pixels = pixels_of(picture.array());
+  if (!pixels) picture.refuse();
+  return {picture.height, picture.width, picture.channels_first ? channels_last(*pixels) : *std::move(pixels)};
+}
+
+FloatImage float_image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
+                             const std::string& map) {
+  const Picture picture = picture_field(fields, key, layout, map);
+  std::optional<std::vector<float>> levels = levels_of(picture.array());
+  if (!levels) picture.refuse();
+  for (const float level : *levels) {
+    if (level >= 0.0F && level <= 1.0F) continue;
+    throw RequestError(picture.name + ": found the level " + std::to_string(level) + ", expected " + picture.expected);
+  }
+  return {picture.height, picture.width, picture.channels_first ? *std::move(levels) : planes_of(*levels)};
 }
 
 const protocol::Dict& map_field(const protocol::Dict& request, const std::string& key) {
@@ -201,15 +257,15 @@ std::vector<double> numbers_field(const protocol::Dict& request, const std::stri
   return *std::move(numbers);
 }
 
-std::optional<std::string> prompt_field(const protocol::Dict& request, std::size_t max_bytes) {
-  const Value* value = request.find(protocol::prompt_key);
+std::optional<std::string> prompt_field(const protocol::Dict& request, const std::string& key, std::size_t max_bytes) {
+  const Value* value = request.find(key);
   if (value == nullptr) return std::nullopt;
   if (std::holds_alternative<std::monostate>(*value)) {
-    throw RequestError("Prompt is required; prompt: found nil, expected text");
+    throw RequestError("Prompt is required; " + key + ": found nil, expected text");
   }
   const auto check_length = [&](std::size_t bytes) {
     if (bytes <= max_bytes) return;
-    throw RequestError("prompt: found text of " + std::to_string(bytes) + " bytes, expected at most " +
+    throw RequestError(key + ": found text of " + std::to_string(bytes) + " bytes, expected at most " +
                        std::to_string(max_bytes) + " (the server's --max-prompt-bytes)");
   };
   std::optional<std::string> text;
@@ -228,8 +284,8 @@ std::optional<std::string> prompt_field(const protocol::Dict& request, std::size
     }
     if (text) check_length(text->size());
   }
-  if (!text) refuse("prompt", *value, "text");
-  if (!protocol::is_utf8(*text)) throw RequestError("prompt: found bytes that are not UTF-8, expected text");
+  if (!text) refuse(key, *value, "text");
+  if (!protocol::is_utf8(*text)) throw RequestError(key + ": found bytes that are not UTF-8, expected text");
   return text;
 }
 

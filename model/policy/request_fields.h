@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/policy/image_resize.h"
+#include "model/policy/lerobot_image.h"
 #include "model/policy/robot.h"
 #include "model/policy/robot_config.h"
 #include "protocol/value.h"
@@ -19,6 +20,10 @@ namespace pi0::policy {
 // field that holds `fields`; empty if `fields` is the request itself.
 Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map);
 
+// The same image as LeRobot's policies see it: uint8 divided by 255, or floats, which are refused outside [0, 1].
+FloatImage float_image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
+                             const std::string& map);
+
 // A field that is a map.
 const protocol::Dict& map_field(const protocol::Dict& request, const std::string& key);
 
@@ -29,9 +34,9 @@ enum class Numbers { any, floats };
 std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key, std::int64_t count,
                                   Numbers numbers);
 
-// The field "prompt", if present: text, bytes of UTF-8, or a NumPy string of one element. Throws if it is nil, which no
-// default replaces in openpi either, or if it has more than `max_bytes` of UTF-8: the tokenizer's time and memory grow
-// faster than the length.
-std::optional<std::string> prompt_field(const protocol::Dict& request, std::size_t max_bytes);
+// A field with a prompt, if present: text, bytes of UTF-8, or a NumPy string of one element. Throws if it is nil, which
+// no default replaces in openpi either, or if it has more than `max_bytes` of UTF-8: the tokenizer's time and memory
+// grow faster than the length.
+std::optional<std::string> prompt_field(const protocol::Dict& request, const std::string& key, std::size_t max_bytes);
 
 }  // namespace pi0::policy

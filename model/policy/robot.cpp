@@ -29,16 +29,20 @@ void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
   }
 }
 
-std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request) {
+std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request, ImageValues values) {
   const bool in_map = !robot.camera_map.empty();
   const protocol::Dict& images = in_map ? map_field(request, robot.camera_map) : request;
   if (in_map) check_camera_map(robot, images);
   std::vector<Camera> cameras;
   for (const RobotConfig::Camera& camera : robot.cameras) {
-    cameras.push_back({camera.input, std::nullopt});
+    cameras.push_back({camera.input, std::nullopt, std::nullopt});
     const bool absent = camera.optional && images.find(camera.field) == nullptr;
     if (camera.field.empty() || absent) continue;
-    cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map);
+    if (values == ImageValues::floats) {
+      cameras.back().levels = float_image_field(images, camera.field, robot.image_layout, robot.camera_map);
+    } else {
+      cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map);
+    }
   }
   return cameras;
 }
@@ -55,14 +59,28 @@ std::vector<double> read_state(const RobotConfig& robot, const protocol::Dict& r
   return state;
 }
 
+std::optional<std::string> read_prompt(const RobotConfig& robot, const protocol::Dict& request, std::size_t max_bytes) {
+  const std::string key(protocol::prompt_key);
+  if (robot.prompt_alias.empty() || request.find(robot.prompt_alias) == nullptr) {
+    return prompt_field(request, key, max_bytes);
+  }
+  if (request.find(key) != nullptr) {
+    throw RequestError(robot.prompt_alias + ": found beside '" + key + "', expected one of the two");
+  }
+  return prompt_field(request, robot.prompt_alias, max_bytes);
+}
+
 }  // namespace
 
-RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, std::size_t max_prompt_bytes) {
-  return {read_cameras(robot, request), read_state(robot, request), prompt_field(request, max_prompt_bytes)};
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, std::size_t max_prompt_bytes,
+                              ImageValues values) {
+  return {read_cameras(robot, request, values), read_state(robot, request),
+          read_prompt(robot, request, max_prompt_bytes)};
 }
 
 std::vector<std::string> request_fields(const RobotConfig& robot) {
   std::vector<std::string> fields = {std::string(protocol::prompt_key), std::string(protocol::noise_key)};
+  if (!robot.prompt_alias.empty()) fields.push_back(robot.prompt_alias);
   for (const RobotConfig::StateField& field : robot.state) fields.push_back(field.field);
   if (!robot.camera_map.empty()) {
     fields.push_back(robot.camera_map);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/policy/image_resize.h"
+#include "model/policy/lerobot_image.h"
 #include "model/policy/robot_config.h"
 #include "protocol/value.h"
 
@@ -21,9 +22,13 @@ class RequestError : public std::runtime_error {
 };
 
 struct Camera {
-  std::string input;           // the model's: base_0_rgb, left_wrist_0_rgb, right_wrist_0_rgb
-  std::optional<Image> image;  // none: the model gets a black image and a mask that is false
+  std::string input;                 // the model's: base_0_rgb, left_wrist_0_rgb, right_wrist_0_rgb
+  std::optional<Image> image;        // as ImageValues says, one of the two; none: the model gets a black image and a
+  std::optional<FloatImage> levels;  // mask that is false
 };
+
+// What the pixels of requests become.
+enum class ImageValues { bytes, floats };
 
 struct RobotObservation {
   std::vector<Camera> cameras;        // in the order of the model's inputs
@@ -39,7 +44,8 @@ struct ActionChunk {
 
 // Throws RequestError, also for a prompt of more than `max_prompt_bytes` of UTF-8.
 RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request,
-                              std::size_t max_prompt_bytes = std::size_t{16} << 10);
+                              std::size_t max_prompt_bytes = std::size_t{16} << 10,
+                              ImageValues values = ImageValues::bytes);
 
 // Names of all fields that read_request may read, and "noise".
 std::vector<std::string> request_fields(const RobotConfig& robot);

@@ -87,6 +87,7 @@ RobotConfig read_robot(JsonFields fields) {
   if (fields.has("unused_cameras")) robot.unused_cameras = fields.texts("unused_cameras");
   robot.image_layout = read_layout(fields);
   robot.state = read_state(fields);
+  if (fields.has("prompt_alias")) robot.prompt_alias = fields.text("prompt_alias");
   robot.action_size = fields.count("action_size");
   robot.adapt_to_pi = fields.has("adapt_to_pi") && fields.flag("adapt_to_pi");
   fields.finish();

@@ -34,6 +34,7 @@ struct RobotConfig {
   std::vector<std::string> unused_cameras;  // allowed in the map, and checked, but not used
   ImageLayout image_layout = ImageLayout::any;
   std::vector<StateField> state;  // concatenated in this order
+  std::string prompt_alias;       // another field that may hold the prompt in place of "prompt"; empty: none
   std::int64_t action_size = 0;   // the leading values of an action, which the robot uses
   bool adapt_to_pi = false;       // convert ALOHA's units to those of Pi0's training, and back
 

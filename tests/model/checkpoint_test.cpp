@@ -95,6 +95,49 @@ TEST_CASE("tied, sharded, prefixed and headless files hold the same model", "[ch
   CHECK_THROWS_WITH(actions_of(folder.path()), contains_text("not valid JSON"));
 }
 
+TEST_CASE("other names of the same tensors load the same model", "[checkpoint]") {
+  const at::Tensor expected = actions_of("goldens/tiny_pi05");
+  const Tensors tensors = golden_tensors();
+  const auto same_actions_under = [&](auto name_of) {
+    Tensors renamed;
+    for (const auto& [name, tensor] : tensors) renamed[name_of(name)] = tensor;
+    // LeRobot up to 0.3 keeps them among the weights.
+    for (const char* name :
+         {"normalize_inputs.buffer_observation_state.mean", "unnormalize_outputs.buffer_action.std"}) {
+      renamed[name] = at::ones({8});
+    }
+    const test::TemporaryFolder folder;
+    test::write_tensors(folder.path() / "model.safetensors", renamed);
+    return at::equal(actions_of(folder.path()), expected);
+  };
+  const auto before_transformers_4_52 = [](const std::string& name) {
+    const std::string root = "paligemma_with_expert.paligemma.";
+    const auto moved = [&](const std::string& from, const std::string& to) {
+      return name.starts_with(root + from) ? "model." + root + to + name.substr(root.size() + from.size()) : "";
+    };
+    for (const auto& [from, to] : {std::pair{"lm_head.", "language_model.lm_head."},
+                                   {"model.language_model.", "language_model.model."},
+                                   {"model.", ""}}) {
+      if (std::string other = moved(from, to); !other.empty()) return other;
+    }
+    return "model." + name;
+  };
+  CHECK(same_actions_under(before_transformers_4_52));
+  for (const char* prefix : {"", "model.", "module.", "_orig_mod.", "module._orig_mod.model.", "base_model.model."}) {
+    CHECK(same_actions_under([&](const std::string& name) { return prefix + name; }));
+  }
+}
+
+TEST_CASE("statistics among the weights can be read", "[checkpoint]") {
+  Tensors tensors = golden_tensors();
+  tensors["unnormalize_outputs.buffer_action.mean"] = at::arange(7, at::kFloat);
+  const test::TemporaryFolder folder;
+  test::write_tensors(folder.path() / "model.safetensors", tensors);
+  const auto statistics = model::Checkpoint(folder.path()).statistics();
+  REQUIRE(statistics.size() == 1);
+  CHECK(at::equal(statistics.at("unnormalize_outputs.buffer_action.mean"), at::arange(7, at::kFloat)));
+}
+
 TEST_CASE("the dtype of a file changes nothing that its rounding does not", "[checkpoint]") {
   const auto actions_stored_as = [](at::ScalarType dtype) {
     Tensors tensors = golden_tensors();
@@ -151,6 +194,15 @@ TEST_CASE("missing, extra, misshapen and mistyped tensors are refused by name", 
   misshapen = good;
   misshapen[expert_head] = at::ones({512, 47});
   CHECK_THAT(refusal(misshapen), contains_text(expert_head));
+
+  Tensors twice = good;
+  twice["model.action_in_proj.weight"] = good.at("action_in_proj.weight");
+  CHECK_THAT(refusal(twice), contains_text("'action_in_proj.weight' and 'model.action_in_proj.weight'"));
+  Tensors adapter = good;
+  adapter["base_model.model.action_in_proj.lora_A.weight"] = at::ones({4, 32});
+  CHECK_THAT(refusal(adapter), contains_text("lora_A.weight' belongs to a PEFT adapter") && contains_text("merge"));
+  CHECK_THAT(refusal({{"vlm.weight", at::ones({2})}}),
+             contains_text("no tensor of a Pi0") && contains_text("'vlm.weight'"));
 
   Tensors mistyped = good;
   mistyped["action_in_proj.weight"] = at::ones({48, 32}, at::kInt);

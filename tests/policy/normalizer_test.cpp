@@ -47,6 +47,33 @@ TEST_CASE("Normalizer equals openpi's transforms in every bit", "[policy][normal
   }
 }
 
+// What LeRobot's formulas give in torch's float32: a plain dimension, a constant one and one that hardly varies.
+TEST_CASE("Normalizer equals LeRobot's processors in every bit", "[policy][normalizer][lerobot]") {
+  const Doubles mean = {0.1, 0.2, 0.3, 0.1}, deviation = {0.7, 1.3, 0.0, 1e-9};
+  const Doubles low = {-0.9, -1.1, 0.25, 0.0}, high = {1.3, 0.7, 0.25, 3e-9};
+  const FieldStats stats{mean, deviation, low, high};
+  const Doubles state = {0.3, -1.7, 2.5, 0.1};
+  const std::vector<float> chunk = {0.3F, -1.7F, 2.5F, 0.1F, 0.5F, -0.5F};  // two of them are padding
+
+  const Normalizer z_score(Normalization::lerobot_z_score, {stats, stats, "here"}, 4, 4, 6);
+  Doubles normalized = z_score.normalize_state(state);
+  CHECK(normalized == Doubles{0.285714328289032, -1.461538553237915, 220000000.0, 0.0});
+  CHECK(z_score.unnormalize_actions(chunk) ==
+        Doubles{0.3100000023841858, -2.009999990463257, 0.30000001192092896, 0.10000000149011612, 0.5, -0.5});
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    CHECK(z_score.unnormalize_state(normalized)[i] == Approx(state[i]).margin(1e-6));
+  }
+
+  const Normalizer quantile(Normalization::lerobot_quantile, {stats, stats, "here"}, 4, 4, 6);
+  normalized = quantile.normalize_state(state);
+  CHECK(normalized == Doubles{0.09090924263000488, -1.6666667461395264, 450000000.0, 66666668.0});
+  CHECK(quantile.unnormalize_actions(chunk) ==
+        Doubles{0.529999852180481, -1.7300000190734863, 0.2500000298023224, 1.6500000254993097e-09, 0.5, -0.5});
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    CHECK(quantile.unnormalize_state(normalized)[i] == Approx(state[i]).margin(1e-6));
+  }
+}
+
 TEST_CASE("Normalizer refuses statistics that do not fit", "[policy][normalizer]") {
   const auto refusal = [](Normalization form, const FieldStats& state, const FieldStats& actions) {
     return error_of<NormStatsError>([&] { Normalizer(form, {state, actions, "norm_stats.json"}, 8, 8, 32); });

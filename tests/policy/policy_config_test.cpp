@@ -145,7 +145,12 @@ TEST_CASE("read_policy_config reads a user's file as it reads our own", "[policy
   const PolicyConfig config = read_policy_config("../configs/policies/pi05_droid_jointpos_polaris.json");
   REQUIRE(config.name == "pi05_droid_jointpos_polaris");
   REQUIRE(config.action_horizon == 15);
+  REQUIRE(config.resize == Resize::pillow);
+  REQUIRE(config.clean_prompt);
   REQUIRE(refusal("max_token_len", "48").empty());
+  REQUIRE(refusal("resize", "\"lerobot\"").empty());
+  REQUIRE(refusal("normalization", "\"lerobot_quantile\"").empty());
+  REQUIRE(refusal("clean_prompt", "false").empty());
   REQUIRE(refusal("default_prompt", "\"fold\"").empty());
   REQUIRE(refusal("metadata", R"({"reset_pose": [0, -1.5], "arm": {"left": null}})").empty());
 }
@@ -160,6 +165,11 @@ TEST_CASE("read_policy_config names file and key of what it refuses", "[policy][
   REQUIRE_THAT(refusal("pi05", "1"), contains_text("'pi05' is 1, expected true or false"));
   REQUIRE_THAT(refusal("asset_id", "\"\""), contains_text("'asset_id' is \"\""));
   REQUIRE_THAT(refusal("normalization", "\"minmax\""), contains_text("\"quantile\" or \"z_score\""));
+  REQUIRE_THAT(refusal("resize", "\"nearest\""), contains_text("\"pillow\" or \"lerobot\""));
+  REQUIRE_THAT(refusal("padding_value", "-3"), contains_text("need 'resize' to be \"lerobot\""));
+  REQUIRE_THAT(refusal("padding_place", "\"left_top\""), contains_text("need 'resize' to be \"lerobot\""));
+  REQUIRE_THAT(refusal("padding_value", "\"-3\""), contains_text("'padding_value' is \"-3\", expected a number"));
+  REQUIRE_THAT(refusal("padded_state_in_prompt", "true"), contains_text("needs 'discrete_state_input'"));
   REQUIRE_THAT(refusal("robot", "\"spot\""), contains_text("unknown robot 'spot'; known: aloha, droid, libero"));
   REQUIRE_THAT(refusal("paligemma_variant", "\"gemma_9b\""), contains_text("gemma_2b"));
   REQUIRE_THAT(refusal("delta_action_mask", "[true, 0]"), contains_text("a list of true and false"));

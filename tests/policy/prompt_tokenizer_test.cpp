@@ -40,6 +40,16 @@ TEST_CASE("PromptTokenizer equals openpi's on odd white space and characters", "
   check_goldens("tokenizer_more.json", 78);
 }
 
+TEST_CASE("encode_as_sent cleans nothing", "[policy][tokenizer][lerobot]") {
+  const PromptTokenizer tokenizer = tiny_tokenizer();
+  const auto tokens = [&](const std::string& prompt) { return tokenizer.encode_as_sent(prompt, 48).tokens; };
+  CHECK(tokens("pick up the fork") == tokenizer.encode("pick up the fork", 48).tokens);
+  CHECK(tokens("pick up the fork\n") == tokens("pick up the fork"));
+  CHECK(tokens("pick_up") != tokens("pick up"));
+  CHECK(tokens(" pick up") != tokens("pick up"));
+  CHECK(tokenizer.encode("pick_up", 48).tokens == tokens("pick up"));
+}
+
 TEST_CASE("state_bin places values as np.digitize does", "[policy][tokenizer]") {
   REQUIRE(state_bin(-1.0) == 0);
   REQUIRE(state_bin(std::nextafter(-1.0, -2.0)) == -1);

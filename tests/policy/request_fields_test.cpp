@@ -69,6 +69,27 @@ TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]")
           std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 160, 0, 0, 0, 0, 0, 0, 63, 191});
 }
 
+TEST_CASE("float_image_field keeps floats and divides bytes", "[policy][request][lerobot]") {
+  const auto levels = [](Value value) {
+    return float_image_field(with(std::move(value)), "field", ImageLayout::any, "");
+  };
+  const FloatImage last = levels(array_of('u', {2, 1, 3}, std::vector<std::uint8_t>{0, 51, 255, 1, 2, 3}));
+  REQUIRE(last.height == 2);
+  REQUIRE(last.width == 1);
+  REQUIRE(last.levels == std::vector<float>{0, 1 / 255.0F, 51 / 255.0F, 2 / 255.0F, 1, 3 / 255.0F});
+  const FloatImage first = levels(array_of('f', {3, 1, 2}, std::vector<double>{0, 0.1, 0.2, 0.3, 0.4, 1}));
+  REQUIRE(first.height == 1);
+  REQUIRE(first.width == 2);
+  REQUIRE(first.levels == std::vector<float>{0, 0.1F, 0.2F, 0.3F, 0.4F, 1});
+  for (const float wrong : {-0.01F, 1.01F, 255.0F, std::numeric_limits<float>::quiet_NaN()}) {
+    const Value image = array_of('f', {1, 1, 3}, std::vector<float>{0, wrong, 0});
+    REQUIRE_THAT(error_of<RequestError>([&] { levels(image); }),
+                 contains_text("field: found the level") && contains_text("floats in [0, 1]"));
+  }
+  REQUIRE_THAT(error_of<RequestError>([&] { levels(array_of('i', {1, 1, 3}, std::vector<std::int64_t>(3))); }),
+               contains_text("field: found int64 array [1, 1, 3]"));
+}
+
 TEST_CASE("image_field takes a list of rows, as list(image) is one", "[policy][request]") {
   const Value row = array_of('u', {2, 3}, std::vector<std::uint8_t>{1, 2, 3, 4, 5, 6});
   const Image image = any_image(with(protocol::List{{row, row, row}}));
@@ -169,7 +190,7 @@ TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]
   const auto read = [](Value value) {
     protocol::Dict request;
     request.set("prompt", std::move(value));
-    return prompt_field(request, 16);
+    return prompt_field(request, "prompt", 16);
   };
   REQUIRE(read(std::string("wipe")) == "wipe");
   REQUIRE(read(protocol::Bytes{{'w', 'i', 'p', 'e'}}) == "wipe");
@@ -179,7 +200,7 @@ TEST_CASE("prompt_field takes text, bytes and NumPy strings", "[policy][request]
   REQUIRE(read(text) == "日本");
   text.shape = {1};
   REQUIRE(read(text) == "日本");
-  REQUIRE_FALSE(prompt_field({}, 16).has_value());
+  REQUIRE_FALSE(prompt_field({}, "prompt", 16).has_value());
   REQUIRE(read(std::string(16, 'x')) == std::string(16, 'x'));
   REQUIRE_THAT(error_of<RequestError>([&] { read(std::string(17, 'x')); }),
                contains_text("prompt: found text of 17 bytes, expected at most 16"));

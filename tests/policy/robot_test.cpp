@@ -42,6 +42,33 @@ TEST_CASE("a DROID robot reads state, two cameras and the prompt", "[policy][rob
   REQUIRE_FALSE(seen.cameras[2].image.has_value());
 }
 
+TEST_CASE("a prompt may be under the robot's other name for it", "[policy][robot]") {
+  RobotConfig robot = robot_config("droid");
+  protocol::Dict request = without(droid_request(), "prompt");
+  request.set("task", std::string("fold"));
+  REQUIRE_FALSE(read_request(robot, request).prompt.has_value());
+  robot.prompt_alias = "task";
+  REQUIRE(read_request(robot, request).prompt == "fold");
+  REQUIRE(read_request(robot, droid_request()).prompt == "wave");
+  const std::vector<std::string> fields = request_fields(robot);
+  REQUIRE(std::ranges::find(fields, "task") != fields.end());
+  request.set("prompt", std::string("wave"));
+  REQUIRE_THAT(error_of<RequestError>([&] { read_request(robot, request); }),
+               contains_text("task: found beside 'prompt', expected one of the two"));
+  request = without(request, "prompt");
+  request.set("task", std::int64_t{3});
+  REQUIRE_THAT(error_of<RequestError>([&] { read_request(robot, request); }), contains_text("task: found int"));
+}
+
+TEST_CASE("a request's pictures may become floats", "[policy][robot]") {
+  const RobotObservation seen = read_request(robot_config("droid"), droid_request(), 16, ImageValues::floats);
+  REQUIRE_FALSE(seen.cameras[0].image.has_value());
+  REQUIRE(seen.cameras[0].levels->height == 4);
+  REQUIRE(seen.cameras[0].levels->width == 6);
+  REQUIRE(seen.cameras[0].levels->levels == std::vector<float>(72, 128.0F / 255.0F));
+  REQUIRE_FALSE(seen.cameras[2].levels.has_value());
+}
+
 TEST_CASE("every robot names the field that is missing", "[policy][robot]") {
   for (const std::string key : {"observation/exterior_image_1_left", "observation/wrist_image_left",
                                 "observation/joint_position", "observation/gripper_position"}) {

@@ -345,8 +345,8 @@ void add_bench(CLI::App& app) {
       ->group(group);
   command->callback([options, command] {
     if (!options->compare.empty()) return compare(*options, *command);
-    if (options->model.config.empty() && options->model.config_file.empty()) {
-      throw CLI::RequiredError("--config, --config-file or --compare");
+    if (options->model.config.empty() && options->model.config_file.empty() && options->model.checkpoint_dir.empty()) {
+      throw CLI::RequiredError("--config, --config-file, --checkpoint-dir or --compare");
     }
     if (options->model.checkpoint_dir.empty() && !options->model.random_weights) {
       throw CLI::RequiredError("--checkpoint-dir or --random-weights");

@@ -48,14 +48,44 @@ policy::NormStats load_stats(const model::CheckpointFolder& checkpoint, const po
                      : "the checkpoint has those of: " + found));
 }
 
+// The folder of --checkpoint-dir if it is LeRobot's and no other policy is chosen.
+std::optional<policy::LeRobotFolder> lerobot_folder(const ModelOptions& options,
+                                                    const std::optional<model::CheckpointFolder>& checkpoint) {
+  if (!options.config.empty() || !options.config_file.empty()) return std::nullopt;
+  if (checkpoint && checkpoint->layout == model::Layout::lerobot) {
+    return policy::read_lerobot_folder(checkpoint->root,
+                                       options.lerobot_version.value_or(policy::LeRobotVersion::v0_5));
+  }
+  if (!options.lerobot_version) return std::nullopt;
+  throw std::invalid_argument("--lerobot-version needs a LeRobot checkpoint, but '" + options.checkpoint_dir.string() +
+                              "' has no config.json with a policy's \"type\"");
+}
+
+// The tokenizer of a LeRobot folder without --tokenizer.
+fs::path lerobot_tokenizer(const policy::LeRobotFolder& lerobot, const fs::path& folder,
+                           std::vector<std::string>& warnings) {
+  if (!lerobot.tokenizer.empty()) return lerobot.tokenizer;
+  if (lerobot.tokenizer_name != "tokenizer" && lerobot.tokenizer_name.find("paligemma") == std::string::npos) {
+    throw policy::TokenizerError("tokenizer '" + lerobot.tokenizer_name + "' of " + folder.string() +
+                                 " is not PaliGemma's; give its SentencePiece model as --tokenizer");
+  }
+  fs::path found = policy::find_tokenizer(folder);
+  warnings.push_back(folder.string() + ": has no tokenizer.model; its tokenizer '" + lerobot.tokenizer_name +
+                     "' is taken to be " + found.string());
+  return found;
+}
+
 policy::PromptTokenizer load_tokenizer(const ModelOptions& options,
                                        const std::optional<model::CheckpointFolder>& checkpoint,
-                                       std::int64_t vocab_size) {
+                                       const std::optional<policy::LeRobotFolder>& lerobot, std::int64_t vocab_size,
+                                       std::vector<std::string>& warnings) {
   if (options.tokenizer.empty() && !checkpoint) {
     return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
   }
-  return policy::PromptTokenizer::from_file(
-      options.tokenizer.empty() ? policy::find_tokenizer(checkpoint->root) : options.tokenizer, vocab_size);
+  const fs::path file = !options.tokenizer.empty() ? options.tokenizer
+                        : lerobot                  ? lerobot_tokenizer(*lerobot, checkpoint->root, warnings)
+                                                   : policy::find_tokenizer(checkpoint->root);
+  return policy::PromptTokenizer::from_file(file, vocab_size);
 }
 
 // A folder that openpi's converter made of a LoRA training holds the base weights alone: the converter drops adapters
@@ -160,17 +190,26 @@ CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, co
       ->default_str("bfloat16");
 }
 
+CLI::Option* add_lerobot_version_option(CLI::App& app, std::optional<policy::LeRobotVersion>& version) {
+  return choose_value<policy::LeRobotVersion>(
+      app.add_option("--lerobot-version", version,
+                     "LeRobot that trained the policy, which its files do not tell; default: 0.5, and later"),
+      {{"0.4", policy::LeRobotVersion::v0_4}, {"0.5", policy::LeRobotVersion::v0_5}});
+}
+
 void add_place_options(CLI::App& app, ModelOptions& options) {
   CLI::Option* config =
       app.add_option("--config", options.config, "openpi's name of the policy, for example pi05_droid");
-  app.add_option("--config-file", options.config_file, "File that defines your own policy (configs/README.md)")
-      ->check(CLI::ExistingFile)
-      ->excludes(config);
+  CLI::Option* config_file =
+      app.add_option("--config-file", options.config_file, "File that defines your own policy (configs/README.md)")
+          ->check(CLI::ExistingFile)
+          ->excludes(config);
   app.add_option(
          "--checkpoint-dir", options.checkpoint_dir,
-         "Checkpoint of openpi, PyTorch or JAX, or of LeRobot: its folder, or the gs:// address of one in openpi's "
-         "download cache")
+         "Checkpoint of openpi, PyTorch or JAX, or of LeRobot, which needs no --config: its folder, or the gs:// "
+         "address of one in openpi's download cache")
       ->transform(or_cached());
+  add_lerobot_version_option(app, options.lerobot_version)->excludes(config)->excludes(config_file);
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
@@ -218,9 +257,18 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
 }
 
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
-  if (!options.config_file.empty()) return policy::read_policy_config(options.config_file);
-  if (!options.config.empty()) return policy::policy_config(options.config);
-  return std::nullopt;
+  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
+  if (const auto lerobot = lerobot_folder(options, checkpoint)) return lerobot->policy;
+  std::optional<policy::PolicyConfig> policy;
+  if (!options.config_file.empty()) policy = policy::read_policy_config(options.config_file);
+  if (!options.config.empty()) policy = policy::policy_config(options.config);
+  if (!policy && checkpoint && fs::exists(checkpoint->root / policy_file_name)) {
+    policy = policy::read_policy_config(checkpoint->root / policy_file_name);
+  }
+  if (policy && checkpoint && checkpoint->layout == model::Layout::lerobot) {
+    policy::check_lerobot_model(*policy, checkpoint->root);
+  }
+  return policy;
 }
 
 std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options) {
@@ -231,19 +279,19 @@ std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& opt
 }
 
 model::ModelConfig chosen_sizes(const ModelOptions& options) {
-  const std::optional<policy::PolicyConfig> policy = chosen_policy(options);
   const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
-  if (checkpoint && fs::exists(checkpoint->root / "architecture.json")) {
-    const fs::path architecture = checkpoint->root / "architecture.json";
-    const model::ModelConfig sizes = model::read_architecture(architecture);
-    if (policy) policy::check_architecture(*policy, sizes, architecture.string());
-    return sizes;
-  }
-  if (!policy) {
+  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options, checkpoint);
+  const std::optional<policy::PolicyConfig> policy = lerobot ? lerobot->policy : chosen_policy(options);
+  const fs::path architecture = checkpoint ? checkpoint->root / "architecture.json" : fs::path();
+  const bool has_architecture = checkpoint && fs::exists(architecture);
+  if (!policy && !has_architecture) {
     throw std::invalid_argument(
         "the model's sizes are unknown: give --config, or a --checkpoint-dir with architecture.json");
   }
-  return policy::model_config(*policy);
+  model::ModelConfig sizes = has_architecture ? model::read_architecture(architecture) : policy::model_config(*policy);
+  if (policy && has_architecture) policy::check_architecture(*policy, sizes, architecture.string());
+  if (lerobot) sizes.num_steps = lerobot->num_steps;
+  return sizes;
 }
 
 std::string name_of(Kernels kernels) { return kernels == Kernels::fast ? "fast" : "reference"; }
@@ -298,15 +346,16 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model:
 PolicyParts load_parts(const ModelOptions& options) {
   require_checkpoint(options);
   const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
-  std::optional<policy::PolicyConfig> config = chosen_policy(options);
+  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options, checkpoint);
+  std::optional<policy::PolicyConfig> config = lerobot ? lerobot->policy : chosen_policy(options);
   if (!config) {
     throw std::invalid_argument(
         "no policy: give --config or --config-file" +
         (checkpoint ? "; 'pi0 inspect " + options.checkpoint_dir.string() + "' says which fit this checkpoint"
                     : std::string()));
   }
-  std::vector<std::string> warnings;
-  if (checkpoint) {
+  std::vector<std::string> warnings = lerobot ? lerobot->warnings : std::vector<std::string>();
+  if (checkpoint && checkpoint->layout == model::Layout::openpi) {
     if (const std::string lost = lost_lora(*checkpoint); !lost.empty()) {
       if (!options.allow_lost_lora) {
         throw model::CheckpointError(lost +
@@ -321,8 +370,10 @@ PolicyParts load_parts(const ModelOptions& options) {
   }
   const model::ModelConfig sizes = chosen_sizes(options);
   if (checkpoint && !options.random_weights) check_model(*checkpoint, sizes, config->name);
-  policy::NormStats stats = checkpoint ? load_stats(*checkpoint, *config) : identity_stats(config->action_dim);
-  policy::PromptTokenizer tokenizer = load_tokenizer(options, checkpoint, sizes.vocab_size);
+  policy::NormStats stats = lerobot      ? lerobot->norm_stats
+                            : checkpoint ? load_stats(*checkpoint, *config)
+                                         : identity_stats(config->action_dim);
+  policy::PromptTokenizer tokenizer = load_tokenizer(options, checkpoint, lerobot, sizes.vocab_size, warnings);
   return {std::move(*config), sizes, std::move(stats), std::move(tokenizer), std::move(warnings)};
 }
 

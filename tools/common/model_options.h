@@ -15,6 +15,7 @@
 #include "model/checkpoint_folder.h"
 #include "model/model_config.h"
 #include "model/pi0.h"
+#include "model/policy/lerobot_folder.h"
 #include "model/policy/policy.h"
 #include "model/policy/policy_config.h"
 
@@ -30,6 +31,7 @@ struct ModelOptions {
   std::string config;                 // name of a policy
   std::filesystem::path config_file;  // or a user's own policy
   std::filesystem::path checkpoint_dir;
+  std::optional<policy::LeRobotVersion> lerobot_version;  // of a LeRobot folder; none: 0.5 and later
   bool random_weights = false;
   bool allow_lost_lora = false;  // serve weights whose converter dropped their adapters
   std::filesystem::path tokenizer;
@@ -45,15 +47,21 @@ struct ModelOptions {
   std::optional<std::uint64_t> seed;      // none: a random one
 };
 
+// A policy's definition beside the weights, as pi0 convert writes it for policies that are none of openpi's.
+inline constexpr const char* policy_file_name = "policy.json";
+
 // These add options to `app`; `options` must outlive it.
 void add_place_options(CLI::App& app, ModelOptions& options);  // which policy, which checkpoint
 void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
+CLI::Option* add_lerobot_version_option(CLI::App& app, std::optional<policy::LeRobotVersion>& version);
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description);
 
 // Replaces a bucket address (gs://...) by its copy in openpi's download cache, if there is one.
 CLI::Validator or_cached();
 
-// The policy that --config or --config-file names; none when neither is given.
+// The policy that --config or --config-file names, else the one of a LeRobot checkpoint or of a checkpoint with
+// policy.json; none when there is neither.
+// Throws when both are there and contradict each other.
 std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
 
 // The checkpoint that --checkpoint-dir names; none when it is not given. Throws model::CheckpointError.

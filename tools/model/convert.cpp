@@ -4,10 +4,14 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
 #include "model/checkpoint_folder.h"
+#include "model/policy/lerobot_folder.h"
+#include "model/policy/norm_stats.h"
+#include "model/policy/policy_config.h"
 #include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
@@ -24,6 +28,7 @@ struct ConvertOptions {
   fs::path checkpoint;
   fs::path output;
   model::Precision precision = model::Precision::float32;
+  std::optional<policy::LeRobotVersion> lerobot_version;
 };
 
 // What openpi's converter writes there. LoRA adapters are part of the weights now.
@@ -42,11 +47,22 @@ std::string config_json(const model::CheckpointFolder& folder, const model::Mode
   return config.dump(2) + "\n";
 }
 
+// LeRobot's files become a policy's definition, which programs find as policy.json, and openpi's statistics.
+void write_lerobot_policy(const policy::LeRobotFolder& lerobot, const fs::path& output) {
+  policy::PolicyConfig policy = lerobot.policy;
+  policy.asset_id = "lerobot";
+  const fs::path assets = output / "assets" / policy.asset_id;
+  fs::create_directories(assets);
+  protocol::write_whole(output / policy_file_name, policy::policy_json(policy));
+  protocol::write_whole(assets / "norm_stats.json", policy::norm_stats_json(lerobot.norm_stats));
+  if (!lerobot.tokenizer.empty()) fs::copy_file(lerobot.tokenizer, output / "paligemma_tokenizer.model");
+}
+
 void copy_beside(const model::CheckpointFolder& folder, const fs::path& output) {
   if (fs::exists(folder.root / "assets")) {
     fs::copy(folder.root / "assets", output / "assets", fs::copy_options::recursive);
   }
-  for (const char* name : {"paligemma_tokenizer.model", "architecture.json"}) {
+  for (const char* name : {"paligemma_tokenizer.model", "architecture.json", policy_file_name}) {
     if (fs::exists(folder.root / name)) fs::copy_file(folder.root / name, output / name);
   }
 }
@@ -67,7 +83,11 @@ void convert(const ConvertOptions& options) {
     return checkpoint->load(name, shape, {stored, stored});
   };
   const StopSignals stop("convert");
+  std::optional<policy::LeRobotFolder> lerobot;
+  if (folder.layout == model::Layout::lerobot)
+    lerobot = policy::read_lerobot_folder(folder.root, options.lerobot_version.value_or(policy::LeRobotVersion::v0_5));
   fill_new_folder(options.output, [&] {
+    if (lerobot) write_lerobot_policy(*lerobot, options.output);
     copy_beside(folder, options.output);
     protocol::write_whole(options.output / "config.json", config_json(folder, sizes, options.precision));
     write_openpi_weights(options.output / "model.safetensors", sizes, /*prefix=*/"", dtype, read, "convert: tensors",
@@ -93,6 +113,7 @@ void add_convert(CLI::App& app) {
                        "float32 keeps what the checkpoint has; bfloat16 is half the size, for serving with --precision "
                        "bfloat16: parameters that openpi keeps in float32 stay so")
       ->default_str("float32");
+  add_lerobot_version_option(*command, options->lerobot_version);
   command->callback([options] { convert(*options); });
 }
 

@@ -31,6 +31,9 @@ std::string variant_text(const model::GemmaConfig& sizes) {
   return fmt::format("{} layers of width {}", sizes.depth, sizes.width);
 }
 
+// Stands for the policy that a checkpoint's own files describe, which needs no --config.
+constexpr const char* own_policy = "none needed";
+
 struct Weights {
   std::size_t tensors = 0;
   std::int64_t values = 0;
@@ -133,11 +136,12 @@ Json facts_of(const fs::path& place) {
 
   ModelOptions options;
   options.checkpoint_dir = place;
-  facts["configs"] = fitting_policies(folder, sizes, ids);
+  const bool has_policy = folder.layout == model::Layout::lerobot || fs::exists(folder.root / policy_file_name);
+  facts["configs"] = has_policy ? std::vector<std::string>{own_policy} : fitting_policies(folder, sizes, ids);
   facts["served"] = Json::array();
   facts["not_served"] = Json::object();
   const auto try_serving = [&](const std::string& config) {
-    options.config = config;
+    options.config = config == own_policy ? "" : config;
     const std::string why = obstacle(options);
     if (why.empty()) {
       facts["served"].push_back(config);
@@ -207,7 +211,8 @@ void print_facts(const Json& facts) {
   }
   for (const auto& [why, configs] : configs_of) print("not served   {}: {}\n", configs, why);
   if (!facts["served"].empty()) {
-    print("serve it     pi0-server --config {} --checkpoint-dir {}\n", facts["served"][0].get<std::string>(),
+    const std::string config = facts["served"][0].get<std::string>();
+    print("serve it     pi0-server {}--checkpoint-dir {}\n", config == own_policy ? "" : "--config " + config + " ",
           text("checkpoint"));
   }
 }

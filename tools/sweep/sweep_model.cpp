@@ -42,6 +42,7 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
     return;
   }
   PolicyParts parts = load_parts(options_);
+  for (const std::string& line : parts.warnings) tell_(line);
   sizes_ = parts.sizes;
   steps_ = step_count(options_, sizes_);
   const bool is_recorded = source.synthetic == 0;
