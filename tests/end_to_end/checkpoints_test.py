@@ -4,7 +4,7 @@ import json
 import shutil
 import unittest
 
-from support import POLICIES, TemporaryFolderTest, read, run
+from support import GOLDENS, POLICIES, TemporaryFolderTest, read, run
 
 NAME = "pi05_droid_jointpos_polaris"
 
@@ -114,6 +114,73 @@ class CheckpointsTest(TemporaryFolderTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn("has shape", done.stderr)
         self.assertEqual(list(output.iterdir()), [])
+
+
+class LayoutsTest(TemporaryFolderTest):
+    """What make-checkpoint writes, convert turns into openpi's layout, and both answer."""
+
+    def make(self, layout, *arguments):
+        place = self.folder / layout
+        done = run("pi0", "make-checkpoint", "--layout", layout, "--precision", "float32", "--output", place, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return place
+
+    def convert(self, checkpoint, *arguments):
+        output = self.folder / f"{checkpoint.name}_converted"
+        shutil.rmtree(output, ignore_errors=True)
+        done = run("pi0", "convert", checkpoint, output, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return output
+
+    def actions(self, checkpoint, *arguments):
+        output = self.folder / "output"
+        done = run("pi0", "infer", "--checkpoint-dir", checkpoint, "--output", output, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return output.read_bytes()
+
+    def test_jax_checkpoints_equal_their_conversion(self):
+        for name in ("pi05_tiny", "pi0_lora"):
+            for precision in ("float32", "bfloat16"):
+                with self.subTest(name, precision=precision):
+                    golden = GOLDENS / "jax" / name
+                    inputs = ["--inputs", golden / "inputs.safetensors", "--precision", precision]
+                    expected = self.actions(golden, *inputs)
+                    self.assertEqual(self.actions(self.convert(golden, "--precision", precision), *inputs), expected)
+        facts = json.loads(run("pi0", "inspect", GOLDENS / "jax/pi0_lora/params", "--json").stdout)
+        self.assertEqual((facts["layout"], facts["model"]), ("openpi JAX", "Pi0"))
+        self.assertEqual(facts["lora_ranks"], {"action_expert": 4, "paligemma": 4})
+
+    def test_every_layout_holds_the_same_weights(self):
+        request = ["--config", NAME, "--num-steps", 1, "--request", POLICIES / NAME / "request.msgpack", "--noise",
+                   POLICIES / NAME / "noise.safetensors"]  # fmt: skip
+        made = {layout: self.make(layout, "--config", NAME) for layout in ("openpi", "jax", "lerobot")}
+        expected = self.actions(made["openpi"], *request)
+        for layout in ("jax", "lerobot"):
+            converted = self.convert(made[layout])
+            shutil.rmtree(converted / "assets")
+            shutil.copytree(made["openpi"] / "assets", converted / "assets")
+            (converted / "policy.json").unlink(missing_ok=True)
+            self.assertEqual(self.actions(converted, *request), expected, layout)
+        self.assertEqual(self.actions(made["jax"], *request), expected)
+
+    def test_a_converted_lerobot_policy_needs_no_config(self):
+        for policy in ("pi0", "pi05"):
+            with self.subTest(policy):
+                checkpoint = GOLDENS / "lerobot" / policy / "checkpoint"
+                request = ["--request", GOLDENS / "lerobot/request_256x256.msgpack", "--num-steps", 2]
+                converted = self.convert(checkpoint)
+                self.assertEqual(self.actions(converted, *request), self.actions(checkpoint, *request))
+                facts = json.loads(run("pi0", "inspect", converted, "--json").stdout)
+                self.assertEqual((facts["layout"], facts["served"]), ("openpi PyTorch", ["none needed"]))
+
+    def test_a_policy_of_ones_own(self):
+        policy = json.loads((GOLDENS.parents[1] / "configs/policies/pi0_libero.json").read_text())
+        config = self.folder / "mine.json"
+        config.write_text(json.dumps({**policy, "action_horizon": 7, "asset_id": "mine"}))
+        place = self.make("openpi", "--config-file", config)
+        done = run("pi0-server", "--config-file", config, "--checkpoint-dir", place, "--dry-run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue((place / "assets/mine/norm_stats.json").exists())
 
 
 if __name__ == "__main__":

@@ -274,7 +274,9 @@ std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
 std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options) {
   const fs::path& place = options.checkpoint_dir;
   if (place.empty()) return std::nullopt;
-  if (options.random_weights) return model::CheckpointFolder{model::Layout::openpi, place, place, {}};
+  // Only what lies beside the weights is needed.
+  const bool needs_no_weights = options.random_weights && !fs::exists(place / "config.json");
+  if (needs_no_weights) return model::CheckpointFolder{model::Layout::openpi, place, place, {}};
   return model::find_checkpoint(place);
 }
 
