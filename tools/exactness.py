@@ -8,7 +8,7 @@ PI0                         program (build/release/pi0)
 TMPDIR                      a disk with room for random weights (7 GiB)
 
 Needs an environment that openpi's models_pytorch runs in, with the torch that the program is linked with, and memory
-for one model at a time (13 GiB; float32 18 GiB). Both sides answer one request on a CPU, on the same number of threads:
+for one model at a time (13 GiB; float32 about 18). Both sides answer one request on a CPU, on the same number of threads:
 as it is, and with every linear and every attention of the vision tower in float8_e4m3 in, float16 out. Compared are all
 actions and each layer's n_calls, rmse, mse and mse_std. Exits with 1 if anything differs, and names what differs first.
 """
