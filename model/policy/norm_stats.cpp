@@ -117,7 +117,11 @@ NormStats read_norm_stats(const std::filesystem::path& file) {
 std::string norm_stats_json(const NormStats& stats) {
   Json fields;
   for (const auto& [name, field] : {std::pair("state", &stats.state), std::pair("actions", &stats.actions)}) {
-    fields[name] = {{"mean", field->mean}, {"std", field->std}};
+    // A file must have these two; null is refused where it is used.
+    const auto or_null = [&](const std::vector<double>& values) {
+      return values.empty() ? Json(std::vector<Json>(field->q01.size())) : Json(values);
+    };
+    fields[name] = {{"mean", or_null(field->mean)}, {"std", or_null(field->std)}};
     if (!field->q01.empty()) fields[name].update({{"q01", field->q01}, {"q99", field->q99}});
   }
   return Json{{"norm_stats", fields}}.dump(1) + "\n";

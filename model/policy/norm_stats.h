@@ -39,7 +39,8 @@ std::vector<std::string> asset_ids(const std::filesystem::path& checkpoint_dir);
 // differ.
 NormStats read_norm_stats(const std::filesystem::path& file);
 
-// A file's text that read_norm_stats() reads as `stats`, all of whose values are finite.
+// A file's text that read_norm_stats() reads as `stats`, all of whose values are finite. Where they have percentiles
+// only, mean and standard deviation are not numbers.
 std::string norm_stats_json(const NormStats& stats);
 
 }  // namespace pi0::policy

@@ -80,6 +80,7 @@ void convert(const ConvertOptions& options) {
     // openpi's load_model wants a head of the action expert, which nothing reads and JAX does not have.
     const std::string unread = "paligemma_with_expert.gemma_expert.lm_head.weight";
     if (name == unread && !names.contains(name)) return at::zeros(shape, stored);
+    if (name == model::embedding_name) checkpoint->pass_over(model::embedding_alias, shape);  // LeRobot has both
     return checkpoint->load(name, shape, {stored, stored});
   };
   const StopSignals stop("convert");
