@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "model/checkpoint_folder.h"
+#include "model/policy/lerobot_folder.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
 #include "tools/common/print.h"
@@ -58,27 +60,45 @@ Weights weights_of(const model::CheckpointSource& checkpoint) {
   return weights;
 }
 
-// The least and the largest value, NaN left out.
-Json range_of(const std::vector<double>& low, const std::vector<double>& high) {
+// The least and the largest value of those that are numbers; null where there are none.
+Json range_of(std::vector<double> low, std::vector<double> high) {
+  for (std::vector<double>* values : {&low, &high}) std::erase_if(*values, [](double x) { return std::isnan(x); });
   if (low.empty() || high.empty()) return nullptr;
   return {*std::ranges::min_element(low), *std::ranges::max_element(high)};
 }
 
-Json statistics_of(const fs::path& root, const std::string& asset_id) {
+Json statistics_of(const policy::NormStats& stats) {
   Json entry;
-  entry["asset_id"] = asset_id;
+  for (const auto& [name, field] : {std::pair("state", &stats.state), std::pair("actions", &stats.actions)}) {
+    entry[name] = {{"size", std::max(field->mean.size(), field->q01.size())},
+                   {"mean", range_of(field->mean, field->mean)},
+                   {"std", range_of(field->std, field->std)},
+                   {"q01_q99", range_of(field->q01, field->q99)}};
+  }
+  return entry;
+}
+
+Json statistics_of(const fs::path& root, const std::string& asset_id) {
+  Json entry = {{"asset_id", asset_id}};
   try {
-    const policy::NormStats stats = policy::read_norm_stats(policy::norm_stats_file(root, asset_id));
-    for (const auto& [name, field] : {std::pair("state", &stats.state), std::pair("actions", &stats.actions)}) {
-      entry[name] = {{"size", field->mean.size()},
-                     {"mean", range_of(field->mean, field->mean)},
-                     {"largest_std", *std::ranges::max_element(field->std)},
-                     {"q01_q99", range_of(field->q01, field->q99)}};
-    }
+    entry.update(statistics_of(policy::read_norm_stats(policy::norm_stats_file(root, asset_id))));
   } catch (const policy::NormStatsError& error) {
     entry["error"] = error.what();
   }
   return entry;
+}
+
+// A LeRobot folder's own statistics and tokenizer. Nothing, where the folder cannot be served: then `not_served` says
+// why.
+void add_lerobot(const fs::path& folder, Json& facts) {
+  try {
+    const policy::LeRobotFolder lerobot = policy::read_lerobot_folder(folder);
+    Json entry = {{"asset_id", "LeRobot's processors"}};
+    entry.update(statistics_of(lerobot.norm_stats));
+    facts["statistics"].push_back(std::move(entry));
+    if (!lerobot.tokenizer.empty()) facts["tokenizer"] = lerobot.tokenizer.string();
+  } catch (const std::exception&) {
+  }
 }
 
 // The policies of openpi that this checkpoint may be of.
@@ -134,6 +154,8 @@ Json facts_of(const fs::path& place) {
     facts["tokenizer"] = nullptr;
   }
 
+  if (folder.layout == model::Layout::lerobot) add_lerobot(folder.root, facts);
+
   ModelOptions options;
   options.checkpoint_dir = place;
   const bool has_policy = folder.layout == model::Layout::lerobot || fs::exists(folder.root / policy_file_name);
@@ -173,8 +195,8 @@ void print_statistics(const Json& entry) {
   std::string line;
   for (const char* field : {"state", "actions"}) {
     const Json& stats = entry[field];
-    line += fmt::format("; {}: {} values, mean {}{}", field, stats["size"].get<std::size_t>(),
-                        range_text(stats["mean"], "{:.3g} to {:.3g}"),
+    line += fmt::format("; {}: {} values{}{}", field, stats["size"].get<std::size_t>(),
+                        range_text(stats["mean"], ", mean {:.3g} to {:.3g}"),
                         range_text(stats["q01_q99"], ", percentiles 1 to 99 {:.3g} to {:.3g}"));
   }
   print("statistics   {}{}\n", id, line);
@@ -197,7 +219,7 @@ void print_facts(const Json& facts) {
   print("adapters     {}\n", adapters.empty() ? "none" : adapters + "; added to the weights when they are read");
   print("actions      {} values, horizon {}\n", facts["action_dim"].get<std::int64_t>(),
         facts["action_horizon"].is_null() ? "not stored; the config says it" : facts["action_horizon"].dump());
-  if (facts["statistics"].empty()) print("statistics   none in assets/\n");
+  if (facts["statistics"].empty()) print("statistics   none\n");
   for (const Json& entry : facts["statistics"]) print_statistics(entry);
   print("tokenizer    {}\n", facts["tokenizer"].is_null()
                                  ? "none; give --tokenizer with PaliGemma's SentencePiece model"
