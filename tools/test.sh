@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs every test: the rooms without LibTorch under ThreadSanitizer, the fuzzers for half a minute
+# Sets up, builds and runs every test: the rooms without LibTorch under ThreadSanitizer, the fuzzers for 15 seconds
 # each, and then all tests. Tests run side by side, one per core; those that measure time or need every core say so in
 # their CMakeLists.txt.
 set -euo pipefail
