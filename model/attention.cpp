@@ -6,7 +6,7 @@ namespace pi0::model {
 
 std::int64_t attention_flop(const AttentionOperands& in) {
   const std::int64_t keys = in.key.size(2) + (in.prefix != nullptr ? in.prefix->key.size(2) : 0);
-  return 2 * 2 * in.query.numel() * keys;
+  return 2 * (2 * in.query.numel() * keys);  // two products
 }
 
 Attention::Attention(const BuildContext& context, std::int64_t head_dim)

@@ -198,17 +198,19 @@ void Recorder::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
-    Recording recording = std::move(waiting_.front());
-    waiting_.pop_front();
-    const std::size_t bytes = recording.bytes;
-    lock.unlock();
-    write(std::move(recording));
+    const std::size_t bytes = waiting_.front().bytes;
+    {
+      const Recording recording = std::move(waiting_.front());
+      waiting_.pop_front();
+      lock.unlock();
+      write(recording);
+    }  // frees the recording before it takes the lock
     lock.lock();
     waiting_bytes_ -= bytes;
   }
 }
 
-void Recorder::write(Recording recording) {
+void Recorder::write(const Recording& recording) {
   if (is_full_) return;
   try {
     if (!folder_) folder_ = std::make_unique<Folder>(options_.folder);

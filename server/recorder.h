@@ -45,7 +45,7 @@ class Recorder {
   class Folder;
 
   void work();
-  void write(Recording recording);
+  void write(const Recording& recording);
 
   const RecorderOptions options_;
   // The recorder thread's. Null after a failure: the folder is opened again for the next recording.

@@ -38,7 +38,8 @@ class SampleErrors {
   }
 
   void report(ErrorSink& sink, std::size_t site, std::int64_t columns) const {
-    const auto elements = static_cast<double>(values_per_sample_ / panel_width * columns);
+    const std::int64_t rows = values_per_sample_ / panel_width;
+    const auto elements = static_cast<double>(rows * columns);
     for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
       const ErrorSums& sums = sums_[sample];
       sink.observe(site, sample, CallError{sums.squares / elements, sums.power / elements, sums.nonfinite});
