@@ -23,8 +23,8 @@ namespace fs = std::filesystem;
 // Removes pages of the map from the resident set. The system reads them again when they are needed.
 void drop_pages(const std::byte* begin, std::size_t size) {
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto from = reinterpret_cast<std::uintptr_t>(begin) / page * page;
-  ::madvise(reinterpret_cast<void*>(from), reinterpret_cast<std::uintptr_t>(begin) + size - from, MADV_DONTNEED);
+  const std::size_t into_page = reinterpret_cast<std::uintptr_t>(begin) % page;
+  ::madvise(const_cast<std::byte*>(begin) - into_page, size + into_page, MADV_DONTNEED);
 }
 
 constexpr std::uint64_t max_header_bytes = 100'000'000;  // the limit of the reference reader

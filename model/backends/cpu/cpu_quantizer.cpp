@@ -90,7 +90,8 @@ std::size_t CpuQuantizer::add(const Attention& attention, formats::FormatPair fo
 std::size_t CpuQuantizer::add(const Linear& linear, formats::FormatPair formats) {
   const std::size_t number = sites_.size();
   sites_.push_back({formats, &linear});
-  Packed packed{.exact_weight = packed_weight_of(linear)};
+  Packed packed;
+  packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
   packed.weight_is_exact = keeps(formats.input, linear.weight().scalar_type());
   if (!packed.weight_is_exact) {

@@ -78,7 +78,7 @@ std::vector<InstructionSet> instruction_sets() {
     sets.push_back(InstructionSet::avx512);
     if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi")) {
       sets.push_back(InstructionSet::avx512_bf16);
-      if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && may_use_amx()) {
+      if (may_use_amx()) {
         sets.push_back(InstructionSet::amx_bf16);
       }
     }

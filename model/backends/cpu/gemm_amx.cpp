@@ -1,3 +1,4 @@
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -123,6 +124,10 @@ void multiply(Lane lane, const Run& run) {
 }  // namespace
 
 bool may_use_amx() {
+  // __builtin_cpu_supports does not know AMX in every compiler.
+  unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned int tiles_and_bf16 = (1U << 24) | (1U << 22);
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & tiles_and_bf16) != tiles_and_bf16) return false;
   constexpr int ask_for_state = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
 }

@@ -119,10 +119,12 @@ void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
 
 Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
   const Tensor panels = at::empty(shape, options);
-  constexpr std::uintptr_t page = 1 << 21;
-  const auto from = reinterpret_cast<std::uintptr_t>(panels.mutable_data_ptr());
-  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + panels.nbytes()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  constexpr std::size_t page = 1 << 21;
+  auto* const data = static_cast<std::byte*>(panels.mutable_data_ptr());
+  const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(data) % page) % page;  // up to the first page
+  if (panels.nbytes() >= before + page) {
+    ::madvise(data + before, (panels.nbytes() - before) / page * page, MADV_HUGEPAGE);
+  }
   return panels;
 }
 
