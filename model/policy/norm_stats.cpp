@@ -115,13 +115,14 @@ NormStats read_norm_stats(const std::filesystem::path& file) {
 }
 
 std::string norm_stats_json(const NormStats& stats) {
+  // A file must have mean and std; null is refused where it is used.
+  const auto or_null = [](const std::vector<double>& values, std::size_t size) {
+    return values.empty() ? Json(std::vector<Json>(size)) : Json(values);
+  };
   Json fields;
   for (const auto& [name, field] : {std::pair("state", &stats.state), std::pair("actions", &stats.actions)}) {
-    // A file must have these two; null is refused where it is used.
-    const auto or_null = [&](const std::vector<double>& values) {
-      return values.empty() ? Json(std::vector<Json>(field->q01.size())) : Json(values);
-    };
-    fields[name] = {{"mean", or_null(field->mean)}, {"std", or_null(field->std)}};
+    const std::size_t size = std::max(field->mean.size(), field->q01.size());
+    fields[name] = {{"mean", or_null(field->mean, size)}, {"std", or_null(field->std, size)}};
     if (!field->q01.empty()) fields[name].update({{"q01", field->q01}, {"q99", field->q99}});
   }
   return Json{{"norm_stats", fields}}.dump(1) + "\n";
