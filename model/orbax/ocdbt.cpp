@@ -57,12 +57,14 @@ void Ocdbt::read_node(const FileName& file_name, const Part& part, int height, c
   Node node = parse_node(body, height, file_name.base, budget, source);
   for (Node::Entry& entry : node.entries) {
     if (height > 0) {
-      const std::string below = prefix + entry.key.substr(0, entry.shared);
+      std::string below = prefix;
+      below.append(entry.key, 0, entry.shared);
       budget.spend(below.size(), source);
       read_node(node.files[entry.part.file], entry.part, height - 1, below, budget);
       continue;
     }
-    std::string key = prefix + entry.key;
+    std::string key = prefix;
+    key += entry.key;
     budget.spend(2 * key.size(), source);
     if (!values_.empty() && key <= last_key_) {
       throw CheckpointError(source + ": key '" + key + "' comes after '" + last_key_ + "', expected sorted keys");

@@ -1,8 +1,21 @@
 #include "model/orbax/read_ahead.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <new>
 
 namespace pi0::orbax {
+
+ReadAhead::Buffer::Buffer(std::size_t size) : size_(size) {
+  void* const mapped = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<std::byte*>(mapped);
+}
+
+ReadAhead::Buffer::~Buffer() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
 
 ReadAhead::ReadAhead(int threads, std::uint64_t most_bytes) : most_bytes_(most_bytes) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
@@ -23,9 +36,9 @@ std::uint64_t ReadAhead::Array::bytes(std::int64_t index) const {
 }
 
 void ReadAhead::Array::decode(std::int64_t index, Buffer& into) {
-  if (into == nullptr) into = std::make_unique_for_overwrite<std::byte[]>(bytes(0));
+  if (into.data() == nullptr) into = Buffer(bytes(0));
   const std::int64_t first = index * rows_of_slice;
-  reader.read(first, std::min(rows_of_slice, reader.rows() - first), {into.get(), bytes(index)});
+  reader.read(first, std::min(rows_of_slice, reader.rows() - first), {into.data(), bytes(index)});
 }
 
 std::size_t ReadAhead::add(ArrayReader reader, std::int64_t rows_of_slice) {
@@ -93,7 +106,7 @@ std::span<const std::byte> ReadAhead::slice(std::size_t number, std::int64_t ind
     array.held = index;
     queue(array, index + 1);
   }
-  return {array.current.get(), array.bytes(index)};
+  return {array.current.data(), array.bytes(index)};
 }
 
 void ReadAhead::release(std::size_t number) {
@@ -101,8 +114,8 @@ void ReadAhead::release(std::size_t number) {
   std::unique_lock lock(mutex_);
   drop_ahead(array, lock);
   array.held = -1;
-  array.current.reset();
-  array.next.reset();
+  array.current = {};
+  array.next = {};
 }
 
 }  // namespace pi0::orbax

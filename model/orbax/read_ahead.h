@@ -10,6 +10,7 @@
 #include <mutex>
 #include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "model/orbax/array_reader.h"
@@ -37,7 +38,24 @@ class ReadAhead {
 
  private:
   enum class State { none, queued, running, ready };
-  using Buffer = std::unique_ptr<std::byte[]>;
+  // Memory that goes back to the system at once, which the allocator's of a thread would not.
+  class Buffer {
+   public:
+    Buffer() = default;
+    explicit Buffer(std::size_t size);
+    ~Buffer();
+    Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+    Buffer& operator=(Buffer&& other) noexcept {
+      std::swap(data_, other.data_);
+      std::swap(size_, other.size_);
+      return *this;
+    }
+    std::byte* data() const { return data_; }
+
+   private:
+    std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+  };
   struct Array {
     ArrayReader reader;
     std::int64_t rows_of_slice;
