@@ -53,12 +53,16 @@ std::vector<fs::path> step_folders(const fs::path& folder) {
 }
 
 [[noreturn]] void refuse_address(const std::string& place) {
-  const std::string refusal = place + ": is an address, expected a folder; download it with '";
+  const std::string refusal = place + ": is an address, expected a folder" +
+                              (place.starts_with("gs:") ? " or an address in openpi's download cache" : "") +
+                              "; download it with '";
   const std::string then = "' and give that folder";
   if (place.starts_with("s3:")) throw CheckpointError(refusal + "aws s3 cp --recursive " + place + " DIR" + then);
   if (place.starts_with("gs:")) throw CheckpointError(refusal + "gsutil -m cp -r " + place + " DIR" + then);
-  const std::string hub = "hf://";
-  const std::string name = place.starts_with(hub) ? place.substr(hub.size()) : place;
+  std::string name = place;
+  for (const std::string hub : {"hf://", "https://huggingface.co/"}) {
+    if (name.starts_with(hub)) name = name.substr(hub.size());
+  }
   throw CheckpointError(refusal + "hf download " + name + " --local-dir DIR" + then);
 }
 
@@ -101,7 +105,7 @@ std::vector<fs::path> step_folders(const fs::path& folder) {
                         " (PyTorch) nor params/ (JAX)");
 }
 
-bool is_lerobot(const Json& config) { return config.is_object() && config.contains("type"); }
+bool is_lerobot(const Json& config) { return config.contains("type"); }
 
 CheckpointFolder safetensors_folder(const fs::path& folder) {
   Json config;
@@ -110,6 +114,9 @@ CheckpointFolder safetensors_folder(const fs::path& folder) {
       config = read_json(file);
     } catch (const JsonFileError& error) {
       throw CheckpointError(error.what());
+    }
+    if (!config.is_object()) {
+      throw CheckpointError(file.string() + ": is " + shown(config) + ", expected an object");
     }
   }
   return {is_lerobot(config) ? Layout::lerobot : Layout::openpi, folder, folder, std::move(config)};
@@ -169,7 +176,9 @@ StoredSizes stored_sizes(const CheckpointSource& checkpoint) {
     if (stored.name == "action_in_proj/kernel") sizes.action_dim = stored.shape[0];
     const bool is_embedding = stored.name == embedding_name || stored.name == embedding_alias ||
                               stored.name == "PaliGemma/llm/embedder/input_embedding";
-    if (is_embedding) sizes.vocab_size = stored.shape[0];
+    if (!is_embedding) continue;
+    sizes.vocab_size = stored.shape[0];
+    sizes.paligemma_width = stored.shape[1];
   }
   return sizes;
 }

@@ -43,6 +43,7 @@ struct StoredSizes {
   std::optional<bool> pi05;
   std::optional<std::int64_t> action_dim;
   std::optional<std::int64_t> vocab_size;
+  std::optional<std::int64_t> paligemma_width;
 };
 StoredSizes stored_sizes(const CheckpointSource& checkpoint);
 

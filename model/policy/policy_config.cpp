@@ -166,6 +166,8 @@ PolicyConfig read_policy(const std::string& name, const Json& json, const std::s
   return policy;
 }
 
+std::string text_of(bool value) { return value ? "true" : "false"; }
+
 void check_same(const PolicyConfig& policy, const std::string& source, const std::string& key, const std::string& found,
                 const std::string& expected) {
   if (found == expected) return;
@@ -220,8 +222,7 @@ model::ModelConfig model_config(const PolicyConfig& policy) {
 }
 
 void check_architecture(const PolicyConfig& policy, const model::ModelConfig& architecture, const std::string& source) {
-  const auto as_text = [](bool value) { return value ? "true" : "false"; };
-  check_same(policy, source, "pi05", as_text(architecture.pi05), as_text(policy.pi05));
+  check_same(policy, source, "pi05", text_of(architecture.pi05), text_of(policy.pi05));
   const auto check = [&](const std::string& key, std::int64_t found, std::int64_t expected) {
     check_same(policy, source, key, std::to_string(found), std::to_string(expected));
   };
@@ -240,6 +241,7 @@ void check_stored_config(const PolicyConfig& policy, const Json& stored, const s
       check_same(policy, source, key, model::without_lora(fields.text(key)), model::without_lora(expected));
     }
   };
+  if (fields.has("pi05")) check_same(policy, source, "pi05", text_of(fields.flag("pi05")), text_of(policy.pi05));
   check("action_dim", policy.action_dim);
   check("action_horizon", policy.action_horizon);
   check_variant("paligemma_variant", policy.paligemma_variant);

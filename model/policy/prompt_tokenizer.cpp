@@ -109,7 +109,10 @@ std::filesystem::path find_tokenizer(const std::filesystem::path& checkpoint_dir
   if (std::filesystem::exists(beside)) return beside;
   const std::filesystem::path downloaded = openpi_data_home() / "big_vision/paligemma_tokenizer.model";
   if (std::filesystem::exists(downloaded)) return downloaded;
-  throw TokenizerError("no tokenizer: neither " + beside.string() + " nor " + downloaded.string() + " exists");
+  throw TokenizerError(
+      "no tokenizer: neither " + beside.string() + " nor " + downloaded.string() +
+      " exists; download gs://big_vision/paligemma_tokenizer.model, as openpi does, or give PaliGemma's "
+      "SentencePiece model with --tokenizer");
 }
 
 }  // namespace pi0::policy

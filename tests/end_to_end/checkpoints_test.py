@@ -57,6 +57,17 @@ class CheckpointsTest(TemporaryFolderTest):
         answer, log = self.answer(self.checkpoint, "--allow-lost-lora")
         self.assertIn("lost this checkpoint's LoRA adapters; running without them", log)
         self.assertEqual(answer, self.answer(POLICIES / NAME)[0])
+        done = run("pi0", "convert", self.checkpoint, self.folder / "converted")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("lost this checkpoint's LoRA adapters", done.stderr)
+
+    def test_convert_keeps_off_its_source(self):
+        done = run("pi0", "convert", self.checkpoint, self.checkpoint / "new")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("lies in the checkpoint", done.stderr)
+        done = run("pi0", "convert", "--lerobot-version", "0.4", self.checkpoint, self.folder / "new")
+        self.assertIn("--lerobot-version needs a LeRobot checkpoint", done.stderr)
+        self.assertFalse((self.folder / "new").exists())
 
     def test_messages_name_the_config(self):
         (self.checkpoint / "architecture.json").unlink()
@@ -112,8 +123,8 @@ class CheckpointsTest(TemporaryFolderTest):
         output = self.folder / "output"
         done = run("pi0", "convert", self.checkpoint, output)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("has shape", done.stderr)
-        self.assertEqual(list(output.iterdir()), [])
+        self.assertIn("holds a PaliGemma of width 64", done.stderr)
+        self.assertFalse(output.exists())
 
 
 class LayoutsTest(TemporaryFolderTest):
@@ -163,6 +174,16 @@ class LayoutsTest(TemporaryFolderTest):
             self.assertEqual(self.actions(converted, *request), expected, layout)
         self.assertEqual(self.actions(made["jax"], *request), expected)
 
+    def test_every_layout_is_served_for_every_kind_of_policy(self):
+        for config in ("pi05_libero", "pi0_libero", "pi0_aloha_sim", "paligemma_diffusion_droid"):
+            for layout in ("openpi", "jax", "lerobot"):
+                with self.subTest(config, layout=layout):
+                    place = self.make(layout, "--config", config)
+                    named = [] if layout == "lerobot" else ["--config", config]
+                    done = run("pi0-server", *named, "--checkpoint-dir", place, "--dry-run")
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    shutil.rmtree(place)
+
     def test_a_converted_lerobot_policy_needs_no_config(self):
         for policy in ("pi0", "pi05"):
             with self.subTest(policy):
@@ -171,7 +192,7 @@ class LayoutsTest(TemporaryFolderTest):
                 converted = self.convert(checkpoint)
                 self.assertEqual(self.actions(converted, *request), self.actions(checkpoint, *request))
                 facts = json.loads(run("pi0", "inspect", converted, "--json").stdout)
-                self.assertEqual((facts["layout"], facts["served"]), ("openpi PyTorch", ["none needed"]))
+                self.assertEqual((facts["layout"], facts["served"]), ("openpi PyTorch", ["none needed: the checkpoint describes its policy"]))
 
     def test_a_policy_of_ones_own(self):
         policy = json.loads((GOLDENS.parents[1] / "configs/policies/pi0_libero.json").read_text())

@@ -4,9 +4,11 @@
 
 #include <stdexcept>
 
+#include "model/checkpoint_folder.h"
 #include "model/nearest_name.h"
 #include "model/policy/policy_config.h"
 #include "tools/closed_loop/simulator.h"
+#include "tools/common/model_options.h"
 #include "tools/common/option_checks.h"
 
 namespace pi0::tools {
@@ -81,14 +83,19 @@ std::string own_option_meant(const CLI::App& command) {
   return "";
 }
 
-// An unknown policy would end the server of every pair.
-void check_policy(const std::vector<std::string>& server_arguments) {
+// An unknown policy, or a place without a checkpoint, would end the server of every pair.
+void check_server(const std::vector<std::string>& server_arguments) {
   CLI::App server;
   server.allow_extras();
   std::string config;
   server.add_option("--config,--policy.config", config)->take_last();
+  std::string place;
+  server.add_option("--checkpoint-dir,--policy.dir", place)->transform(or_cached())->take_last();
+  bool random_weights = false;
+  server.add_flag("--random-weights", random_weights);
   server.parse(std::vector<std::string>(server_arguments.rbegin(), server_arguments.rend()));
   if (!config.empty()) policy::policy_config(config);
+  if (!place.empty() && !random_weights) model::find_checkpoint(place);
 }
 
 }  // namespace
@@ -115,7 +122,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   options.server_arguments = command.remaining();
   if (options.server.empty()) {
     options.server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
-    check_policy(options.server_arguments);  // another program may know others
+    check_server(options.server_arguments);  // another program may know others
   }
   fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
   find_success("", options.success_regex, "");

@@ -43,9 +43,11 @@ policy::NormStats load_stats(const model::CheckpointFolder& checkpoint, const po
   for (const std::string& id : policy::asset_ids(checkpoint.root)) found += (found.empty() ? "" : ", ") + id;
   throw policy::NormStatsError(
       file.string() + ": not found; config " + policy.name + " needs the statistics of '" + policy.asset_id + "', " +
-      (found.empty() ? "but " + (checkpoint.root / "assets").string() +
-                           " holds none; copy assets/ from the checkpoint that this one was made from"
-                     : "the checkpoint has those of: " + found));
+      (!found.empty() ? "the checkpoint has those of: " + found
+       : checkpoint.layout == model::Layout::lerobot
+           ? "which a LeRobot folder does not have; without --config its own policy and statistics are served"
+           : "but " + (checkpoint.root / "assets").string() +
+                 " holds none; copy assets/ from the checkpoint that this one was made from"));
 }
 
 // The folder of --checkpoint-dir if it is LeRobot's and no other policy is chosen.
@@ -86,19 +88,6 @@ policy::PromptTokenizer load_tokenizer(const ModelOptions& options,
                         : lerobot                  ? lerobot_tokenizer(*lerobot, checkpoint->root, warnings)
                                                    : policy::find_tokenizer(checkpoint->root);
   return policy::PromptTokenizer::from_file(file, vocab_size);
-}
-
-// A folder that openpi's converter made of a LoRA training holds the base weights alone: the converter drops adapters
-// without a word. What that folder says, or nothing.
-std::string lost_lora(const model::CheckpointFolder& checkpoint) {
-  if (checkpoint.layout != model::Layout::openpi || !checkpoint.config.is_object()) return "";
-  for (const char* key : {"paligemma_variant", "action_expert_variant"}) {
-    const model::Json variant = checkpoint.config.value(key, model::Json());
-    if (!variant.is_string() || !variant.get<std::string>().ends_with("_lora")) continue;
-    return fmt::format("{}: '{}' is \"{}\", so openpi's converter lost this checkpoint's LoRA adapters",
-                       (checkpoint.root / "config.json").string(), key, variant.get<std::string>());
-  }
-  return "";
 }
 
 // Throws when the weights are of the other model, or of another action size, than `sizes`.
@@ -172,6 +161,22 @@ void require_checkpoint(const ModelOptions& options) {
 
 }  // namespace
 
+std::string check_lora(const model::CheckpointFolder& checkpoint, bool allowed) {
+  if (checkpoint.layout != model::Layout::openpi || !checkpoint.config.is_object()) return "";
+  for (const char* key : {"paligemma_variant", "action_expert_variant"}) {
+    const model::Json variant = checkpoint.config.value(key, model::Json());
+    if (!variant.is_string() || !variant.get<std::string>().ends_with("_lora")) continue;
+    const std::string lost =
+        fmt::format("{}: '{}' is \"{}\", so openpi's converter lost this checkpoint's LoRA adapters",
+                    (checkpoint.root / "config.json").string(), key, variant.get<std::string>());
+    if (allowed) return lost + "; running without them";
+    throw model::CheckpointError(lost +
+                                 "; give the JAX checkpoint that it was converted from, whose adapters are read, or "
+                                 "--allow-lost-lora to run without them");
+  }
+  return "";
+}
+
 CLI::Validator or_cached() {
   const auto replace = [](std::string& place) {
     const std::string scheme = "gs://";
@@ -188,6 +193,11 @@ CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, co
              app.add_option("--precision", precision, description),
              {{"bfloat16", model::Precision::bfloat16}, {"float32", model::Precision::float32}})
       ->default_str("bfloat16");
+}
+
+void add_lost_lora_option(CLI::App& app, bool& allowed) {
+  app.add_flag("--allow-lost-lora", allowed,
+               "Take a checkpoint whose LoRA adapters were lost in openpi's conversion, without them");
 }
 
 CLI::Option* add_lerobot_version_option(CLI::App& app, std::optional<policy::LeRobotVersion>& version) {
@@ -215,8 +225,7 @@ void add_place_options(CLI::App& app, ModelOptions& options) {
 void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_flag("--random-weights", options.random_weights,
                "Random weights instead of the checkpoint's, for trying out and timing");
-  app.add_flag("--allow-lost-lora", options.allow_lost_lora,
-               "Run a checkpoint whose LoRA adapters were lost in openpi's conversion, without them");
+  add_lost_lora_option(app, options.allow_lost_lora);
   app.add_option("--tokenizer", options.tokenizer,
                  "SentencePiece model; default: paligemma_tokenizer.model in the checkpoint, then in "
                  "$OPENPI_DATA_HOME/big_vision")
@@ -358,14 +367,8 @@ PolicyParts load_parts(const ModelOptions& options) {
   }
   std::vector<std::string> warnings = lerobot ? lerobot->warnings : std::vector<std::string>();
   if (checkpoint && checkpoint->layout == model::Layout::openpi) {
-    if (const std::string lost = lost_lora(*checkpoint); !lost.empty()) {
-      if (!options.allow_lost_lora) {
-        throw model::CheckpointError(lost +
-                                     "; give the JAX checkpoint that it was converted from, whose adapters are read, "
-                                     "or --allow-lost-lora to run without them");
-      }
-      warnings.push_back(lost + "; running without them");
-    }
+    const std::string lost = check_lora(*checkpoint, options.allow_lost_lora);
+    if (!lost.empty()) warnings.push_back(lost);
     if (!checkpoint->config.is_null()) {
       policy::check_stored_config(*config, checkpoint->config, (checkpoint->root / "config.json").string());
     }

@@ -53,8 +53,13 @@ inline constexpr const char* policy_file_name = "policy.json";
 // These add options to `app`; `options` must outlive it.
 void add_place_options(CLI::App& app, ModelOptions& options);  // which policy, which checkpoint
 void add_model_options(CLI::App& app, ModelOptions& options);  // the rest
+void add_lost_lora_option(CLI::App& app, bool& allowed);
 CLI::Option* add_lerobot_version_option(CLI::App& app, std::optional<policy::LeRobotVersion>& version);
 CLI::Option* add_precision_option(CLI::App& app, model::Precision& precision, const std::string& description);
+
+// A folder that openpi's converter made of a LoRA training holds the base weights alone: the converter drops adapters
+// without a word. Throws model::CheckpointError for such a folder; if it is allowed, returns a line for the log.
+std::string check_lora(const model::CheckpointFolder& checkpoint, bool allowed);
 
 // Replaces a bucket address (gs://...) by its copy in openpi's download cache, if there is one.
 CLI::Validator or_cached();

@@ -16,13 +16,14 @@ namespace pi0::tools {
 namespace fs = std::filesystem;
 
 void fill_new_folder(const fs::path& folder, const std::function<void()>& write) {
+  if (folder.empty()) throw std::runtime_error("the folder to make has no name");
   if (fs::exists(folder) && !fs::is_directory(folder)) {
     throw std::runtime_error(folder.string() + ": is a file; expected a folder to make");
   }
   if (fs::exists(folder) && !fs::is_empty(folder)) {
     throw std::runtime_error(folder.string() + ": exists and is not empty");
   }
-  fs::create_directories(folder);
+  const bool is_new = fs::create_directories(folder);
   try {
     write();
   } catch (...) {
@@ -30,6 +31,7 @@ void fill_new_folder(const fs::path& folder, const std::function<void()>& write)
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
       fs::remove_all(entry, ignored);
     }
+    if (is_new) fs::remove(folder, ignored);
     throw;
   }
 }

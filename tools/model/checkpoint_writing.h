@@ -13,7 +13,7 @@
 
 namespace pi0::tools {
 
-// Runs `write`, which fills `folder`. The folder must be empty or absent before; if `write` throws, it is empty after.
+// Runs `write`, which fills `folder`. The folder must be empty or absent before; if `write` throws, it is so after.
 void fill_new_folder(const std::filesystem::path& folder, const std::function<void()>& write);
 
 // One parameter, by openpi's name, in the dtype it is to be stored in.

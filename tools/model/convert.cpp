@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 
 #include "model/checkpoint_folder.h"
@@ -29,6 +30,7 @@ struct ConvertOptions {
   fs::path output;
   model::Precision precision = model::Precision::float32;
   std::optional<policy::LeRobotVersion> lerobot_version;
+  bool allow_lost_lora = false;
 };
 
 // What openpi's converter writes there. LoRA adapters are part of the weights now.
@@ -67,8 +69,23 @@ void copy_beside(const model::CheckpointFolder& folder, const fs::path& output) 
   }
 }
 
+void check_places(const ConvertOptions& options, const model::CheckpointFolder& folder) {
+  const auto inside = fs::weakly_canonical(options.output).lexically_relative(fs::canonical(folder.root));
+  if (!inside.empty() && *inside.begin() != "..") {
+    throw std::runtime_error(options.output.string() + ": lies in the checkpoint " + folder.root.string() +
+                             ", expected another place");
+  }
+  if (options.lerobot_version && folder.layout != model::Layout::lerobot) {
+    throw std::runtime_error("--lerobot-version needs a LeRobot checkpoint, but " + folder.weights.string() + " is " +
+                             name_of(folder.layout));
+  }
+}
+
 void convert(const ConvertOptions& options) {
   const model::CheckpointFolder folder = model::find_checkpoint(options.checkpoint);
+  check_places(options, folder);
+  const std::string lost = check_lora(folder, options.allow_lost_lora);
+  if (!lost.empty()) print(stderr, "{}\n", lost);
   const auto checkpoint = model::open_checkpoint(folder);
   const model::ModelConfig sizes = stored_model(folder, *checkpoint);
   std::set<std::string> names;
@@ -111,9 +128,10 @@ void add_convert(CLI::App& app) {
       ->required();
   command->add_option("output", options->output, "Folder to make")->required();
   add_precision_option(*command, options->precision,
-                       "float32 keeps what the checkpoint has; bfloat16 is half the size, for serving with --precision "
+                       "float32 holds any checkpoint exactly; bfloat16 is half the size, for serving with --precision "
                        "bfloat16: parameters that openpi keeps in float32 stay so")
       ->default_str("float32");
+  add_lost_lora_option(*command, options->allow_lost_lora);
   add_lerobot_version_option(*command, options->lerobot_version);
   command->callback([options] { convert(*options); });
 }

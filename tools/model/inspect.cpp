@@ -17,6 +17,7 @@
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
 #include "tools/common/print.h"
+#include "tools/common/results.h"
 #include "tools/model/stored_model.h"
 
 namespace pi0::tools {
@@ -34,7 +35,7 @@ std::string variant_text(const model::GemmaConfig& sizes) {
 }
 
 // Stands for the policy that a checkpoint's own files describe, which needs no --config.
-constexpr const char* own_policy = "none needed";
+constexpr const char* own_policy = "none needed: the checkpoint describes its policy";
 
 struct Weights {
   std::size_t tensors = 0;
@@ -231,7 +232,9 @@ void print_facts(const Json& facts) {
     std::string& configs = configs_of[why.get<std::string>()];
     configs += (configs.empty() ? "" : ", ") + config;
   }
-  for (const auto& [why, configs] : configs_of) print("not served   {}: {}\n", configs, why);
+  for (const auto& [why, configs] : configs_of) {
+    print("not served   {}{}\n", configs == own_policy ? "" : configs + ": ", why);
+  }
   if (!facts["served"].empty()) {
     const std::string config = facts["served"][0].get<std::string>();
     print("serve it     pi0-server {}--checkpoint-dir {}\n", config == own_policy ? "" : "--config " + config + " ",
@@ -253,7 +256,7 @@ void add_inspect(CLI::App& app) {
   command->add_flag("--json", *as_json, "Print JSON");
   command->callback([place, as_json] {
     const Json facts = facts_of(*place);
-    *as_json ? print("{}\n", facts.dump(1)) : print_facts(facts);
+    *as_json ? print("{}", text_of(facts)) : print_facts(facts);
   });
 }
 

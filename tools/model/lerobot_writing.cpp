@@ -82,10 +82,14 @@ void write_lerobot_files(const fs::path& folder, const policy::PolicyConfig& pol
                                                       {"padding", "max_length"},
                                                       {"truncation", true},
                                                       {"tokenizer_name", "tokenizer"}});
+  // Pi0.5 puts the normalized state into the prompt; Pi0 normalizes last.
   std::vector<Json> steps = {step("rename_observations_processor", {{"rename_map", Json::object()}}),
-                             step("to_batch_processor"), normalizer};
-  steps.push_back(step(policy.pi05 ? "pi05_prepare_state_tokenizer_processor_step" : "pi0_new_line_processor"));
-  steps.push_back(tokenizer);
+                             step("to_batch_processor")};
+  if (policy.pi05) {
+    steps.insert(steps.end(), {normalizer, step("pi05_prepare_state_tokenizer_processor_step"), tokenizer});
+  } else {
+    steps.insert(steps.end(), {step("pi0_new_line_processor"), tokenizer, normalizer});
+  }
   write_json(folder / "policy_preprocessor.json", {{"name", "policy_preprocessor"}, {"steps", steps}});
 
   const char* unnormalizer_file = "policy_postprocessor_step_0_unnormalizer_processor.safetensors";

@@ -26,7 +26,7 @@ std::int64_t stored_horizon(const model::CheckpointFolder& folder) {
 model::ModelConfig stored_model(const model::CheckpointFolder& folder, const model::CheckpointSource& checkpoint) {
   if (fs::exists(architecture_file(folder))) return model::read_architecture(architecture_file(folder));
   const model::StoredSizes stored = model::stored_sizes(checkpoint);
-  if (!stored.pi05 || !stored.action_dim || !stored.vocab_size) {
+  if (!stored.pi05 || !stored.action_dim || !stored.paligemma_width) {
     throw model::CheckpointError(folder.weights.string() +
                                  ": holds no Pi0 or Pi0.5 model; expected tensors action_in_proj, time_mlp_in or "
                                  "action_time_mlp_in, and PaliGemma's token embedding");
@@ -39,6 +39,12 @@ model::ModelConfig stored_model(const model::CheckpointFolder& folder, const mod
   sizes.paligemma = variant("paligemma_variant", "gemma_2b");
   sizes.action_expert = variant("action_expert_variant", "gemma_300m");
   sizes.vision = model::siglip_so400m();
+  if (*stored.paligemma_width != sizes.paligemma.width) {
+    throw model::CheckpointError(folder.weights.string() + ": holds a PaliGemma of width " +
+                                 std::to_string(*stored.paligemma_width) + ", expected " +
+                                 std::to_string(sizes.paligemma.width) +
+                                 "; other sizes than openpi's need an architecture.json beside the weights");
+  }
   sizes.vocab_size = *stored.vocab_size;
   sizes.action_dim = *stored.action_dim;
   sizes.action_horizon = std::max<std::int64_t>(1, stored_horizon(folder));
