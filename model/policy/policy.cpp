@@ -49,8 +49,8 @@ protocol::NdArray noise_field(const at::Tensor& noise) {
   return field;
 }
 
-Policy::Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer, SampleActions sample_actions,
-               PolicyOptions options)
+Policy::Policy(PolicyConfig config, const NormStats& norm_stats, PromptTokenizer tokenizer,
+               SampleActions sample_actions, PolicyOptions options)
     : config_(std::move(config)),
       normalizer_(config_.normalization, norm_stats, config_.robot.state_size(), config_.robot.action_size,
                   config_.action_dim),

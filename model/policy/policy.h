@@ -62,7 +62,7 @@ protocol::NdArray noise_field(const at::Tensor& noise);
 class Policy {
  public:
   // Throws PolicyConfigError or NormStatsError when the parts do not fit each other.
-  Policy(PolicyConfig config, NormStats norm_stats, PromptTokenizer tokenizer, SampleActions sample_actions,
+  Policy(PolicyConfig config, const NormStats& norm_stats, PromptTokenizer tokenizer, SampleActions sample_actions,
          PolicyOptions options);
 
   // {"actions": float64 [A, robot's], "policy_timing": {"infer_ms": the model's time}}.

@@ -13,8 +13,7 @@ namespace {
 
 void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
   for (const auto& [field, value] : images.entries()) {
-    const auto is_field = [&](const RobotConfig::Camera& camera) { return camera.field == field; };
-    if (std::ranges::any_of(robot.cameras, is_field)) continue;
+    if (std::ranges::find(robot.cameras, field, &RobotConfig::Camera::field) != robot.cameras.end()) continue;
     if (std::ranges::find(robot.unused_cameras, field) != robot.unused_cameras.end()) {
       image_field(images, field, robot.image_layout, robot.camera_map);
       continue;

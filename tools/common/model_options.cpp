@@ -395,7 +395,7 @@ LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::fu
     return model->sample_actions(inputs, noise, steps, sampling);
   };
   auto policy = std::make_unique<policy::Policy>(
-      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), sample,
+      std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), sample,
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *seeded.seed, std::move(warn),
                             options.masked, options.max_prompt_bytes});
   return {model, std::move(policy), sample, *seeded.seed};
