@@ -12,7 +12,7 @@ BenchCase::BenchCase(PolicyParts parts, const model::Pi0& model, const CaseSize&
       size_(size),
       masked_(options.masked),
       num_steps_(step_count(options, parts.sizes)),
-      policy_(std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), {}, {}) {
+      policy_(std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), {}, {}) {
   const policy::PolicyConfig& policy = policy_.config();
   const std::uint64_t seed = options.seed.value_or(0);
   request_ = protocol::encode(synthetic_observations(policy.robot, 1, seed).front().request);

@@ -52,7 +52,7 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
                   : synthetic_observations(parts.config.robot, source.synthetic, seed());
   // Only for its transforms of requests and action chunks; sample() calls the model.
   policy_ = std::make_unique<policy::Policy>(
-      std::move(parts.config), std::move(parts.norm_stats), std::move(parts.tokenizer), nullptr,
+      std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), nullptr,
       policy::PolicyOptions{options_.default_prompt, steps_, seed(), tell_, options_.masked});
   prepare(observations);
 }
