@@ -111,7 +111,7 @@ std::optional<Value> ArrayReader::find_chunk(const std::vector<std::int64_t>& in
   std::optional<Value> found = layout_.shard ? find_in_shard(indices) : store_.find(name_ + "/" + layout_.key(indices));
   if (!found && !layout_.absent_is_zero) {
     throw CheckpointError("array '" + name_ + "': chunk " + shown(indices) +
-                          " is missing, and the array's fill_value is not 0");
+                          " is missing, and its fill_value is not 0");
   }
   return found;
 }
