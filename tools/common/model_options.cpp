@@ -63,6 +63,60 @@ std::optional<policy::LeRobotFolder> lerobot_folder(const ModelOptions& options,
                               "' has no config.json with a policy's \"type\"");
 }
 
+// What --checkpoint-dir names; none when it is not given.
+std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options) {
+  const fs::path& place = options.checkpoint_dir;
+  if (place.empty()) return std::nullopt;
+  // Only what lies beside the weights is needed.
+  const bool needs_no_weights = options.random_weights && !fs::exists(place / "config.json");
+  if (needs_no_weights) return model::CheckpointFolder{model::Layout::openpi, place, place, {}};
+  return model::find_checkpoint(place);
+}
+
+// What the options choose, read once.
+struct Choice {
+  std::optional<model::CheckpointFolder> checkpoint;
+  std::optional<policy::LeRobotFolder> lerobot;  // the checkpoint, if its own policy is served
+  std::optional<policy::PolicyConfig> policy;
+};
+
+// The policy is that of --config or --config-file, else the one of a LeRobot checkpoint or of a checkpoint with
+// policy.json. Throws when both are there and contradict each other.
+Choice read_choice(const ModelOptions& options) {
+  Choice choice;
+  choice.checkpoint = chosen_checkpoint(options);
+  choice.lerobot = lerobot_folder(options, choice.checkpoint);
+  std::optional<policy::PolicyConfig>& policy = choice.policy;
+  if (choice.lerobot) {
+    policy = choice.lerobot->policy;
+    return choice;
+  }
+  const std::optional<model::CheckpointFolder>& checkpoint = choice.checkpoint;
+  if (!options.config_file.empty()) policy = policy::read_policy_config(options.config_file);
+  if (!options.config.empty()) policy = policy::policy_config(options.config);
+  if (!policy && checkpoint && fs::exists(checkpoint->root / policy_file_name)) {
+    policy = policy::read_policy_config(checkpoint->root / policy_file_name);
+  }
+  if (policy && checkpoint && checkpoint->layout == model::Layout::lerobot) {
+    policy::check_lerobot_model(*policy, checkpoint->root);
+  }
+  return choice;
+}
+
+model::ModelConfig sizes_of(const Choice& choice) {
+  const fs::path architecture = choice.checkpoint ? choice.checkpoint->root / "architecture.json" : fs::path();
+  const bool has_architecture = choice.checkpoint && fs::exists(architecture);
+  if (!choice.policy && !has_architecture) {
+    throw std::invalid_argument(
+        "the model's sizes are unknown: give --config, or a --checkpoint-dir with architecture.json");
+  }
+  model::ModelConfig sizes =
+      has_architecture ? model::read_architecture(architecture) : policy::model_config(*choice.policy);
+  if (choice.policy && has_architecture) policy::check_architecture(*choice.policy, sizes, architecture.string());
+  if (choice.lerobot) sizes.num_steps = choice.lerobot->num_steps;
+  return sizes;
+}
+
 // The tokenizer of a LeRobot folder without --tokenizer.
 fs::path lerobot_tokenizer(const policy::LeRobotFolder& lerobot, const fs::path& folder,
                            std::vector<std::string>& warnings) {
@@ -77,16 +131,14 @@ fs::path lerobot_tokenizer(const policy::LeRobotFolder& lerobot, const fs::path&
   return found;
 }
 
-policy::PromptTokenizer load_tokenizer(const ModelOptions& options,
-                                       const std::optional<model::CheckpointFolder>& checkpoint,
-                                       const std::optional<policy::LeRobotFolder>& lerobot, std::int64_t vocab_size,
+policy::PromptTokenizer load_tokenizer(const ModelOptions& options, const Choice& choice, std::int64_t vocab_size,
                                        std::vector<std::string>& warnings) {
-  if (options.tokenizer.empty() && !checkpoint) {
+  if (options.tokenizer.empty() && !choice.checkpoint) {
     return {tiny_tokenizer(), "the tokenizer of random checkpoints", vocab_size};
   }
   const fs::path file = !options.tokenizer.empty() ? options.tokenizer
-                        : lerobot                  ? lerobot_tokenizer(*lerobot, checkpoint->root, warnings)
-                                                   : policy::find_tokenizer(checkpoint->root);
+                        : choice.lerobot ? lerobot_tokenizer(*choice.lerobot, choice.checkpoint->root, warnings)
+                                         : policy::find_tokenizer(choice.checkpoint->root);
   return policy::PromptTokenizer::from_file(file, vocab_size);
 }
 
@@ -265,45 +317,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(whole());
 }
 
-std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) {
-  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
-  if (const auto lerobot = lerobot_folder(options, checkpoint)) return lerobot->policy;
-  std::optional<policy::PolicyConfig> policy;
-  if (!options.config_file.empty()) policy = policy::read_policy_config(options.config_file);
-  if (!options.config.empty()) policy = policy::policy_config(options.config);
-  if (!policy && checkpoint && fs::exists(checkpoint->root / policy_file_name)) {
-    policy = policy::read_policy_config(checkpoint->root / policy_file_name);
-  }
-  if (policy && checkpoint && checkpoint->layout == model::Layout::lerobot) {
-    policy::check_lerobot_model(*policy, checkpoint->root);
-  }
-  return policy;
-}
-
-std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options) {
-  const fs::path& place = options.checkpoint_dir;
-  if (place.empty()) return std::nullopt;
-  // Only what lies beside the weights is needed.
-  const bool needs_no_weights = options.random_weights && !fs::exists(place / "config.json");
-  if (needs_no_weights) return model::CheckpointFolder{model::Layout::openpi, place, place, {}};
-  return model::find_checkpoint(place);
-}
-
-model::ModelConfig chosen_sizes(const ModelOptions& options) {
-  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
-  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options, checkpoint);
-  const std::optional<policy::PolicyConfig> policy = lerobot ? lerobot->policy : chosen_policy(options);
-  const fs::path architecture = checkpoint ? checkpoint->root / "architecture.json" : fs::path();
-  const bool has_architecture = checkpoint && fs::exists(architecture);
-  if (!policy && !has_architecture) {
-    throw std::invalid_argument(
-        "the model's sizes are unknown: give --config, or a --checkpoint-dir with architecture.json");
-  }
-  model::ModelConfig sizes = has_architecture ? model::read_architecture(architecture) : policy::model_config(*policy);
-  if (policy && has_architecture) policy::check_architecture(*policy, sizes, architecture.string());
-  if (lerobot) sizes.num_steps = lerobot->num_steps;
-  return sizes;
-}
+model::ModelConfig chosen_sizes(const ModelOptions& options) { return sizes_of(read_choice(options)); }
 
 std::string name_of(Kernels kernels) { return kernels == Kernels::fast ? "fast" : "reference"; }
 
@@ -356,9 +370,8 @@ std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model:
 
 PolicyParts load_parts(const ModelOptions& options) {
   require_checkpoint(options);
-  const std::optional<model::CheckpointFolder> checkpoint = chosen_checkpoint(options);
-  const std::optional<policy::LeRobotFolder> lerobot = lerobot_folder(options, checkpoint);
-  std::optional<policy::PolicyConfig> config = lerobot ? lerobot->policy : chosen_policy(options);
+  const Choice choice = read_choice(options);
+  const auto& [checkpoint, lerobot, config] = choice;
   if (!config) {
     throw std::invalid_argument(
         "no policy: give --config or --config-file" +
@@ -373,13 +386,13 @@ PolicyParts load_parts(const ModelOptions& options) {
       policy::check_stored_config(*config, checkpoint->config, (checkpoint->root / "config.json").string());
     }
   }
-  const model::ModelConfig sizes = chosen_sizes(options);
+  const model::ModelConfig sizes = sizes_of(choice);
   if (checkpoint && !options.random_weights) check_model(*checkpoint, sizes, config->name);
   policy::NormStats stats = lerobot      ? lerobot->norm_stats
                             : checkpoint ? load_stats(*checkpoint, *config)
                                          : identity_stats(config->action_dim);
-  policy::PromptTokenizer tokenizer = load_tokenizer(options, checkpoint, lerobot, sizes.vocab_size, warnings);
-  return {std::move(*config), sizes, std::move(stats), std::move(tokenizer), std::move(warnings)};
+  policy::PromptTokenizer tokenizer = load_tokenizer(options, choice, sizes.vocab_size, warnings);
+  return {*config, sizes, std::move(stats), std::move(tokenizer), std::move(warnings)};
 }
 
 LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::function<void(const std::string&)> warn) {

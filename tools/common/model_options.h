@@ -64,14 +64,6 @@ std::string check_lora(const model::CheckpointFolder& checkpoint, bool allowed);
 // Replaces a bucket address (gs://...) by its copy in openpi's download cache, if there is one.
 CLI::Validator or_cached();
 
-// The policy that --config or --config-file names, else the one of a LeRobot checkpoint or of a checkpoint with
-// policy.json; none when there is neither.
-// Throws when both are there and contradict each other.
-std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
-
-// The checkpoint that --checkpoint-dir names; none when it is not given. Throws model::CheckpointError.
-std::optional<model::CheckpointFolder> chosen_checkpoint(const ModelOptions& options);
-
 // The sizes of architecture.json, checked against the policy if there is one; without the file, those
 // of the policy's variants. Throws std::invalid_argument when there is neither.
 model::ModelConfig chosen_sizes(const ModelOptions& options);
