@@ -11,9 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* file_name = "model.safetensors";
-constexpr const char* index_name = "model.safetensors.index.json";
-
 // Hugging Face's Gemma has it; openpi removes it from the expert, which embeds no tokens (gemma_pytorch.py).
 constexpr const char* expert_embedding_name = "paligemma_with_expert.gemma_expert.model.embed_tokens.weight";
 
@@ -52,14 +49,14 @@ std::string text_of(at::ScalarType dtype) {
 
 Checkpoint::Checkpoint(const fs::path& folder, LoadProgress progress)
     : folder_(folder), progress_(std::move(progress)) {
-  if (fs::exists(folder / file_name)) {
-    open(folder / file_name, nullptr);
-  } else if (fs::exists(folder / index_name)) {
-    for (const auto& [shard, tensors] : read_index(folder / index_name)) {
+  if (fs::exists(folder / safetensors_name)) {
+    open(folder / safetensors_name, nullptr);
+  } else if (fs::exists(folder / safetensors_index_name)) {
+    for (const auto& [shard, tensors] : read_index(folder / safetensors_index_name)) {
       open(folder / shard, &tensors);
     }
   } else {
-    throw CheckpointError(folder.string() + ": holds neither " + file_name + " nor " + index_name);
+    throw CheckpointError(folder.string() + ": holds neither " + safetensors_name + " nor " + safetensors_index_name);
   }
   const bool has_model =
       std::ranges::any_of(places_, [](const auto& place) { return place.first.starts_with("paligemma_with_expert."); });
@@ -73,7 +70,7 @@ void Checkpoint::open(const fs::path& path, const std::set<std::string>* expecte
   files_.emplace_back(path);
   for (const auto& [name, entry] : files_.back().entries()) {
     if (expected != nullptr && !expected->contains(name)) {
-      throw CheckpointError(path.string() + ": holds tensor '" + name + "', which " + index_name +
+      throw CheckpointError(path.string() + ": holds tensor '" + name + "', which " + safetensors_index_name +
                             " does not place there");
     }
     add(name, entry.end - entry.begin);
@@ -81,7 +78,7 @@ void Checkpoint::open(const fs::path& path, const std::set<std::string>* expecte
   if (expected == nullptr) return;
   for (const std::string& name : *expected) {
     if (!files_.back().entries().contains(name)) {
-      throw CheckpointError(path.string() + ": tensor '" + name + "', which " + index_name +
+      throw CheckpointError(path.string() + ": tensor '" + name + "', which " + safetensors_index_name +
                             " places there, is missing");
     }
   }

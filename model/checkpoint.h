@@ -20,6 +20,9 @@ inline constexpr const char* embedding_name =
     "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 inline constexpr const char* embedding_alias = "paligemma_with_expert.paligemma.lm_head.weight";
 
+inline constexpr const char* safetensors_name = "model.safetensors";
+inline constexpr const char* safetensors_index_name = "model.safetensors.index.json";  // of shards
+
 // Called after each tensor with the bytes read so far and the total.
 using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 

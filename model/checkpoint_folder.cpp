@@ -11,11 +11,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* safetensors_name = "model.safetensors";
-constexpr const char* index_name = "model.safetensors.index.json";
-
 bool holds_safetensors(const fs::path& folder) {
-  return fs::exists(folder / safetensors_name) || fs::exists(folder / index_name);
+  return fs::exists(folder / safetensors_name) || fs::exists(folder / safetensors_index_name);
 }
 
 bool holds_arrays(const fs::path& folder) {
@@ -85,7 +82,7 @@ std::vector<fs::path> step_folders(const fs::path& folder) {
   if (const std::vector<fs::path> steps = step_folders(folder); !steps.empty()) {
     std::string list;
     for (const fs::path& step : steps) list += (list.empty() ? "" : ", ") + step.filename().string();
-    throw CheckpointError(name + ": holds the checkpoints of several steps: " + list +
+    throw CheckpointError(name + ": holds the checkpoints of several training steps: " + list +
                           "; give one of them, for example " + steps.back().string());
   }
   if (fs::exists(folder / "adapter_model.safetensors") || fs::exists(folder / "adapter_config.json")) {
@@ -101,7 +98,7 @@ std::vector<fs::path> step_folders(const fs::path& folder) {
   if (folder.filename() == "assets" || fs::exists(folder / "norm_stats.json")) {
     throw CheckpointError(name + ": holds a checkpoint's statistics, not its weights; give the folder above assets/");
   }
-  throw CheckpointError(name + ": holds neither " + safetensors_name + " nor " + index_name +
+  throw CheckpointError(name + ": holds neither " + safetensors_name + " nor " + safetensors_index_name +
                         " (PyTorch) nor params/ (JAX)");
 }
 
@@ -149,7 +146,7 @@ CheckpointFolder find_checkpoint(const fs::path& given) {
     refuse_absent(place);
   }
   if (!fs::is_directory(place)) {
-    if (place.filename() == safetensors_name || place.filename() == index_name) {
+    if (place.filename() == safetensors_name || place.filename() == safetensors_index_name) {
       return safetensors_folder(place.has_parent_path() ? place.parent_path() : ".");
     }
     throw CheckpointError(place.string() + ": is a file; expected a checkpoint's folder");

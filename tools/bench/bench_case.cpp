@@ -4,6 +4,7 @@
 
 #include "protocol/msgpack_numpy.h"
 #include "tools/common/observations.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/stopwatch.h"
 
 namespace pi0::tools {

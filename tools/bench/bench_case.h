@@ -9,6 +9,7 @@
 #include "model/pi0.h"
 #include "model/policy/policy.h"
 #include "tools/common/model_options.h"
+#include "tools/common/policy_parts.h"
 
 namespace pi0::tools {
 

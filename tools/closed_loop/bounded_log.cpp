@@ -45,7 +45,8 @@ void BoundedFile::finish() {
     std::string tail(tail_bytes_, '\0');
     file_.seekg(static_cast<std::streamoff>(head_bytes_));
     file_.read(tail.data(), static_cast<std::streamsize>(tail.size()));
-    std::ranges::rotate(tail, tail.begin() + static_cast<std::ptrdiff_t>((seen_ - head_bytes_) % tail_bytes_));
+    const auto oldest = static_cast<std::ptrdiff_t>((seen_ - head_bytes_) % tail_bytes_);
+    std::rotate(tail.begin(), tail.begin() + oldest, tail.end());
     write_at(head_bytes_,
              "\n[" + std::to_string(seen_ - head_bytes_ - tail_bytes_) + " bytes are left out here]\n" + tail);
   }
@@ -112,7 +113,7 @@ class BoundedLog::Reader : public std::enable_shared_from_this<Reader> {
   std::array<char, 65536> bytes_{};  // a pipe's capacity
 };
 
-BoundedLog::BoundedLog(asio::io_context& io, fs::path path, std::size_t max_bytes)
+BoundedLog::BoundedLog(asio::io_context& io, const fs::path& path, std::size_t max_bytes)
     : reader_(std::make_shared<Reader>(io, path, max_bytes)) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {

@@ -36,7 +36,7 @@ class BoundedFile {
 class BoundedLog {
  public:
   // Throws std::runtime_error that names the file, as handlers that `io` runs do.
-  BoundedLog(boost::asio::io_context& io, std::filesystem::path path, std::size_t max_bytes);
+  BoundedLog(boost::asio::io_context& io, const std::filesystem::path& path, std::size_t max_bytes);
   ~BoundedLog();
   BoundedLog(const BoundedLog&) = delete;
   BoundedLog& operator=(const BoundedLog&) = delete;

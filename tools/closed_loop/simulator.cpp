@@ -14,18 +14,12 @@
 
 #include "protocol/files.h"
 #include "tools/common/print.h"
+#include "tools/common/shell_word.h"
 
 namespace pi0::tools {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string shell_word(const std::string& text) {
-  if (RE2::FullMatch(text, "[A-Za-z0-9_@%+=:,./-]+")) return text;
-  std::string quoted = text;
-  RE2::GlobalReplace(&quoted, "'", R"('\\'')");
-  return "'" + quoted + "'";
-}
 
 void copy_whole(const fs::path& from, const fs::path& to) {
   std::ifstream source(from, std::ios::binary);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "model/safetensors.h"
+#include "protocol/files.h"
 
 namespace pi0::tools {
 
@@ -24,6 +25,12 @@ TensorInputs read_tensor_inputs(const std::filesystem::path& path) {
   inputs.token_mask = file.tensor("token_mask");
   inputs.state = file.tensor("state");
   return {std::move(inputs), file.tensor("noise")};
+}
+
+void write_tensors(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& tensors) {
+  protocol::WholeFile whole(file);
+  model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, tensors);
+  whole.keep();
 }
 
 }  // namespace pi0::tools

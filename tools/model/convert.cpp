@@ -16,6 +16,7 @@
 #include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
 #include "tools/model/checkpoint_writing.h"
 #include "tools/model/stored_model.h"

@@ -12,7 +12,9 @@
 #include "protocol/files.h"
 #include "protocol/openpi_messages.h"
 #include "tools/common/commands.h"
+#include "tools/common/load_policy.h"
 #include "tools/common/model_options.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
 #include "tools/common/quant_session.h"
 #include "tools/common/tensor_inputs.h"
@@ -31,12 +33,6 @@ struct InferOptions {
   fs::path trace;
   fs::path output;
 };
-
-void write_tensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
-  protocol::WholeFile file(path);
-  model::write_safetensors([&](const void* data, std::size_t size) { file.write(data, size); }, tensors);
-  file.keep();
-}
 
 void warn(const std::string& line) { print(stderr, "{}\n", line); }
 

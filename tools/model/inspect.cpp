@@ -16,8 +16,10 @@
 #include "model/policy/lerobot_folder.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
+#include "tools/common/shell_word.h"
 #include "tools/model/stored_model.h"
 
 namespace pi0::tools {
@@ -238,7 +240,7 @@ void print_facts(const Json& facts) {
   if (!facts["served"].empty()) {
     const std::string config = facts["served"][0].get<std::string>();
     print("serve it     pi0-server {}--checkpoint-dir {}\n", config == own_policy ? "" : "--config " + config + " ",
-          text("checkpoint"));
+          shell_word(text("checkpoint")));
   }
 }
 

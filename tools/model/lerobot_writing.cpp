@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "model/safetensors.h"
 #include "protocol/files.h"
+#include "tools/common/tensor_inputs.h"
 #include "tools/common/tiny_tokenizer.h"
 
 namespace pi0::tools {
@@ -29,9 +29,7 @@ void write_stats(const fs::path& file, const std::string& key, const policy::Fie
   add("std", stats.std);
   add("q01", stats.q01);
   add("q99", stats.q99);
-  protocol::WholeFile whole(file);
-  model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, tensors);
-  whole.keep();
+  write_tensors(file, tensors);
 }
 
 Json feature(const char* type, std::vector<std::int64_t> shape) {

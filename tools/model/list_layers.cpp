@@ -4,6 +4,7 @@
 
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/print_layers.h"
 
 namespace pi0::tools {

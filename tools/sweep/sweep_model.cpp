@@ -10,6 +10,8 @@
 
 #include "protocol/openpi_messages.h"
 #include "tools/common/failure.h"
+#include "tools/common/load_policy.h"
+#include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
 #include "tools/common/stop_signals.h"
 #include "tools/common/stopwatch.h"

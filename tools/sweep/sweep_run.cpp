@@ -13,6 +13,7 @@
 #include "protocol/files.h"
 #include "quant/attach.h"
 #include "quant/report.h"
+#include "tools/common/load_policy.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/stopwatch.h"
