@@ -256,7 +256,7 @@ TEST_CASE("trees that go in circles or never end are refused", "[orbax][hostile]
 
 TEST_CASE("a node that decodes to more than nodes have is refused", "[orbax][hostile]") {
   const test::TemporaryFolder folder;
-  const std::string zeros(100'000'000, '\0');
+  const std::vector<char> zeros(100'000'000);
   std::string packed(ZSTD_compressBound(zeros.size()), '\0');
   packed.resize(ZSTD_compress(packed.data(), packed.size(), zeros.data(), zeros.size(), 1));
   std::string node = orbax::block(orbax::BlockKind::node, packed);

@@ -28,7 +28,7 @@ PolicyOptions with_default_prompt(const nlohmann::json& prompt) {
   return options;
 }
 
-at::Tensor no_model(const model::ModelInputs&, at::Tensor, std::int64_t) {
+at::Tensor no_model(const model::ModelInputs&, const at::Tensor&, std::int64_t) {
   throw std::logic_error("this test needs no model");
 }
 
@@ -53,7 +53,7 @@ Policy polaris_policy(SampleActions sample_actions, PolicyOptions options = {}) 
                        std::move(sample_actions));
 }
 
-at::Tensor constant_chunk(const model::ModelInputs&, at::Tensor noise, std::int64_t) {
+at::Tensor constant_chunk(const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
   return at::full_like(noise, 0.5);
 }
 

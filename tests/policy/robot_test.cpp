@@ -17,7 +17,7 @@ protocol::Dict with(protocol::Dict request, const std::string& key, protocol::Va
   return request;
 }
 
-std::vector<double> actions_of(const protocol::Dict& answer, std::vector<std::int64_t> shape) {
+std::vector<double> actions_of(const protocol::Dict& answer, const std::vector<std::int64_t>& shape) {
   const auto& actions = std::get<protocol::NdArray>(*answer.find("actions"));
   REQUIRE(actions.dtype == protocol::DType{'f', 8});
   REQUIRE(actions.shape == shape);

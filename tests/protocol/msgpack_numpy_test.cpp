@@ -108,7 +108,7 @@ TEST_CASE("integers are packed in the shortest form", "[msgpack]") {
 }
 
 TEST_CASE("lengths are packed in the shortest form", "[msgpack]") {
-  const auto head = [](Value value, std::size_t digits) { return hex_of(value).substr(0, digits); };
+  const auto head = [](const Value& value, std::size_t digits) { return hex_of(value).substr(0, digits); };
   CHECK(head(std::string(31, 'x'), 4) == "bf78");
   CHECK(head(std::string(32, 'x'), 6) == "d92078");
   CHECK(head(std::string(255, 'x'), 6) == "d9ff78");

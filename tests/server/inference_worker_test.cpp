@@ -28,7 +28,7 @@ server::BatchInferFunction one_by_one_of(FakePolicy& policy) {
 }
 
 server::BatchInferFunction together(FakePolicy& policy) {
-  return [&](std::vector<protocol::Dict> requests) { return policy.infer_together(std::move(requests)); };
+  return [&](const std::vector<protocol::Dict>& requests) { return policy.infer_together(std::move(requests)); };
 }
 
 InferenceWorker::ReadRequest reading(const std::string& prompt) {
@@ -42,7 +42,7 @@ class Submitter {
 
   InferenceWorker::Ticket submit(const std::string& prompt) {
     ++submitted_;
-    return worker_.submit(reading(prompt), [this, prompt](Outcome outcome) {
+    return worker_.submit(reading(prompt), [this, prompt](const Outcome& outcome) {
       const std::lock_guard lock(mutex_);
       ended_.push_back(outcome.error ? prompt + " failed" : prompt_of(outcome));
       infer_ms_.push_back(outcome.infer_ms);
@@ -81,7 +81,7 @@ TEST_CASE("requests are inferred one after the other in the order of submission"
   {
     InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "a", "b", "c"}) {
-      worker.submit(reading(prompt), [&](Outcome outcome) {
+      worker.submit(reading(prompt), [&](const Outcome& outcome) {
         answered.push_back(prompt_of(outcome));
         if (answered.size() == 4) last.set_value();
       });
@@ -97,8 +97,8 @@ TEST_CASE("an exception is the request's outcome and the worker continues", "[wo
   InferenceWorker worker(one_by_one_of(policy));
   std::promise<Outcome> failed;
   std::promise<Outcome> good;
-  worker.submit(reading("fail"), [&](Outcome outcome) { failed.set_value(std::move(outcome)); });
-  worker.submit(reading("a"), [&](Outcome outcome) { good.set_value(std::move(outcome)); });
+  worker.submit(reading("fail"), [&](const Outcome& outcome) { failed.set_value(std::move(outcome)); });
+  worker.submit(reading("a"), [&](const Outcome& outcome) { good.set_value(std::move(outcome)); });
   CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error), "'prompt': the policy was told to fail");
   CHECK(prompt_of(good.get_future().get()) == "a");
 }
@@ -108,8 +108,8 @@ TEST_CASE("a request can be withdrawn until it starts", "[worker]") {
   std::promise<void> done;
   {
     InferenceWorker worker(one_by_one_of(policy));
-    const auto running = worker.submit(reading("wait"), [&](Outcome) { done.set_value(); });
-    const auto waiting = worker.submit(reading("never"), [](Outcome) { FAIL("it was taken back"); });
+    const auto running = worker.submit(reading("wait"), [&](const Outcome&) { done.set_value(); });
+    const auto waiting = worker.submit(reading("never"), [](const Outcome&) { FAIL("it was taken back"); });
     policy.wait_for_starts(1);
     CHECK(worker.withdraw(waiting));
     CHECK_FALSE(worker.withdraw(waiting));
@@ -127,7 +127,7 @@ TEST_CASE("the worker's destructor finishes the running request and drops the wa
   {
     InferenceWorker worker(one_by_one_of(policy));
     for (const char* prompt : {"wait", "dropped"}) {
-      worker.submit(reading(prompt), [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
+      worker.submit(reading(prompt), [&](const Outcome& outcome) { answered.push_back(prompt_of(outcome)); });
     }
     policy.wait_for_starts(1);
     releasing = std::async(std::launch::async, [&] {
@@ -182,7 +182,7 @@ TEST_CASE("one bad request of a batch fails alone", "[worker][batch]") {
 TEST_CASE("an exception of the function, or a missing answer, is the outcome of the whole batch", "[worker][batch]") {
   FakePolicy policy;
   InferenceWorker worker(
-      [&](std::vector<protocol::Dict> requests) {
+      [&](const std::vector<protocol::Dict>& requests) {
         const std::size_t count = requests.size();
         auto outcomes = policy.infer_together(std::move(requests));
         if (count == 2) throw std::runtime_error("the model failed");
@@ -223,10 +223,10 @@ TEST_CASE("the worker's destructor finishes the running batch", "[worker][batch]
   std::future<void> releasing;
   {
     InferenceWorker worker(together(policy), 2);
-    worker.submit(reading("first"), [&](Outcome) { queued.get_future().wait(); });
+    worker.submit(reading("first"), [&](const Outcome&) { queued.get_future().wait(); });
     policy.wait_for_starts(1);
     for (const char* prompt : {"wait", "b", "dropped"}) {
-      worker.submit(reading(prompt), [&](Outcome outcome) { answered.push_back(prompt_of(outcome)); });
+      worker.submit(reading(prompt), [&](const Outcome& outcome) { answered.push_back(prompt_of(outcome)); });
     }
     queued.set_value();
     policy.wait_for_starts(2);
@@ -244,20 +244,20 @@ TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fail
   std::atomic<int> reads = 0;
   std::promise<Outcome> bad, good;
   InferenceWorker worker(together(policy), /*max_batch=*/3);
-  worker.submit(reading("wait"), [](Outcome) {});
+  worker.submit(reading("wait"), [](const Outcome&) {});
   policy.wait_for_starts(1);
   worker.submit(
       [&]() -> protocol::Dict {
         ++reads;
         throw std::runtime_error("unreadable");
       },
-      [&](Outcome outcome) { bad.set_value(std::move(outcome)); });
+      [&](const Outcome& outcome) { bad.set_value(std::move(outcome)); });
   worker.submit(
       [&] {
         ++reads;
         return request_with_prompt("good");
       },
-      [&](Outcome outcome) { good.set_value(std::move(outcome)); });
+      [&](const Outcome& outcome) { good.set_value(std::move(outcome)); });
   CHECK(reads == 0);
   policy.release();
   const Outcome unread = bad.get_future().get();
@@ -279,7 +279,7 @@ TEST_CASE("the warm-up comes first, on the worker's thread, and its failure is t
                            }),
                            1, [&] { warmed = std::this_thread::get_id(); });
     CHECK(warmed != std::thread::id());
-    worker.submit(reading("a"), [&](Outcome) { done.set_value(); });
+    worker.submit(reading("a"), [&](const Outcome&) { done.set_value(); });
     done.get_future().wait();
   }
   CHECK(inferred == warmed);
@@ -290,7 +290,7 @@ TEST_CASE("the warm-up comes first, on the worker's thread, and its failure is t
 TEST_CASE("faults of the model are counted until it answers", "[worker]") {
   enum class What { answers, faults, throws, refuses };
   std::atomic<What> next = What::answers;
-  InferenceWorker worker([&](std::vector<protocol::Dict> requests) {
+  InferenceWorker worker([&](const std::vector<protocol::Dict>& requests) {
     if (next == What::throws) throw std::runtime_error("the call failed");
     std::vector<Outcome> outcomes(requests.size());
     if (next != What::answers) outcomes[0].error = std::make_exception_ptr(std::runtime_error("failed"));
@@ -300,7 +300,7 @@ TEST_CASE("faults of the model are counted until it answers", "[worker]") {
   const auto after = [&](What what) {
     next = what;
     std::promise<void> done;
-    worker.submit(reading("a"), [&](Outcome) { done.set_value(); });
+    worker.submit(reading("a"), [&](const Outcome&) { done.set_value(); });
     done.get_future().wait();
     return worker.faults_in_a_row();
   };

@@ -566,7 +566,7 @@ TEST_CASE("a web page of another site cannot connect", "[server][security]") {
 
 TEST_CASE("a model that fails repeatedly makes the server unhealthy", "[server][health]") {
   std::atomic<bool> is_ill = true;
-  const auto infer = [&](std::vector<protocol::Dict> requests) {
+  const auto infer = [&](const std::vector<protocol::Dict>& requests) {
     if (is_ill) throw std::bad_alloc();
     return std::vector<server::Outcome>(requests.size());
   };

@@ -171,7 +171,7 @@ template <class Dtype>
 constexpr void gelu_values(const GeluCall& call, int first, int step) {
   const int row_eights = call.columns / 8;
   for (int i = first; i < call.rows * row_eights; i += step) {
-    const std::int64_t place = i / row_eights * call.row_stride + i % row_eights * 8;
+    const std::int64_t place = std::int64_t{i / row_eights} * call.row_stride + i % row_eights * 8;
     Values values = load_values<Dtype>(call.x, place);
     Values factor;
     if (call.factor != nullptr) factor = load_values<Dtype>(call.factor, place);

@@ -98,6 +98,7 @@ constexpr void multiply_tile(Block& block, const Operands& operands, int first_o
     float sums[parts][tiles][4];
     Eight upper[parts][unroll], lower[parts][unroll];
     Eight x[unroll][tiles];
+    // tiles may be 1. NOLINTNEXTLINE(bugprone-branch-clone)
     Eight converted[converts ? unroll : 1][converts ? tiles : 1];
   };
   typename Block::template Local<Mine> mine;
