@@ -55,7 +55,10 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual([entry["combo"] for entry in summary], ["float8_e4m3__float16", "bfloat16__float16"])
         for entry in summary:
             self.assertEqual(entry["success_rate"], 0.75)
-            self.assertEqual(entry["by_scene"]["1"], {"n_success": 1, "n_episodes": 2, "success_rate": 0.5})
+            scene = entry["by_scene"]["1"]
+            self.assertEqual([scene["n_success"], scene["n_episodes"], scene["success_rate"]], [1, 2, 0.5])
+            self.assertEqual(scene["requests"], {"answered": 2, "refused": 0, "failed": 0, "dropped": 0})
+            self.assertEqual([entry["n_success"], entry["n_episodes"]], [3, 4])
             folder = self.root() / entry["combo"]
             self.assertEqual(json.loads((folder / "result.json").read_text()), entry)
             evaluated = json.loads((folder / "eval_results.json").read_text())
@@ -86,7 +89,7 @@ class ClosedLoopTest(TemporaryFolderTest):
                               "--success-regex", r"scene 1: (\d+)/(\d+)",
                               simulator=f"exec {SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} {{scene}}")  # fmt: skip
         self.assertEqual(done.returncode, 1)
-        self.assertIn("1 of 1 pairs had errors", done.stderr)
+        self.assertIn("1 of 1 settings had errors", done.stderr)
         (entry,) = self.summary()
         errors = {scene: result.get("error") for scene, result in entry["by_scene"].items()}
         self.assertEqual(
@@ -122,28 +125,60 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((self.root() / "float8_e4m3__float16" / "result.json").stat().st_mtime_ns, stamp)
 
-    def test_a_log_that_makes_no_sense_costs_its_scene(self):
+    def test_what_was_found_can_be_read_again_by_another_rule(self):
         log = self.folder / "scenes"
-        log.write_text("scene a: 99999999999999999999/5\nscene b: 7/5\nscene c: 3/5\n")
-        command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--scenes", "a,b,c", "--eval-command", f"cat {log}",
-                   "--output", self.output]  # fmt: skip
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+        log.write_text("scene a/b: 7/5\nepisode 0: True, 4.5 mm\nepisode 1: False, 20 mm\n")
+        arguments = ["--pairs", "float32/float32,float8_e4m3/float16", "--scenes", "a/b"]
+        simulator = f"{SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} say-nothing; echo '{{{{}}}}'; cat {log}"
+        done = self.run_pairs(*arguments, simulator=simulator)
         self.assertEqual(done.returncode, 1)
-        (entry,) = self.summary()
-        self.assertIn("expected a number", entry["by_scene"]["a"]["error"])
-        self.assertIn("7 of 5", entry["by_scene"]["b"]["error"])
-        self.assertEqual(entry["by_scene"]["c"]["success_rate"], 0.6)
+        self.assertIn("7 of 5", done.stderr)
+        self.assertIn("--resume reads this again", done.stderr)
+        self.assertEqual([entry["n_success"] for entry in self.summary()], [None, None])
+        stamps = [path.stat().st_mtime_ns for path in self.root().glob("*/stats.json")]
 
-    def test_any_pattern_reads_any_log(self):
-        log = self.folder / "log"
-        log.write_text("x\n" * 2_000_000 + "# successes: 3\n\xff Total episodes: 5\n", encoding="latin-1")
-        for pattern in (r"[\s\S]*# successes: (\d+)[\s\S]*Total episodes: (\d+)", r"(?:.|\n)*successes: (\d+)(?:.|\n)*: (\d+)"):
-            self.output = self.folder / str(len(pattern))
-            command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--scenes", 1, "--eval-command",
-                       f"cat {log}", "--success-regex", pattern, "--output", self.output]  # fmt: skip
-            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertEqual(self.summary()[0]["success_rate"], 0.6)
+        arguments += ["--episode-regex", r"^episode \d+: (\w+)", "--score-regex", r"([\d.]+) mm$", "--resume"]
+        done = self.run_pairs(*arguments, simulator=simulator)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([path.stat().st_mtime_ns for path in self.root().glob("*/stats.json")], stamps)
+        baseline, other = self.summary()
+        self.assertEqual(other["by_scene"]["a/b"]["episodes"], [True, False])
+        self.assertEqual([other["n_success"], other["n_episodes"], other["score_mean"]], [1, 2, 12.25])
+        self.assertEqual([other["baseline"], other["mcnemar_p"], other["score_change"]], ["float32__float32", 1.0, 0.0])
+        self.assertNotIn("baseline", baseline)
+        self.assertIn("1/2", done.stdout)
+        text = (self.root() / "float8_e4m3__float16" / "eval_scenea%2Fb.log").read_text()
+        self.assertTrue(text.startswith("{}\n"), text)
+        settings = json.loads((self.root() / "settings.json").read_text())
+        self.assertIn("--seed", settings["server_arguments"])
+        self.assertEqual(list(settings["success"]), ["episode-regex", "score-regex"])
+
+    def test_a_server_that_refuses_is_no_bad_policy(self):
+        refused = (f"{sys.executable} -c \"from openpi_client.websocket_client_policy import WebsocketClientPolicy as P\n"
+                   "try: P('localhost', {port}).infer({{'prompt': 5}})\nexcept Exception: print('scene 1: 0/2')\"")  # fmt: skip
+        for simulator, error in ((refused, "answered 0, refused 0 and failed at 1"), ("echo scene 1: 0/2", "asked for no actions")):
+            self.output = self.folder / error.split()[0]
+            done = self.run_pairs(*PAIR, "--scenes", 1, simulator=simulator)
+            self.assertEqual(done.returncode, 1)
+            (entry,) = self.summary()
+            self.assertIn(error, entry["by_scene"]["1"]["error"])
+            self.assertEqual(entry["by_scene"]["1"]["success_rate"], 0)
+
+    def test_settings_of_every_kind_side_by_side(self):
+        rules = self.folder / "careful.json"
+        rules.write_text('{"rules": [{"component": "vision", "input_fmt": "bfloat16", "output_fmt": "bfloat16"}]}')
+        videos = self.folder / "runs"
+        done = self.run_pairs("--unquantized", "--pairs", "float8_e4m3/float16,bfloat16/bfloat16", "--rules", rules,
+                              "--scenes", 1, "--jobs", 2, "--success-videos", "episode_0")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertFalse(videos.exists() and any(videos.glob("scene*")))
+        names = ["unquantized", "float8_e4m3__float16", "bfloat16__bfloat16", "rules__careful"]
+        self.assertEqual([entry["combo"] for entry in self.summary()], names)
+        self.assertEqual([entry["success_rate"] for entry in self.summary()], [1.0] * 4)
+        self.assertFalse((self.root() / "unquantized" / "stats.json").exists())
+        report = run("pi0", "report", self.root(), "--output", self.folder / "report.html")
+        self.assertEqual(report.returncode, 0, report.stderr)
+        self.assertIn("unquantized", report.stdout + (self.folder / "report.html").read_text())
 
     def test_an_interruption_stops_all_and_resume_goes_on(self):
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -215,7 +250,10 @@ class ClosedLoopTest(TemporaryFolderTest):
         (self.folder / "file").write_text("")
         for arguments, words in (
             (["--eval-command", "run {prot}"], ["{prot}", "{port}"]),
-            (["--success-regex", "(\\d+)"], ["1 group,", "two"]),
+            (["--success-regex", "\\d+"], ["0 groups", "two"]),
+            (["--success-csv", "results"], ["expected FILE:COLUMN"]),
+            (["--pairs", "float16"], ["expected two formats"]),
+            (["--jobs", 2, "--port", 8000], ["cannot share port 8000"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
             (["--resume"], ["has no earlier results"]),
@@ -297,14 +335,15 @@ class ClosedLoopTest(TemporaryFolderTest):
         server.chmod(0o755)
         done = self.run_pairs(*PAIR, "--scenes", 1, "--server", server)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("1 of 1 pairs had errors", done.stderr)
+        self.assertIn("1 of 1 settings had errors", done.stderr)
         (entry,) = self.summary()
         self.assertEqual(entry["success_rate"], 0.5)
         self.assertIn("stats.json: 'components' is missing", entry["error"])
 
     def test_endless_output_is_cut_in_its_middle_and_a_daemon_does_not_hold_the_scene(self):
         limit = 64 << 20
-        talk = (f"setsid sh -c 'echo $$ > {self.folder}/daemon; sleep 2; echo still here; echo alive > {self.folder}/alive; "
+        ask = f"{SIMULATOR} {{host}} {{port}} 1 1 {{output_dir}} say-nothing"
+        talk = (f"{ask}; setsid sh -c 'echo $$ > {self.folder}/daemon; sleep 2; echo still here; echo alive > {self.folder}/alive; "
                 "exec sleep 600' & echo begin; head -c 200000000 /dev/zero | tr '\\0' x; echo; sleep 5; echo scene 1: 1/2")  # fmt: skip
         done = self.run_pairs(*PAIR, "--scenes", 1, "--eval-timeout", 200, simulator=talk)
         daemon = int((self.folder / "daemon").read_text())

@@ -1,21 +1,25 @@
-// pi0 closed-loop: a server per pair of formats, and a simulator's episodes against each. Reference: pi0-quant
+// pi0 closed-loop: a server per setting, and a simulator's episodes against each. Reference: pi0-quant
 // run_benchmark.py.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "protocol/files.h"
 #include "tools/closed_loop/closed_loop_options.h"
 #include "tools/closed_loop/closed_loop_results.h"
 #include "tools/closed_loop/event_loop.h"
-#include "tools/closed_loop/pair_run.h"
+#include "tools/closed_loop/served_setting.h"
+#include "tools/closed_loop/setting_run.h"
 #include "tools/common/commands.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
@@ -27,62 +31,131 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-void run_pairs(const ClosedLoopOptions& options) {
-  EventLoop events;
-  const fs::path root = result_folder(options);
-  print(stderr, "closed-loop: results in {}\n", root.string());
-  const auto pairs = options.formats.pairs();
-  std::vector<Json> entries;
-  Stopwatch clock;
-  double spent = 0;
-  std::size_t measured = 0;
-  for (const auto& [input_fmt, output_fmt] : pairs) {
-    const fs::path folder = root / pair_folder(input_fmt, output_fmt);
+// All settings, --jobs of them at a time.
+class ClosedLoop {
+ public:
+  explicit ClosedLoop(const ClosedLoopOptions& options)
+      : options_(options), settings_(served_settings(options)), root_(result_folder(options)) {
+    entries_.resize(settings_.size());
+  }
+
+  void run() {
+    print(stderr, "closed-loop: results in {}\n", root_.string());
+    std::vector<std::jthread> threads;
+    for (std::size_t job = 1; job < std::min(options_.jobs, settings_.size()); ++job) {
+      threads.emplace_back([this] { work(EventLoop::Announces::no); });
+    }
+    work(EventLoop::Announces::yes);
+    threads.clear();  // waits for them
+    if (failure_) rethrow();
+    if (interrupted_) throw std::runtime_error("interrupted; --resume continues");
+    const std::vector<Json> entries = finished();
+    print_settings(entries);
+    const auto failed = std::ranges::count_if(entries, has_error);
+    if (failed == 0) return;
+    throw std::runtime_error(fmt::format("{} of {} settings had errors, which {} names; --resume runs these again",
+                                         failed, settings_.size(), (root_ / "summary.json").string()));
+  }
+
+ private:
+  void work(EventLoop::Announces announces) {
+    try {
+      EventLoop events(announces);
+      while (const std::optional<std::size_t> next = take()) {
+        Stopwatch clock;
+        const bool is_earlier = run_one(events, *next);
+        finish(*next, is_earlier, clock.lap());
+      }
+    } catch (...) {
+      const std::scoped_lock lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+
+  void rethrow() const {
+    try {
+      std::rethrow_exception(failure_);
+    } catch (const CLI::ValidationError&) {
+      if (finished().empty() && !options_.resume) fs::remove_all(root_);  // it is new and empty
+      throw;
+    }
+  }
+
+  std::optional<std::size_t> take() {
+    const std::scoped_lock lock(mutex_);
+    return failure_ || interrupted_ || next_ == settings_.size() ? std::nullopt : std::optional(next_++);
+  }
+
+  // Whether an earlier run has done it.
+  bool run_one(EventLoop& events, std::size_t index) {
+    const ServedSetting& setting = settings_[index];
+    const fs::path folder = root_ / setting.folder;
     std::optional<Json> entry = earlier_entry(folder);
     const bool is_earlier = entry.has_value();
-    if (!is_earlier) {
-      clock.lap();
-      try {
-        entry = run_pair(events, options, folder, input_fmt, output_fmt);
-      } catch (const CLI::ValidationError&) {
-        if (entries.empty() && !options.resume) fs::remove_all(root);  // it is new and empty
-        throw;
-      }
-      protocol::write_whole(folder / "result.json", text_of(*entry));
-      spent += clock.lap();
-      ++measured;
+    const std::optional<Json> earlier = entry;
+    if (is_earlier) {
+      read_again(options_, folder, *entry);
+    } else {
+      entry = run_setting(events, ports_, options_, folder, setting);
     }
-    entries.push_back(std::move(*entry));
-    write_pair_summary(root, entries);
-    if (events.interrupted()) throw std::runtime_error("interrupted; --resume continues");
-    const double left =
-        measured == 0 ? 0 : spent / static_cast<double>(measured) * static_cast<double>(pairs.size() - entries.size());
-    print(stderr, "closed-loop: {} of {}, {}: {}; {:.0f} s left\n", entries.size(), pairs.size(),
-          folder.filename().string(), is_earlier ? "done already" : outcome(entries.back()), left);
+    if (entry != earlier) protocol::write_whole(folder / "result.json", text_of(*entry));
+    const std::scoped_lock lock(mutex_);
+    entries_[index] = std::move(*entry);
+    interrupted_ = interrupted_ || events.interrupted();
+    return is_earlier;
   }
-  print_pairs(entries);
-  if (const auto failed = std::ranges::count_if(entries, has_error); failed > 0) {
-    throw std::runtime_error(fmt::format("{} of {} pairs had errors, which {} names; --resume runs these again", failed,
-                                         pairs.size(), (root / "summary.json").string()));
+
+  void finish(std::size_t index, bool is_earlier, double seconds) {
+    const std::scoped_lock lock(mutex_);
+    const std::vector<Json> entries = finished();
+    write_closed_loop_summary(root_, entries);
+    if (!is_earlier) {
+      spent_ += seconds;
+      ++measured_;
+    }
+    if (interrupted_) return;
+    const double each = measured_ == 0 ? 0 : spent_ / static_cast<double>(measured_ * options_.jobs);
+    print(stderr, "closed-loop: {} of {}, {}: {}; {:.0f} s left\n", entries.size(), settings_.size(),
+          settings_[index].folder, is_earlier ? "done already, " + outcome(entries_[index]) : outcome(entries_[index]),
+          each * static_cast<double>(settings_.size() - entries.size()));
   }
-}
+
+  // In the order of the settings, with what only all of them tell.
+  std::vector<Json> finished() const {
+    std::vector<Json> entries;
+    std::ranges::copy_if(entries_, std::back_inserter(entries), [](const Json& entry) { return !entry.is_null(); });
+    add_comparisons(entries);
+    return entries;
+  }
+
+  const ClosedLoopOptions& options_;
+  const std::vector<ServedSetting> settings_;
+  const fs::path root_;
+  Ports ports_;
+  std::mutex mutex_;  // of what follows
+  std::size_t next_ = 0, measured_ = 0;
+  std::vector<Json> entries_;  // null: not done
+  double spent_ = 0;           // seconds
+  bool interrupted_ = false;
+  std::exception_ptr failure_;
+};
 
 }  // namespace
 
 void add_closed_loop(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
-      "closed-loop", "Serve pairs of formats one after the other and run a simulator's episodes against each");
+      "closed-loop", "Serve settings one after the other and run a simulator's episodes against each");
   command->footer(
       "All other options go to pi0-server, whose --help explains them: --config, --checkpoint-dir, ...\n\n"
       "Example:\n"
-      "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --input-fmts float8_e4m3,bfloat16 --output-fmts "
-      "float16 \\\n"
+      "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --unquantized --pairs "
+      "float8_e4m3/float16,bfloat16/bfloat16 \\\n"
       "    --eval-command 'python eval.py --port {port} --scene {scene} --out {output_dir}'");
   const auto options = std::make_shared<ClosedLoopOptions>();
   add_closed_loop_options(*command, *options);
   command->callback([options, command] {
     settle(*options, *command);
-    run_pairs(*options);
+    ClosedLoop(*options).run();
   });
 }
 

@@ -2,27 +2,33 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "tools/closed_loop/success_rules.h"
 #include "tools/common/quant_options.h"
 
 namespace pi0::tools {
 
 struct ClosedLoopOptions {
+  bool unquantized = false;  // the policy as it is, first
+  bool has_pairs = true;     // of `formats`
   FormatLists formats;
+  std::vector<std::filesystem::path> rules;
   std::filesystem::path sim_evals;
   std::string eval_command;
   std::filesystem::path eval_dir = ".";
   std::filesystem::path videos_from;
-  std::string success_regex = R"([Ss]cene\s+{scene}[:\s]+(\d+)/(\d+))";
+  SuccessRules success;
   std::int64_t episodes = 5;
   std::vector<std::string> scenes = {"1", "2", "3"};
   std::uint16_t port = 0;                                                // 0: a free one per server
   double server_timeout = 300, eval_timeout = 3600, stop_timeout = 120;  // seconds
   std::filesystem::path output = "results";
+  std::size_t jobs = 1;  // servers at a time
   bool resume = false;
   std::filesystem::path server;
   std::vector<std::string> server_arguments;

@@ -12,7 +12,9 @@
 #include "model/json_fields.h"
 #include "model/text_file.h"
 #include "protocol/files.h"
-#include "tools/closed_loop/simulator.h"
+#include "tools/closed_loop/served_setting.h"
+#include "tools/closed_loop/success_statistics.h"
+#include "tools/closed_loop/videos.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 
@@ -28,7 +30,7 @@ Json settings_of(const ClosedLoopOptions& options) {
           {"eval_command", options.eval_command},
           {"scenes", options.scenes},
           {"episodes", options.episodes},
-          {"success_regex", options.success_regex}};
+          {"success", to_json(options.success)}};
 }
 
 bool is_timestamp(const std::string& name) {
@@ -47,12 +49,15 @@ fs::path newest_folder(const fs::path& output) {
   return newest;
 }
 
-void check_settings(const fs::path& folder, const Json& wanted) {
+// The rules of success may change: logs are read again.
+void check_settings(const fs::path& folder, Json wanted) {
   const fs::path file = folder / "settings.json";
-  const Json earlier = model::read_json(file);
+  Json earlier = model::read_json(file);
   model::JsonFields fields(earlier, file.string());
   for (const auto& [key, value] : wanted.items()) fields.value(key);
   fields.finish();
+  wanted.erase("success");
+  earlier.erase("success");
   check_same_settings(folder, earlier, "this closed loop", wanted);
 }
 
@@ -76,77 +81,223 @@ void read_component_rmse(const fs::path& stats, Json& rmse) {
   }
 }
 
+// A scene's name as part of a file's name: '/', '%' and a leading '.' are written as in a URL.
+std::string file_name_of(const std::string& scene) {
+  std::string name;
+  for (const char c : scene) {
+    const bool is_plain = c != '/' && c != '%' && c != '\0' && (c != '.' || !name.empty());
+    name += is_plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return name;
+}
+
+// Whether something did not run to its end.
+bool has_failed(const Json& entry) {
+  return entry.contains("error") ||
+         std::ranges::any_of(entry["by_scene"], [](const Json& scene) { return scene.contains("error"); });
+}
+
+// Where episodes can be counted.
+bool has_counts(const Json& result) { return result["n_success"].is_number() && result["n_episodes"].get<long>() > 0; }
+
+void add_rate(Json& result, long succeeded, long episodes) {
+  const auto [low, high] = wilson_interval(succeeded, episodes);
+  result["success_low"] = low;
+  result["success_high"] = high;
+}
+
+void add_mean(Json& result, const std::string& name, const std::vector<double>& values) {
+  if (values.empty()) return;
+  const Mean mean = mean_of(values);
+  result[name] = mean.value;
+  if (!mean.interval) return;
+  result[name + "_low"] = mean.interval->first;
+  result[name + "_high"] = mean.interval->second;
+}
+
+// A list of each scene, one after the other.
+template <class Value>
+std::vector<Value> joined(const Json& entry, const char* key) {
+  std::vector<Value> all;
+  for (const Json& scene : entry["by_scene"]) {
+    if (!scene.contains(key)) continue;
+    for (const Json& value : scene[key]) all.push_back(value.get<Value>());
+  }
+  return all;
+}
+
+// Whether both have a list of the same length in every scene.
+bool are_paired(const Json& first, const Json& second, const char* key) {
+  if (first["by_scene"].size() != second["by_scene"].size()) return false;
+  for (const auto& [scene, result] : first["by_scene"].items()) {
+    if (!result.contains(key) || !second["by_scene"].contains(scene)) return false;
+    const Json& other = second["by_scene"][scene];
+    if (!other.contains(key) || other[key].size() != result[key].size()) return false;
+  }
+  return !first["by_scene"].empty();
+}
+
+const Json* baseline_of(const std::vector<Json>& entries) {
+  for (const std::string& name : {std::string(unquantized_name), pair_folder("float32", "float32")}) {
+    const auto found = std::ranges::find_if(entries, [&](const Json& entry) { return entry["combo"] == name; });
+    if (found != entries.end()) return &*found;
+  }
+  return nullptr;
+}
+
+std::string name_of_setting(const Json& entry) {
+  if (!entry["input_fmt"].is_string()) return entry["combo"].get<std::string>();
+  return entry["input_fmt"].get<std::string>() + " / " + entry["output_fmt"].get<std::string>();
+}
+
+std::string figure(const Json& value, const char* format) {
+  return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : std::string("-");
+}
+
 }  // namespace
 
 fs::path result_folder(const ClosedLoopOptions& options) {
   fs::create_directories(options.output);
   const Json settings = settings_of(options);
+  fs::path root;
   if (options.resume) {
-    fs::path newest = newest_folder(options.output);
-    check_settings(newest, settings);
-    return newest;
+    root = newest_folder(options.output);
+    check_settings(root, settings);
+  } else {
+    root = options.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));
+    if (!fs::create_directory(root)) throw std::runtime_error(root.string() + ": exists already");
   }
-  fs::path root = options.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));
-  if (!fs::create_directory(root)) throw std::runtime_error(root.string() + ": exists already");
   protocol::write_whole(root / "settings.json", text_of(settings));
   return root;
 }
 
-void add_outcome(Json& entry, const fs::path& folder, const fs::path& stats, const std::string& log) {
-  entry["success_rate"] = mean_success(entry["by_scene"]);
-  entry["video_dir"] = (folder / "videos").string();
-  entry["video_files"] = Json::array();
-  for (const auto& [video, written] : videos_under(folder / "videos")) entry["video_files"].push_back(video.string());
-  constexpr std::size_t kept = 4000;  // characters, as pi0-quant
-  protocol::write_whole(folder / "eval_results.json", text_of({{"success_rate", entry["success_rate"]},
-                                                               {"by_scene", entry["by_scene"]},
-                                                               {"eval_log", log.substr(0, kept)},
-                                                               {"video_dir", entry["video_dir"]},
-                                                               {"video_files", entry["video_files"]}}));
+fs::path scene_log(const fs::path& folder, const std::string& scene) {
+  return folder / fmt::format("eval_scene{}.log", file_name_of(scene));
+}
+
+fs::path scene_output(const fs::path& folder, const std::string& scene) {
+  return fs::absolute(folder / "videos" / ("scene" + file_name_of(scene)));
+}
+
+void add_outcomes(Json& result, const Outcomes& outcomes) {
+  if (outcomes.succeeded) {
+    result["n_success"] = *outcomes.succeeded;
+    result["n_episodes"] = *outcomes.episodes;
+    if (*outcomes.episodes > 0) {
+      result["success_rate"] = static_cast<double>(*outcomes.succeeded) / static_cast<double>(*outcomes.episodes);
+      add_rate(result, *outcomes.succeeded, *outcomes.episodes);
+    }
+  }
+  if (!outcomes.by_episode.empty()) result["episodes"] = outcomes.by_episode;
+  if (!outcomes.scores.empty()) result["scores"] = outcomes.scores;
+  add_mean(result, "score_mean", outcomes.scores);
+}
+
+void add_statistics(Json& entry, const fs::path& stats) {
   entry["component_rmse"] = Json::object();
   entry["rmse_stats_path"] = stats.string();
   std::string error;
-  if (!fs::exists(stats)) {
+  if (entry["combo"] == unquantized_name) {
+    entry["rmse_stats_path"] = nullptr;
+  } else if (!fs::exists(stats)) {
     error = "the server left no statistics";
   } else {
     try {
       read_component_rmse(stats, entry["component_rmse"]);
-    } catch (const model::JsonFileError& unreadable) {  // of another program, named by --server: costs only this pair
+    } catch (const model::JsonFileError& unreadable) {  // of another program, named by --server: costs only this
       error = unreadable.what();
     }
   }
   if (!error.empty() && !entry.contains("error")) entry["error"] = error;
 }
 
+void add_totals(Json& entry, const fs::path& folder) {
+  entry["success_rate"] = mean_success(entry["by_scene"]);
+  long succeeded = 0, episodes = 0;
+  for (const Json& scene : entry["by_scene"]) {
+    if (!has_counts(scene)) continue;
+    succeeded += scene["n_success"].get<long>();
+    episodes += scene["n_episodes"].get<long>();
+  }
+  entry["n_success"] = episodes == 0 ? Json() : Json(succeeded);
+  entry["n_episodes"] = episodes;
+  for (const char* key : {"success_low", "success_high", "score_mean", "score_mean_low", "score_mean_high"}) {
+    entry[key] = nullptr;
+  }
+  if (episodes > 0) add_rate(entry, succeeded, episodes);
+  add_mean(entry, "score_mean", joined<double>(entry, "scores"));
+  entry["video_dir"] = (folder / "videos").string();
+  entry["video_files"] = Json::array();
+  for (const auto& [video, written] : videos_under(folder / "videos")) entry["video_files"].push_back(video.string());
+  std::string log;
+  for (const auto& [scene, result] : entry["by_scene"].items()) {
+    const fs::path file = scene_log(folder, scene);
+    if (fs::exists(file)) log = model::read_file(file);
+  }
+  constexpr std::size_t kept = 4000;  // characters, as pi0-quant
+  protocol::write_whole(folder / "eval_results.json", text_of({{"success_rate", entry["success_rate"]},
+                                                               {"by_scene", entry["by_scene"]},
+                                                               {"eval_log", log.substr(0, kept)},
+                                                               {"video_dir", entry["video_dir"]},
+                                                               {"video_files", entry["video_files"]}}));
+}
+
 std::optional<Json> earlier_entry(const fs::path& folder) {
   const fs::path file = folder / "result.json";
   if (!fs::exists(file)) return std::nullopt;
-  Json entry = read_pair(file);
+  Json entry = read_closed_loop_entry(file);
   if (entry["combo"] != folder.filename().string()) {
-    throw std::runtime_error(fmt::format("{}: is of the pair {}, expected {}", file.string(),
+    throw std::runtime_error(fmt::format("{}: is of the setting {}, expected {}", file.string(),
                                          model::shown(entry["combo"]), folder.filename().string()));
   }
-  if (has_error(entry)) return std::nullopt;
+  // How its episodes went may be read by other rules now; what did not run must run again.
+  if (has_failed(entry)) return std::nullopt;
   return entry;
 }
 
 bool has_error(const Json& entry) {
-  return entry.contains("error") ||
-         std::ranges::any_of(entry["by_scene"], [](const Json& scene) { return scene.contains("error"); });
+  return has_failed(entry) ||
+         std::ranges::any_of(entry["by_scene"], [](const Json& scene) { return scene.contains("success_error"); });
 }
 
 std::string outcome(const Json& entry) {
-  std::string text = entry["success_rate"].is_null()
+  std::string text = !entry["n_success"].is_number()
                          ? "no success rate"
-                         : fmt::format("success {:.2f}", entry["success_rate"].get<double>());
+                         : fmt::format("success {} of {} ({:.2f} to {:.2f})", entry["n_success"].get<long>(),
+                                       entry["n_episodes"].get<long>(), entry["success_low"].get<double>(),
+                                       entry["success_high"].get<double>());
+  if (entry["score_mean"].is_number()) text += fmt::format(", score {:.4g}", entry["score_mean"].get<double>());
   if (entry.contains("error")) text += ", " + entry["error"].get<std::string>();
   for (const auto& [scene, result] : entry["by_scene"].items()) {
-    if (result.contains("error")) text += fmt::format(", scene {}: {}", scene, result["error"].get<std::string>());
+    for (const char* key : {"error", "success_error"}) {
+      if (result.contains(key)) text += fmt::format(", scene {}: {}", scene, result[key].get<std::string>());
+    }
   }
   return text;
 }
 
-void write_pair_summary(const fs::path& root, const std::vector<Json>& entries) {
+void add_comparisons(std::vector<Json>& entries) {
+  const Json* const baseline = baseline_of(entries);
+  if (baseline == nullptr) return;
+  for (Json& entry : entries) {
+    if (&entry == baseline) continue;
+    entry["baseline"] = (*baseline)["combo"];
+    if (are_paired(*baseline, entry, "episodes")) {
+      const PairedTest test = mcnemar_test(joined<bool>(*baseline, "episodes"), joined<bool>(entry, "episodes"));
+      entry["only_baseline"] = test.only_first;
+      entry["only_this"] = test.only_second;
+      entry["mcnemar_p"] = test.p;
+    }
+    if (are_paired(*baseline, entry, "scores")) {
+      std::vector<double> changes = joined<double>(entry, "scores");
+      const std::vector<double> before = joined<double>(*baseline, "scores");
+      for (std::size_t i = 0; i < changes.size(); ++i) changes[i] -= before[i];
+      add_mean(entry, "score_change", changes);
+    }
+  }
+}
+
+void write_closed_loop_summary(const fs::path& root, const std::vector<Json>& entries) {
   std::vector<Json> rows;
   for (const Json& entry : entries) {
     Json row = entry;
@@ -160,20 +311,36 @@ void write_pair_summary(const fs::path& root, const std::vector<Json>& entries) 
   protocol::write_whole(root / "summary.json", text_of(entries));
 }
 
-void print_pairs(const std::vector<Json>& entries) {
-  const auto figure = [](const Json& value, const char* format) {
-    return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : std::string("-");
+void print_settings(const std::vector<Json>& entries) {
+  std::size_t width = 7;
+  for (const Json& entry : entries) width = std::max(width, name_of_setting(entry).size());
+  const auto any = [&](const char* key) {
+    return std::ranges::any_of(entries, [&](const Json& entry) { return entry.value(key, Json()).is_number(); });
   };
-  print("{:13}{:13}{:>8}{:>13}{:>13}{:>15}{:>13}\n", "input", "output", "success", "vision", "language",
-        "action_expert", "action_head");
+  const bool has_score = any("score_mean"), has_test = any("mcnemar_p");
+  print("{:{}}{:>9}{:>11}{:>14}", "setting", width, "success", "episodes", "95 %");
+  if (has_test) print("{:>9}", "p");
+  if (has_score) print("{:>11}{:>20}", "score", "95 %");
+  print("{:>12}{:>12}{:>15}{:>13}\n", "vision", "language", "action_expert", "action_head");
   for (const Json& entry : entries) {
-    print("{:13}{:13}{:>8}", entry["input_fmt"].get<std::string>(), entry["output_fmt"].get<std::string>(),
-          figure(entry["success_rate"], "{:.2f}"));
+    const bool counted = entry["n_success"].is_number();
+    print("{:{}}{:>9}{:>11}{:>14}", name_of_setting(entry), width, figure(entry["success_rate"], "{:.2f}"),
+          counted ? fmt::format("{}/{}", entry["n_success"].get<long>(), entry["n_episodes"].get<long>()) : "-",
+          counted ? figure(entry["success_low"], "{:.2f}") + " to " + figure(entry["success_high"], "{:.2f}") : "-");
+    if (has_test) print("{:>9}", figure(entry.value("mcnemar_p", Json()), "{:.3f}"));
+    if (has_score) {
+      const Json low = entry["score_mean_low"], high = entry["score_mean_high"];
+      print("{:>11}{:>20}", figure(entry["score_mean"], "{:.4g}"),
+            low.is_number() ? figure(low, "{:.4g}") + " to " + figure(high, "{:.4g}") : "-");
+    }
     const Json& rmse = entry["component_rmse"];
-    print("{:>13}{:>13}{:>15}{:>13}\n", figure(rmse.value("vision", Json()), "{:.3e}"),
-          figure(rmse.value("language", Json()), "{:.3e}"), figure(rmse.value("action_expert", Json()), "{:.3e}"),
-          figure(rmse.value("action_head", Json()), "{:.3e}"));
+    const auto component = [&](const char* name) { return figure(rmse.value(name, Json()), "{:.2e}"); };
+    print("{:>12}{:>12}{:>15}{:>13}\n", component("vision"), component("language"), component("action_expert"),
+          component("action_head"));
   }
+  if (has_test)
+    print("p: McNemar's exact test against {}, over the same episodes\n",
+          baseline_of(entries)->at("combo").get<std::string>());
 }
 
 }  // namespace pi0::tools

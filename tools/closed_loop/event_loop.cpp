@@ -7,13 +7,15 @@
 
 namespace pi0::tools {
 
-EventLoop::EventLoop() {
+EventLoop::EventLoop(Announces announces) {
   for (const int signal : server::end_signals()) signals_.add(signal);
-  signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+  signals_.async_wait([this, announces](const boost::system::error_code& error, int signal) {
     if (error) return;
     interrupted_ = true;
     signals_.clear();  // a second one ends the program
-    print(stderr, "closed-loop: {}: stopping\n", server::name_of_signal(signal));
+    if (announces == Announces::yes) {
+      print(stderr, "closed-loop: {}: stopping\n", server::name_of_signal(signal));
+    }
   });
 }
 

@@ -8,11 +8,12 @@
 
 namespace pi0::tools {
 
-// During its lifetime the first signal (server/end_signals.h) is announced on stderr and interrupts every wait; a
-// second one ends the program.
+// During its lifetime the first signal (server/end_signals.h) interrupts every wait; when all loops have seen it, a
+// second one ends the program. Of loops in several threads, one announces it on stderr.
 class EventLoop {
  public:
-  EventLoop();
+  enum class Announces { yes, no };
+  explicit EventLoop(Announces announces);
 
   boost::asio::io_context& io() { return io_; }  // for processes and logs; runs only during wait()
   bool interrupted() const { return interrupted_; }

@@ -23,4 +23,32 @@ std::string csv_line(const std::vector<Json>& fields) {
   return line + "\n";
 }
 
+std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
+  std::vector<std::vector<std::string>> rows;
+  std::vector<std::string> row(1);
+  bool is_quoted = false;
+  const auto end_row = [&] {
+    if (row.size() > 1 || !row.front().empty()) rows.push_back(std::move(row));
+    row.assign(1, "");
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"' && is_quoted && i + 1 < text.size() && text[i + 1] == '"') {
+      row.back() += text[++i];  // a doubled quote
+    } else if (c == '"') {
+      is_quoted = !is_quoted;
+    } else if (is_quoted) {
+      row.back() += c;
+    } else if (c == ',') {
+      row.emplace_back();
+    } else if (c == '\n' || c == '\r') {
+      end_row();
+    } else {
+      row.back() += c;
+    }
+  }
+  end_row();
+  return rows;
+}
+
 }  // namespace pi0::tools

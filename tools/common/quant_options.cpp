@@ -31,6 +31,22 @@ std::vector<std::string> component_names() {
   return names;
 }
 
+CLI::Validator pair_of_formats() {
+  const auto check = [](const std::string& pair) {
+    const std::size_t slash = pair.find('/');
+    if (slash == std::string::npos) return "found '" + pair + "', expected two formats with a '/' between them";
+    for (const std::string& name : {pair.substr(0, slash), pair.substr(slash + 1)}) {
+      try {
+        quant::parse_format(name);
+      } catch (const std::invalid_argument& error) {
+        return "'" + pair + "': " + error.what();
+      }
+    }
+    return std::string();
+  };
+  return {check, ""};
+}
+
 }  // namespace
 
 quant::FormatPair formats_of(const QuantOptions& options) {
@@ -42,6 +58,11 @@ FormatLists::FormatLists() : input_fmts(format_names()), output_fmts(input_fmts)
 
 std::vector<std::pair<std::string, std::string>> FormatLists::pairs() const {
   std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& pair : named_pairs) {
+    const std::size_t slash = pair.find('/');
+    pairs.emplace_back(pair.substr(0, slash), pair.substr(slash + 1));
+  }
+  if (!pairs.empty()) return pairs;
   for (const std::string& input : input_fmts) {
     for (const std::string& output : output_fmts) pairs.emplace_back(input, output);
   }
@@ -49,13 +70,22 @@ std::vector<std::pair<std::string, std::string>> FormatLists::pairs() const {
 }
 
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group_name) {
-  choose(app.add_option("--input-fmts", formats.input_fmts, "Formats of matmul inputs and weights; default: all"),
-         format_names())
+  CLI::Option* inputs =
+      choose(app.add_option("--input-fmts", formats.input_fmts, "Formats of matmul inputs and weights; default: all"),
+             format_names())
+          ->delimiter(',')
+          ->group(group_name);
+  CLI::Option* outputs =
+      choose(app.add_option("--output-fmts", formats.output_fmts, "Formats of matmul outputs; default: all"),
+             format_names())
+          ->delimiter(',')
+          ->group(group_name);
+  app.add_option("--pairs", formats.named_pairs,
+                 "Instead of both: pairs of formats, input/output, for example float8_e4m3/float16,bfloat16/bfloat16")
+      ->check(pair_of_formats())
       ->delimiter(',')
-      ->group(group_name);
-  choose(app.add_option("--output-fmts", formats.output_fmts, "Formats of matmul outputs; default: all"),
-         format_names())
-      ->delimiter(',')
+      ->excludes(inputs)
+      ->excludes(outputs)
       ->group(group_name);
 }
 

@@ -34,14 +34,17 @@ struct QuantOptions {
 void add_quant_options(CLI::App& app, QuantOptions& options);
 void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
 
-// Formats for inputs and for outputs, each combined with each. All formats unless the command line names some.
+// Pairs of formats, or formats for inputs and for outputs, each combined with each. All formats unless the command line
+// names some.
 struct FormatLists {
   FormatLists();
   std::vector<std::string> input_fmts, output_fmts;
+  std::vector<std::string> named_pairs;  // "float8_e4m3/float16"; if there are any, the lists do not count
 
-  std::vector<std::pair<std::string, std::string>> pairs() const;  // all of the first input format first
+  std::vector<std::pair<std::string, std::string>> pairs() const;  // of lists, all of the first input format first
 };
-void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);  // --input-fmts, --output-fmts
+// --input-fmts, --output-fmts and --pairs.
+void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 quant::FormatPair formats_of(const QuantOptions& options);  // float32 where none is given
 

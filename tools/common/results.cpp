@@ -90,18 +90,42 @@ SweepResult read_result(const fs::path& file) {
   });
 }
 
-Json read_pair(const fs::path& file) {
+namespace {
+
+// What a closed loop says of the episodes of a scene or of all.
+void check_episodes(JsonFields& fields) {
+  for (const char* key : {"n_success", "n_episodes", "success_rate", "success_low", "success_high", "score_mean"}) {
+    fields.number_or_null(key);
+  }
+  for (const char* key : {"score_mean_low", "score_mean_high"}) {
+    if (fields.has(key)) fields.number_or_null(key);
+  }
+  if (fields.has("error")) fields.text("error");
+}
+
+void check_scene(JsonFields fields) {
+  check_episodes(fields);
+  if (fields.has("success_error")) fields.text("success_error");
+  if (fields.has("requests")) fields.named_numbers("requests");
+  if (fields.has("episodes")) fields.flags("episodes");
+  if (fields.has("scores")) fields.numbers("scores");
+  fields.finish();
+}
+
+}  // namespace
+
+Json read_closed_loop_entry(const fs::path& file) {
   return read_strictly(file, [&](const Json& content, JsonFields fields) {
-    for (const char* key : {"combo", "input_fmt", "output_fmt", "video_dir", "rmse_stats_path"}) fields.text(key);
-    fields.number_or_null("success_rate");
+    for (const char* key : {"combo", "video_dir"}) fields.text(key);
+    for (const char* key : {"input_fmt", "output_fmt", "rmse_stats_path"}) {
+      if (!fields.value(key).is_null()) fields.text(key);
+    }
+    if (fields.has("rules")) fields.text("rules");
+    check_episodes(fields);
     fields.named_numbers("component_rmse");
     if (!fields.value("video_files").is_array()) fields.mistyped("video_files", "a list");
-    if (fields.has("error")) fields.text("error");
     for (const auto& [scene, result] : fields.any_object("by_scene").items()) {
-      JsonFields scene_fields(result, file.string() + ".by_scene." + scene);
-      for (const char* key : {"n_success", "n_episodes", "success_rate"}) scene_fields.number_or_null(key);
-      if (scene_fields.has("error")) scene_fields.text("error");
-      scene_fields.finish();
+      check_scene({result, file.string() + ".by_scene." + scene});
     }
     fields.finish();
     return content;

@@ -13,6 +13,9 @@ namespace pi0::tools {
 std::string pair_folder(const std::string& input_fmt, const std::string& output_fmt);
 std::string rules_folder(const std::filesystem::path& rules);
 
+// That of the policy as it is, with which a closed loop compares others.
+inline constexpr const char* unquantized_name = "unquantized";
+
 // Results are compared or continued only if they were measured with the same settings. Throws std::runtime_error that
 // names `place`, whose settings are `found`, and the first setting that differs in `other`.
 void check_same_settings(const std::filesystem::path& place, const nlohmann::ordered_json& found,
@@ -31,7 +34,7 @@ void write_result(const std::filesystem::path& folder, const SweepResult& result
 // Both are strict: they throw std::runtime_error that names the file and what write_result() or pi0 closed-loop would
 // not have written.
 SweepResult read_result(const std::filesystem::path& file);
-nlohmann::ordered_json read_pair(const std::filesystem::path& file);  // of a closed loop's formats
+nlohmann::ordered_json read_closed_loop_entry(const std::filesystem::path& file);
 
 // JSON for a file; bytes of names and messages that are not UTF-8 are replaced.
 std::string text_of(const nlohmann::ordered_json& content);

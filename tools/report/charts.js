@@ -523,18 +523,25 @@ function drawLatency() {
     }));
 }
 
+// " (0.53 to 0.89)", or nothing.
+function interval(low, high) {
+  return isNumber(low) && isNumber(high) ? ` (${low.toPrecision(2)} to ${high.toPrecision(2)})` : "";
+}
+
 function drawSuccess() {
   const runs = runsWith("success");
   if (runs.length === 0) return;
-  section("Success in simulation", "Episodes that succeeded, of those that were run, by pair of formats and scene. Hatched: the simulator said nothing or failed.",
+  section("Success in simulation", "Episodes that succeeded, of those that were run, by pair of formats and scene, with Wilson's 95 % interval of the rate. Hatched: the simulator said nothing or failed. p: McNemar's exact test against the unquantized policy (or float32) over the same episodes.",
     interactive([["run", "Run", () => runs]], ({ run }) => {
       const rows = rowsOf("success", { run }), settings = rowsOf("settings", { run }), scenes = distinct(rows, "scene");
-      const body = settings.map(({ setting, error }) => html("tr", {}, html("th", { scope: "row" }, setting), ...scenes.map((scene) => {
+      const body = settings.map(({ setting, error, mcnemar_p }) => html("tr", {}, html("th", { scope: "row" }, setting), ...scenes.map((scene) => {
         const cell = rows.find((row) => row.setting === setting && row.scene === scene);
         if (!isNumber(cell?.success_rate)) return html("td", { class: "none", title: cell?.error ?? error ?? "no success rate" }, cell?.error ?? "–");
         const colour = colourAt(sequential, cell.success_rate);
-        return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${cell.success_rate}` }, `${cell.n_success} of ${cell.n_episodes}`);
-      }), html("td", { class: "text" }, error ?? "")));
+        return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${cell.success_rate}${interval(cell.success_low, cell.success_high)}` },
+          `${cell.n_success} of ${cell.n_episodes}`, html("br", {}), html("small", {}, interval(cell.success_low, cell.success_high)),
+          ...(isNumber(cell.score_mean) ? [html("br", {}), html("small", { title: `mean score${interval(cell.score_mean_low, cell.score_mean_high)}` }, `score ${cell.score_mean.toPrecision(4)}`)] : []));
+      }), html("td", { class: "text" }, error ?? (isNumber(mcnemar_p) ? `p = ${mcnemar_p.toPrecision(2)}` : ""))));
       return [html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" },
         html("thead", {}, html("tr", {}, html("th", {}), ...scenes.map((scene) => html("th", { scope: "col" }, `scene ${scene}`)), html("th", {}))), html("tbody", {}, ...body))),
       tableBehind("success", rows)];

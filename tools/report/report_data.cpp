@@ -46,6 +46,7 @@ Json text_in(JsonFields& fields, const char* key) {
 std::string pair_name(const Json& entry) {
   const Json input = field(entry, "input_fmt"), output = field(entry, "output_fmt"), rules = field(entry, "rules");
   if (rules.is_string()) return "rules " + fs::path(rules.get<std::string>()).stem().string();
+  if (field(entry, "combo") == unquantized_name) return unquantized_name;
   if (!input.is_string() || !output.is_string()) return "";
   return input.get<std::string>() + " / " + output.get<std::string>();
 }
@@ -62,21 +63,29 @@ bool is_statistics(const Json& content) {
   return content.is_object() && content.contains("layers") && content.contains("components");
 }
 
+Json scene_error(JsonFields& scene) {
+  Json error = text_in(scene, "error");
+  return error.is_null() ? text_in(scene, "success_error") : error;
+}
+
 class Reader {
  public:
   Reader() {
     for (ReportTable table :
-         {ReportTable{
-              "settings",
-              {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
-               "nonfinite_observations", "n_observations", "inference_time_s", "success_rate", "error", "source"},
-              {}},
+         {ReportTable{"settings",
+                      {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
+                       "nonfinite_observations", "n_observations", "inference_time_s", "success_rate", "success_low",
+                       "success_high", "mcnemar_p", "score_mean", "error", "source"},
+                      {}},
           ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
           ReportTable{"layers",
                       {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse", "nonfinite"},
                       {}},
           ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
-          ReportTable{"success", {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "error"}, {}},
+          ReportTable{"success",
+                      {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "success_low",
+                       "success_high", "score_mean", "score_mean_low", "score_mean_high", "error"},
+                      {}},
           ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
           ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
       const std::string name = table.name;
@@ -103,6 +112,13 @@ class Reader {
  private:
   void add(const char* table, std::vector<Json> row) { data_.tables[tables_.at(table)].rows.push_back(std::move(row)); }
 
+  // A row by its columns' names; null in the others.
+  void add_named(const char* table, const Json& fields) {
+    ReportTable& place = data_.tables[tables_.at(table)];
+    std::vector<Json>& row = place.rows.emplace_back();
+    for (const std::string& column : place.columns) row.push_back(fields.value(column, Json()));
+  }
+
   void read_folder() {
     const fs::path summary = path_ / "summary.json", sensitivity = path_ / "sensitivity.json";
     if (!fs::exists(summary) && !fs::exists(sensitivity)) {
@@ -126,26 +142,37 @@ class Reader {
   void read_setting(JsonFields entry, const fs::path& summary) {
     const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"),
                rules = text_in(entry, "rules");
-    const std::string setting = pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}});
+    const Json combo = text_in(entry, "combo");  // of closed loops
+    const std::string setting =
+        pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}, {"combo", combo}});
     if (setting.empty()) {
       throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
     }
-    const bool is_closed_loop = entry.has("by_scene") || entry.has("combo");
+    const bool is_closed_loop = entry.has("by_scene") || !combo.is_null();
     if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
-    const std::string folder = rules.is_string() ? rules_folder(rules.get<std::string>())
-                                                 : pair_folder(input.get<std::string>(), output.get<std::string>());
+    const std::string folder = !combo.is_null()    ? combo.get<std::string>()
+                               : rules.is_string() ? rules_folder(rules.get<std::string>())
+                                                   : pair_folder(input.get<std::string>(), output.get<std::string>());
     const fs::path stats = path_ / folder / "stats.json";
     const Json error = text_in(entry, "error");
-    add("settings",
-        {name_, setting, input, output, number_in(entry, "action_rmse"), number_in(entry, "action_rmse_robot"),
-         number_in(entry, "nonfinite_observations"), number_in(entry, "n_observations"),
-         number_in(entry, "inference_time_s"), number_in(entry, "success_rate"), error, stats.string()});
+    Json row = {{"run", name_},         {"setting", setting}, {"input_fmt", input},
+                {"output_fmt", output}, {"error", error},     {"source", stats.string()}};
+    for (const char* key :
+         {"action_rmse", "action_rmse_robot", "nonfinite_observations", "n_observations", "inference_time_s",
+          "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean"}) {
+      row[key] = number_in(entry, key);
+    }
+    add_named("settings", row);
     read_action_errors(entry, setting);
     const Json scenes = object_in(entry, "by_scene");
     for (const auto& [scene, result] : scenes.items()) {
       JsonFields fields(result, fmt::format("{}: {}, scene {}", summary.string(), setting, scene));
-      add("success", {name_, setting, scene, number_in(fields, "n_success"), number_in(fields, "n_episodes"),
-                      number_in(fields, "success_rate"), text_in(fields, "error")});
+      Json scene_row = {{"run", name_}, {"setting", setting}, {"scene", scene}, {"error", scene_error(fields)}};
+      for (const char* key : {"n_success", "n_episodes", "success_rate", "success_low", "success_high", "score_mean",
+                              "score_mean_low", "score_mean_high"}) {
+        scene_row[key] = number_in(fields, key);
+      }
+      add_named("success", scene_row);
     }
     // A pair whose server failed has none.
     if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty()))
@@ -255,18 +282,11 @@ class Reader {
       if (pair_name(pair).empty()) pair = pair_in(path_.stem().string());
       if (pair_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
       const std::string setting = pair_name(pair).empty() ? path_.stem().string() : pair_name(pair);
-      add("settings", {name_,
-                       setting,
-                       field(pair, "input_fmt"),
-                       field(pair, "output_fmt"),
-                       {},
-                       {},
-                       {},
-                       {},
-                       {},
-                       {},
-                       {},
-                       path_.string()});
+      add_named("settings", {{"run", name_},
+                             {"setting", setting},
+                             {"input_fmt", field(pair, "input_fmt")},
+                             {"output_fmt", field(pair, "output_fmt")},
+                             {"source", path_.string()}});
       return read_statistics(content, path_, setting);
     }
     std::vector<Json> records;
