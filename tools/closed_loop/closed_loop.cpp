@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "tools/closed_loop/closed_loop_options.h"
 #include "tools/closed_loop/closed_loop_results.h"
 #include "tools/closed_loop/event_loop.h"
+#include "tools/closed_loop/presets.h"
 #include "tools/closed_loop/served_setting.h"
 #include "tools/closed_loop/setting_run.h"
 #include "tools/common/commands.h"
@@ -145,8 +147,11 @@ class ClosedLoop {
 void add_closed_loop(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "closed-loop", "Serve settings one after the other and run a simulator's episodes against each");
+  std::string simulators;
+  for (const Preset& preset : presets()) simulators += fmt::format("  {:<11}{}\n", preset.name, preset.about);
   command->footer(
-      "All other options go to pi0-server, whose --help explains them: --config, --checkpoint-dir, ...\n\n"
+      "Presets:\n" + simulators +
+      "\nAll other options go to pi0-server, whose --help explains them: --config, --checkpoint-dir, ...\n\n"
       "Example:\n"
       "  pi0 closed-loop --config pi05_droid --checkpoint-dir DIR --unquantized --pairs "
       "float8_e4m3/float16,bfloat16/bfloat16 \\\n"

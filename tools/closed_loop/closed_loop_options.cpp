@@ -6,11 +6,10 @@
 #include <stdexcept>
 #include <thread>
 
-#include "model/checkpoint_folder.h"
 #include "model/nearest_name.h"
-#include "model/policy/policy_config.h"
 #include "tools/closed_loop/command_template.h"
-#include "tools/common/model_options.h"
+#include "tools/closed_loop/presets.h"
+#include "tools/closed_loop/served_policy.h"
 #include "tools/common/option_checks.h"
 
 namespace pi0::tools {
@@ -19,29 +18,52 @@ namespace {
 namespace fs = std::filesystem;
 
 void add_simulator_options(CLI::App& command, ClosedLoopOptions& options) {
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) names.push_back(preset.name);
   CLI::Option* preset =
-      command
-          .add_option("--sim-evals-dir", options.sim_evals,
-                      "Checkout of sim-evals: runs its run_eval.py there with uv, serves on port 8000, where its "
-                      "client looks, and collects the videos of its runs/")
-          ->check(CLI::ExistingDirectory);
+      choose(command.add_option("--preset", options.preset,
+                                "Simulator whose command, scenes and success are known, and whose installation and "
+                                "policy are checked before anything starts; described below"),
+             names);
+  CLI::Option* folder = command
+                            .add_option("--simulator-dir", options.simulator_dir,
+                                        "The preset's checkout, of openpi ($OPENPI_DIR), PolaRiS or sim-evals")
+                            ->check(CLI::ExistingDirectory)
+                            ->needs(preset);
+  command
+      .add_option("--python", options.python, "Interpreter with what the preset's simulator needs; default: python3")
+      ->needs(preset);
+  CLI::Option* sim_evals = command
+                               .add_option_function<fs::path>(
+                                   "--sim-evals-dir",
+                                   [&options](const fs::path& checkout) {
+                                     options.preset = "sim_evals";
+                                     options.simulator_dir = checkout;
+                                   },
+                                   "As --preset sim_evals --simulator-dir")
+                               ->check(CLI::ExistingDirectory)
+                               ->excludes(preset)
+                               ->excludes(folder);
   command
       .add_option("--eval-command", options.eval_command,
                   "Or the simulator's shell command; {host} {port} {scene} {episodes} {output_dir} are replaced by "
                   "their values, {{ is a brace")
-      ->excludes(preset);
+      ->excludes(preset)
+      ->excludes(sim_evals);
   command.add_option("--eval-dir", options.eval_dir, "Folder in which the command runs; default: the current one")
       ->check(CLI::ExistingDirectory)
-      ->excludes(preset);
+      ->excludes(preset)
+      ->excludes(sim_evals);
   command
       .add_option("--videos-from", options.videos_from,
                   "Folder into which the simulator writes videos, if it is not {output_dir}; new ones are copied")
-      ->excludes(preset);
+      ->excludes(preset)
+      ->excludes(sim_evals);
   command.add_option("--episodes", options.episodes, "Episodes per scene; default: 5")->check(positive());
-  command.add_option("--scenes", options.scenes, "Names of the scenes; default: 1,2,3")->delimiter(',');
+  command.add_option("--scenes", options.scenes, "Names of the scenes; default: the preset's, or 1,2,3")
+      ->delimiter(',');
   command.add_option("--port", options.port, "Port of the servers; default: a free one for each")
-      ->check(between(0, 65535))
-      ->excludes(preset);
+      ->check(between(0, 65535));
 }
 
 void add_success_options(CLI::App& command, SuccessRules& rules) {
@@ -78,16 +100,37 @@ void add_timeouts(CLI::App& command, ClosedLoopOptions& options) {
       ->check(positive());
 }
 
-// sim-evals has no options for host, port or folder; its client connects to localhost:8000.
-void use_sim_evals(ClosedLoopOptions& options) {
-  if (!fs::exists(options.sim_evals / "run_eval.py")) {
-    throw std::invalid_argument(options.sim_evals.string() +
-                                ": holds no run_eval.py; --sim-evals-dir is a checkout of sim-evals");
+// The preset's, unless the command line has its own.
+void use_rules(SuccessRules& rules, const SuccessRules& preset) {
+  SuccessRules used = rules.has_success() ? rules : preset;
+  const bool has_score = !rules.score_regex.empty() || !rules.score_csv.empty();
+  used.score_regex = has_score ? rules.score_regex : preset.score_regex;
+  used.score_csv = has_score ? rules.score_csv : preset.score_csv;
+  rules = std::move(used);
+}
+
+// Fills in the preset's command, scenes and so on, and checks that its simulator can run. What the user gave stays.
+void use_preset(ClosedLoopOptions& options, const CLI::App& command) {
+  const Preset& preset = preset_named(options.preset);
+  const fs::path folder = simulator_folder(preset, options.simulator_dir);
+  options.eval_command = simulator_command(preset, folder, options.python);
+  if (preset.runs_in_folder) options.eval_dir = folder;
+  if (!preset.videos.empty()) options.videos_from = folder / preset.videos;
+  if (preset.port != 0) {
+    if (command.count("--port") > 0 && options.port != preset.port) {
+      throw std::invalid_argument(fmt::format("--preset {}: found --port {}, but its client connects to port {}",
+                                              preset.name, options.port, preset.port));
+    }
+    options.port = preset.port;
   }
-  options.eval_command = "uv run python run_eval.py --episodes {episodes} --scene {scene} --headless";
-  options.eval_dir = options.sim_evals;
-  options.videos_from = options.sim_evals / "runs";
-  options.port = 8000;
+  if (command.count("--scenes") == 0) options.scenes = preset.scenes;
+  check_scenes(preset, options.scenes);
+  use_rules(options.success, preset.success);
+  if (command.count("--python") > 0 && preset.imports.empty()) {
+    throw std::invalid_argument(fmt::format("--preset {}: runs {}, which has its own Python; found --python {}",
+                                            preset.name, preset.program, options.python));
+  }
+  check_installation(preset, options.python);
 }
 
 // "; did you mean '--eval-command'?" for an option that goes to pi0-server but is near one of ours.
@@ -104,19 +147,11 @@ std::string own_option_meant(const CLI::App& command) {
   return "";
 }
 
-// An unknown policy, or a place without a checkpoint, would end the server of every pair.
-void check_server(const std::vector<std::string>& server_arguments) {
-  CLI::App server;
-  server.allow_extras();
-  std::string config;
-  server.add_option("--config,--policy.config", config)->take_last();
-  std::string place;
-  server.add_option("--checkpoint-dir,--policy.dir", place)->transform(or_cached())->take_last();
-  bool random_weights = false;
-  server.add_flag("--random-weights", random_weights);
-  server.parse(std::vector<std::string>(server_arguments.rbegin(), server_arguments.rend()));
-  if (!config.empty()) policy::policy_config(config);
-  if (!place.empty() && !random_weights) model::find_checkpoint(place);
+// Before the preset's simulator is looked at: a policy is quick to check.
+void check_server(const ClosedLoopOptions& options) {
+  const ServedPolicy served = served_policy(options.server_arguments);
+  if (options.preset.empty() || !served.config) return;
+  check_policy(preset_named(options.preset), *served.config, served.is_openpis, served.has_default_prompt);
 }
 
 // Every setting sees the same noise, and servers at the same time share the cores.
@@ -160,17 +195,16 @@ void add_closed_loop_options(CLI::App& command, ClosedLoopOptions& options) {
 
 void settle(ClosedLoopOptions& options, const CLI::App& command) {
   options.hint = own_option_meant(command);
-  const bool is_preset = command.count("--sim-evals-dir") > 0;
-  if (!is_preset && command.count("--eval-command") == 0) {
-    throw CLI::ValidationError("closed-loop", "--eval-command or --sim-evals-dir is required" + options.hint);
+  if (options.preset.empty() && command.count("--eval-command") == 0) {
+    throw CLI::ValidationError("closed-loop", "--preset or --eval-command is required" + options.hint);
   }
-  if (is_preset) use_sim_evals(options);
   options.server_arguments = command.remaining();
   if (options.server.empty()) {
     options.server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
-    check_server(options.server_arguments);  // another program may know others
+    check_server(options);  // another program may know others
     add_defaults(options);
   }
+  if (!options.preset.empty()) use_preset(options, command);
   fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
   if (!options.success.has_success()) options.success.regex = original_success_regex;
   check_rules(options.success);

@@ -18,7 +18,9 @@ struct ClosedLoopOptions {
   bool has_pairs = true;     // of `formats`
   FormatLists formats;
   std::vector<std::filesystem::path> rules;
-  std::filesystem::path sim_evals;
+  std::string preset;
+  std::filesystem::path simulator_dir;
+  std::string python = "python3";
   std::string eval_command;
   std::filesystem::path eval_dir = ".";
   std::filesystem::path videos_from;
@@ -38,9 +40,10 @@ struct ClosedLoopOptions {
 // Options that `command` does not know become the server's. `options` must outlive `command`.
 void add_closed_loop_options(CLI::App& command, ClosedLoopOptions& options);
 
-// After parsing: fills in what --sim-evals-dir stands for, the server and its arguments, and checks all that can be
-// checked before a server starts. Throws CLI::ParseError for a wrong command line, std::invalid_argument for a wrong
-// command, pattern or folder, and policy::PolicyConfigError for a policy that pi0-server does not know.
+// After parsing: fills in what --preset stands for, the server and its arguments, and checks all that can be checked
+// before a server starts. Throws CLI::ParseError for a wrong command line, std::invalid_argument for a wrong command,
+// pattern or folder and for what a preset lacks, and policy::PolicyConfigError for a policy that pi0-server does not
+// know.
 void settle(ClosedLoopOptions& options, const CLI::App& command);
 
 }  // namespace pi0::tools

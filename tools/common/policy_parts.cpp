@@ -161,6 +161,8 @@ std::string check_lora(const model::CheckpointFolder& checkpoint, bool allowed) 
 
 model::ModelConfig chosen_sizes(const ModelOptions& options) { return sizes_of(read_choice(options)); }
 
+std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options) { return read_choice(options).policy; }
+
 PolicyParts load_parts(const ModelOptions& options) {
   require_checkpoint(options);
   const Choice choice = read_choice(options);

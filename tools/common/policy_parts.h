@@ -1,6 +1,7 @@
 // What the options choose of a policy: everything but the weights.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,10 @@ std::string check_lora(const model::CheckpointFolder& checkpoint, bool allowed);
 // The sizes of architecture.json, checked against the policy if there is one; without the file, those
 // of the policy's variants. Throws std::invalid_argument when there is neither.
 model::ModelConfig chosen_sizes(const ModelOptions& options);
+
+// The policy of --config, --config-file, a LeRobot checkpoint or a checkpoint with policy.json; none when none of them
+// is there. Throws as load_parts() does.
+std::optional<policy::PolicyConfig> chosen_policy(const ModelOptions& options);
 
 // Everything that a policy needs besides weights. It is quick to load, so errors show before the weights are read.
 struct PolicyParts {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <map>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "model/text_file.h"
 #include "server/tls.h"
+#include "tools/common/default_checkpoints.h"
 #include "tools/common/option_checks.h"
 
 namespace pi0::tools {
@@ -16,24 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct DefaultCheckpoint {
-  const char* config;
-  const char* folder;  // below openpi-assets/checkpoints
-};
-
-// openpi's scripts/serve_policy.py DEFAULT_CHECKPOINT
-const std::map<std::string, DefaultCheckpoint> default_checkpoints = {
-    {"aloha", {"pi05_aloha", "pi05_base"}},
-    {"aloha_sim", {"pi0_aloha_sim", "pi0_aloha_sim"}},
-    {"droid", {"pi05_droid", "pi05_droid"}},
-    {"libero", {"pi05_libero", "pi05_libero"}},
-};
-
 const std::string default_record_folder = "policy_records";
 const std::vector<std::string> policy_words = {"policy:checkpoint", "policy:default"};
 
 void use_default_checkpoint(ProgramOptions& options) {
-  const DefaultCheckpoint& standard = default_checkpoints.at(options.env);
+  const DefaultCheckpoint& standard = default_checkpoints().at(options.env);
   options.model.config = standard.config;
   options.model.checkpoint_dir = policy::openpi_data_home() / "openpi-assets" / "checkpoints" / standard.folder;
   if (fs::exists(options.model.checkpoint_dir)) return;
@@ -133,7 +120,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
       ->excludes(app.get_option("--checkpoint-dir"));
   choose(app.add_option("policy", options.policy, "openpi's subcommands"), policy_words);
   std::vector<std::string> environments;
-  for (const auto& [name, checkpoint] : default_checkpoints) environments.push_back(name);
+  for (const auto& [name, checkpoint] : default_checkpoints()) environments.push_back(name);
   choose(app.add_option("--env", options.env,
                         "Environment whose default checkpoint is served; upper case works too, as in openpi"),
          environments, Letters::any_case)

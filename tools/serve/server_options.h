@@ -10,6 +10,7 @@
 
 #include "server/recorder.h"
 #include "server/server.h"
+#include "tools/common/default_checkpoints.h"
 #include "tools/common/model_options.h"
 #include "tools/common/quant_options.h"
 
@@ -23,9 +24,9 @@ struct ProgramOptions {
   std::size_t max_batch = 1;  // requests that share a call of the model
   std::filesystem::path api_key_file;
   server::RecorderOptions record;
-  std::string env = "aloha_sim";  // openpi's default environment
-  std::string policy;             // "policy:checkpoint", "policy:default" or nothing
-  int gpu = 0;                    // set only with --gpu
+  std::string env = default_environment;
+  std::string policy;  // "policy:checkpoint", "policy:default" or nothing
+  int gpu = 0;         // set only with --gpu
   bool list_layers = false;
   bool dry_run = false;
   std::string log_level = "info";
