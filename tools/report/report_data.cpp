@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <re2/re2.h>
 
 #include <algorithm>
 #include <map>
-#include <regex>
 #include <stdexcept>
 
 #include "model/json_fields.h"
@@ -53,10 +53,10 @@ std::string pair_name(const Json& entry) {
 
 // pi0-quant's statistics do not name their formats; the names of their files or folders do.
 Json pair_in(const std::string& name) {
-  static const std::regex pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?=__|$)");
-  std::smatch found;
-  if (!std::regex_search(name, found, pair)) return {};
-  return {{"input_fmt", found[1].str()}, {"output_fmt", found[2].str()}};
+  static const RE2 pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?:__|$)");
+  std::string input, output;
+  if (!RE2::PartialMatch(name, pair, &input, &output)) return {};
+  return {{"input_fmt", input}, {"output_fmt", output}};
 }
 
 bool is_statistics(const Json& content) {
