@@ -230,8 +230,9 @@ class ClosedLoopTest(TemporaryFolderTest):
         uv.chmod(0o755)
         command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--sim-evals-dir", checkout, "--scenes", 2,
                    "--output-dir", self.output]  # fmt: skip
+        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-                              env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})  # fmt: skip
+                              env=environment)  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         (entry,) = self.summary()
         log = (self.root() / entry["combo"] / "eval_scene2.log").read_text()
@@ -243,7 +244,8 @@ class ClosedLoopTest(TemporaryFolderTest):
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("", 8000))
             other.listen()
-            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+                                  env=environment)  # fmt: skip
         self.assertEqual(done.returncode, 1)
         self.assertIn("port 8000", done.stderr)
 

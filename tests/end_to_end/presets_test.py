@@ -14,6 +14,7 @@ import unittest
 from support import GOLDENS, MORE_POLICIES, POLICIES, TemporaryFolderTest, make_checkpoint, policy_case, run
 
 OPTIONS = json.loads(pathlib.Path(__file__).with_name("simulator_options.json").read_text())
+CONFIGS = GOLDENS.parent.parent / "configs"
 PAIR = ["--input-fmts", "float16", "--output-fmts", "float16"]
 # Policies that fit, and what each simulator's folder must hold.
 FITTING = {
@@ -28,6 +29,16 @@ NEEDED = {
     "polaris": ["scripts/eval.py", "PolaRiS-Hub"],
     "sim_evals": ["run_eval.py", "assets"],
     "reacher": ["client.py"],
+}
+REACHER = {
+    "cameras": [
+        {"input": "base_0_rgb", "field": "observation/image"},
+        {"input": "left_wrist_0_rgb"},
+        {"input": "right_wrist_0_rgb"},
+    ],
+    "image_layout": "any",
+    "state": [{"field": "observation/state", "size": 2}],
+    "action_size": 2,
 }
 DROID_POSITIONS = {
     "pi05_droid_jointpos_polaris",
@@ -49,10 +60,19 @@ class PresetTest(TemporaryFolderTest):
 
     def model(self, preset):
         """Options of a server whose policy fits."""
+        if preset == "reacher":
+            return ["--config-file", self.policy_file(REACHER), "--random-weights"]
         folder, place = FITTING[preset], self.folder / f"{preset} checkpoint"
         if not place.exists():
             make_checkpoint(folder, place)
         return ["--config", policy_case(folder)["config"], "--checkpoint-dir", place, "--num-steps", 1]
+
+    def policy_file(self, robot):
+        """A policy of one's own, named mine."""
+        file = self.folder / "mine.json"
+        policy = json.loads((CONFIGS / "policies/pi05_libero.json").read_text())
+        file.write_text(json.dumps({**policy, "robot": robot}))
+        return file
 
     def script(self, name, text):
         path = self.programs / name
@@ -108,7 +128,7 @@ class PresetTest(TemporaryFolderTest):
             ("sim_evals", "3", ["run python run_eval.py --episodes 7 --scene 3 --headless\n"]),
         ):  # fmt: skip
             if preset == "sim_evals" and not is_free:
-                continue  # closed_loop_test says so
+                continue  # another program has the only port; closed_loop_test skips then and says so
             log = self.run_with_recorder(preset, "--scenes", scene, "--episodes", 7)
             self.check_options(log, OPTIONS[preset]["options"])
             for word in words:
@@ -170,8 +190,7 @@ class PresetTest(TemporaryFolderTest):
                     folder = self.checkout(preset, leave_out=path)
                     folder.mkdir(exist_ok=True)
                     (folder / path).unlink(missing_ok=True)
-                    policy = self.model(preset) if preset in FITTING else ["--random-weights"]
-                    error = self.refused("--preset", preset, "--simulator-dir", folder, *policy)
+                    error = self.refused("--preset", preset, "--simulator-dir", folder, *self.model(preset))
                     self.assertIn(f"{folder} holds no {path}, expected ", error)
         for preset in FITTING:
             self.assertIn("needs --simulator-dir", self.refused("--preset", preset, *self.model(preset)))
@@ -225,10 +244,7 @@ class PresetTest(TemporaryFolderTest):
         self.assertIn("holds no", error)
 
     def test_policies_of_ones_own_are_judged_by_their_robot(self):
-        configs = GOLDENS.parent.parent / "configs"
-        policy = json.loads((configs / "policies/pi05_libero.json").read_text())
-        robot = json.loads((configs / "robots/libero.json").read_text())
-        file = self.folder / "mine.json"
+        robot = json.loads((CONFIGS / "robots/libero.json").read_text())
         for robot_of_mine, words in (
             ("libero", ["holds no examples/libero/main.py"]),
             ({**robot, "action_size": 6}, ["policy mine answers actions of 6 numbers, expected 7"]),
@@ -236,10 +252,12 @@ class PresetTest(TemporaryFolderTest):
                                                                               "observation/state: found", "array of 9 numbers"]),
             ("aloha", ["images: missing"]),
         ):  # fmt: skip
-            file.write_text(json.dumps({**policy, "robot": robot_of_mine}))
-            error = self.refused("--preset", "libero", "--simulator-dir", self.folder, "--config-file", file)
+            error = self.refused("--preset", "libero", "--simulator-dir", self.folder,
+                                 "--config-file", self.policy_file(robot_of_mine))  # fmt: skip
             for word in words:
                 self.assertIn(word, error)
+        error = self.refused("--preset", "libero", "--simulator-dir", self.folder, "--checkpoint-dir", GOLDENS / "tiny_pi05")
+        self.assertIn("no policy: give --config or --config-file; policies for this simulator: pi05_libero, ", error)
         lerobot = next(path.parent for path in sorted((GOLDENS / "lerobot").rglob("config.json")))
         error = self.refused("--preset", "libero", "--simulator-dir", self.folder, "--checkpoint-dir", lerobot)
         self.assertIn("does not fit its requests: observation.images.", error)

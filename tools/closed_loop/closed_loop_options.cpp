@@ -1,6 +1,7 @@
 #include "tools/closed_loop/closed_loop_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -150,8 +151,14 @@ std::string own_option_meant(const CLI::App& command) {
 // Before the preset's simulator is looked at: a policy is quick to check.
 void check_server(const ClosedLoopOptions& options) {
   const ServedPolicy served = served_policy(options.server_arguments);
-  if (options.preset.empty() || !served.config) return;
-  check_policy(preset_named(options.preset), *served.config, served.is_openpis, served.has_default_prompt);
+  if (options.preset.empty()) return;
+  const Preset& preset = preset_named(options.preset);
+  if (!served.config) {
+    throw std::invalid_argument(
+        fmt::format("--preset {}: no policy: give --config or --config-file; policies for this simulator: {}",
+                    preset.name, fmt::join(preset.policies, ", ")));
+  }
+  check_policy(preset, *served.config, served.is_openpis, served.has_default_prompt);
 }
 
 // Every setting sees the same noise, and servers at the same time share the cores.
