@@ -13,6 +13,7 @@ import unittest
 
 from support import GOLDENS, MORE_POLICIES, POLICIES, TemporaryFolderTest, make_checkpoint, policy_case, run
 
+LOGS = pathlib.Path(__file__).with_name("simulator_logs")
 OPTIONS = json.loads(pathlib.Path(__file__).with_name("simulator_options.json").read_text())
 CONFIGS = GOLDENS.parent.parent / "configs"
 PAIR = ["--input-fmts", "float16", "--output-fmts", "float16"]
@@ -61,7 +62,10 @@ class PresetTest(TemporaryFolderTest):
     def model(self, preset):
         """Options of a server whose policy fits."""
         if preset == "reacher":
-            return ["--config-file", self.policy_file(REACHER), "--random-weights"]
+            policy, place = self.policy_file(REACHER), self.folder / "checkpoint"
+            done = run("pi0", "make-checkpoint", "--config-file", policy, "--output", place)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return ["--config-file", policy, "--checkpoint-dir", place, "--num-steps", 1]
         folder, place = FITTING[preset], self.folder / f"{preset} checkpoint"
         if not place.exists():
             make_checkpoint(folder, place)
@@ -82,7 +86,7 @@ class PresetTest(TemporaryFolderTest):
 
     def checkout(self, preset, leave_out=None):
         """A folder with what the preset looks for."""
-        folder = self.folder / f"{preset} checkout"
+        folder = self.folder / f"{preset} {{host}}"
         for path in NEEDED[preset]:
             if path != leave_out:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +114,19 @@ class PresetTest(TemporaryFolderTest):
         (log,) = self.output.glob("*/*/eval_scene*.log")
         return log.read_text()
 
+    def scene_after(self, file, preset, scene):
+        """A scene's result after a simulator that leaves this file and plays nothing."""
+        self.output = self.folder / file
+        prints = self.script("prints", f'#!/bin/sh\n[ "$1" = -c ] || cat {LOGS / file}\n')
+        self.script(
+            "uv", f'#!/bin/sh\nfor word; do [ "$last" = --run-folder ] && cp {LOGS / file} "$word"; last=$word; done\n'
+        )
+        python = [] if preset == "polaris" else ["--python", prints]
+        self.closed_loop("--preset", preset, "--simulator-dir", self.checkout(preset), *python, *self.model(preset), *PAIR,
+                         "--scenes", scene)  # fmt: skip
+        (summary,) = self.output.glob("*/summary.json")
+        return json.loads(summary.read_text())[0]["by_scene"][scene]
+
     def check_options(self, text, known):
         """Every option of a command is one of the simulator's, and those that it cannot do without are there."""
         given = set(re.findall(r"--[a-z.-]+", text))
@@ -135,6 +152,16 @@ class PresetTest(TemporaryFolderTest):
                 self.assertIn(word, log)
             if preset != "sim_evals":  # which has no option for a folder
                 self.assertIn(f"/videos/scene{scene}", log)
+
+    def test_success_is_where_the_simulators_say_it(self):
+        for file, expected in json.loads((LOGS / "expected.json").read_text()).items():
+            with self.subTest(file=file):
+                result = self.scene_after(file, expected["preset"], expected["scene"])
+                self.assertEqual(result.get("episodes"), expected["succeeded"])
+                self.assertEqual(result.get("scores", []), expected["scores"])
+                self.assertEqual(result["n_success"], sum(expected["succeeded"]))
+                self.assertEqual(result["n_episodes"], len(expected["succeeded"]))
+                self.assertEqual(result["error"], "the server was asked for no actions")
 
     def test_the_environment_says_how_to_render(self):
         self.environment["MUJOCO_GL"] = "osmesa"
@@ -229,7 +256,9 @@ class PresetTest(TemporaryFolderTest):
               for preset, config in (("polaris", "pi05_droid"), ("polaris", "pi05_droid_finetune"),
                                      ("sim_evals", "pi0_droid"), ("sim_evals", "paligemma_diffusion_droid"))),
         ):  # fmt: skip
-            error = self.refused("--preset", preset, "--simulator-dir", self.folder, "--config", config, "--random-weights")
+            error = self.refused(
+                "--preset", preset, "--simulator-dir", self.folder, "--config", config, "--random-weights"
+            )
             for word in [f"--preset {preset}: policy {config} ", *words]:
                 self.assertIn(word, error)
             named = error.strip().split("policies for this simulator: ")[1].split(", ")
@@ -256,7 +285,9 @@ class PresetTest(TemporaryFolderTest):
                                  "--config-file", self.policy_file(robot_of_mine))  # fmt: skip
             for word in words:
                 self.assertIn(word, error)
-        error = self.refused("--preset", "libero", "--simulator-dir", self.folder, "--checkpoint-dir", GOLDENS / "tiny_pi05")
+        error = self.refused(
+            "--preset", "libero", "--simulator-dir", self.folder, "--checkpoint-dir", GOLDENS / "tiny_pi05"
+        )
         self.assertIn("no policy: give --config or --config-file; policies for this simulator: pi05_libero, ", error)
         lerobot = next(path.parent for path in sorted((GOLDENS / "lerobot").rglob("config.json")))
         error = self.refused("--preset", "libero", "--simulator-dir", self.folder, "--checkpoint-dir", lerobot)
@@ -269,7 +300,9 @@ class PresetTest(TemporaryFolderTest):
             ("sim_evals", ["--port", 8001], "found --port 8001, but its client connects to port 8000"),
             ("polaris", ["--python", "python3"], "runs uv, which has its own Python"),
         ):
-            error = self.refused("--preset", preset, "--simulator-dir", self.checkout(preset), *self.model(preset), *arguments)
+            error = self.refused(
+                "--preset", preset, "--simulator-dir", self.checkout(preset), *self.model(preset), *arguments
+            )
             self.assertIn(words, error)
 
     def test_options_that_contradict_a_preset_are_refused(self):

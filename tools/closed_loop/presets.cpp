@@ -197,6 +197,13 @@ std::string last_line(std::string text) {
   return text.substr(text.find_last_of('\n') + 1);
 }
 
+// What fill_command() turns into `text` again.
+std::string with_literal_braces(const std::string& text) {
+  std::string doubled;
+  for (const char letter : text) doubled.append(letter == '{' || letter == '}' ? 2 : 1, letter);
+  return doubled;
+}
+
 // A request as the client sends it; only names, types and shapes matter.
 protocol::Dict request_of(const Preset::Client& client) {
   protocol::Dict request, images;
@@ -246,7 +253,7 @@ std::string simulator_command(const Preset& preset, const fs::path& folder, cons
   std::string command = preset.command;
   const auto replace = [&command](const std::string& name, const auto& value) {
     if (const std::size_t at = command.find(name); at != std::string::npos) {
-      command.replace(at, name.size(), shell_word(value()));
+      command.replace(at, name.size(), with_literal_braces(shell_word(value())));
     }
   };
   replace("{python}", [&] { return python; });
