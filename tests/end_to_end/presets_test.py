@@ -173,10 +173,13 @@ class PresetTest(TemporaryFolderTest):
         example.mkdir(parents=True)
         fields = [option.removeprefix("--args.").replace("-", "_") for option in OPTIONS["aloha_sim"]["options"]]
         (example / "env.py").write_text(
+            "from dm_control.rl.control import PhysicsError\n"
             "class AlohaSimEnvironment:\n"
-            "    def __init__(self, seed): self.rewards, self._episode_reward = ([1, 4, 0], [0, 3, 2])[seed], 0\n"
+            "    def __init__(self, seed): self.rewards, self._episode_reward = ([1, 4, 0], [0, 3, 2], [1])[seed], 0\n"
             "    def reset(self): self._episode_reward = 0\n"
-            "    def apply_action(self, action): self._episode_reward = max(self._episode_reward, self.rewards.pop(0))\n"
+            "    def apply_action(self, action):\n"
+            "        self._episode_reward = max(self._episode_reward, self.rewards.pop(0))\n"
+            "        if len(self.rewards) == 0 and self._episode_reward == 1: raise PhysicsError('it flew apart')\n"
         )
         (example / "main.py").write_text(
             "import dataclasses, pathlib, env\n"
@@ -193,22 +196,26 @@ class PresetTest(TemporaryFolderTest):
             "    (args.out_dir / f'out_{args.seed}.mp4').touch()\n"
         )
         modules = self.folder / "modules"
-        modules.mkdir()
+        (modules / "dm_control/rl").mkdir(parents=True)
+        for package in ("dm_control", "dm_control/rl"):
+            (modules / package / "__init__.py").touch()
+        (modules / "dm_control/rl/control.py").write_text("class PhysicsError(RuntimeError): pass\n")
         for name in ("gym_aloha", "imageio_ffmpeg", "tyro"):
             (modules / f"{name}.py").touch()
         self.environment["PYTHONPATH"] = str(modules)
         self.environment["OPENPI_DIR"] = str(self.folder / "openpi")
         done = self.closed_loop("--preset", "aloha_sim", "--python", sys.executable, *self.model("aloha_sim"), *PAIR,
-                                "--scenes", "AlohaInsertion-v0", "--episodes", 2)  # fmt: skip
+                                "--scenes", "AlohaInsertion-v0", "--episodes", 3)  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         (folder,) = self.output.iterdir()
         (entry,) = json.loads((folder / "summary.json").read_text())
-        self.assertEqual(entry["success_rate"], 0.5)
+        self.assertEqual(entry["success_rate"], 1 / 3)
+        self.assertEqual(entry["by_scene"]["AlohaInsertion-v0"]["scores"], [4, 3, 0])
         self.assertEqual([pathlib.Path(video).name for video in entry["video_files"]], ["out_0.mp4", "out_1.mp4"])
         (log,) = folder.glob("*/eval_scene*.log")
         lines = [line for line in log.read_text().splitlines() if line.startswith(("episode", "scene"))]
         self.assertEqual(lines, ["episode 0: success, reward 4", "episode 1: failure, reward 3",
-                                 "scene AlohaInsertion-v0: 1/2"])  # fmt: skip
+                                 "episode 2: failure, reward 0, it flew apart", "scene AlohaInsertion-v0: 1/3"])  # fmt: skip
 
     def test_a_folder_without_the_simulator_is_refused(self):
         for preset, paths in NEEDED.items():
