@@ -2,11 +2,31 @@
 # Builds the programs, makes a small random checkpoint, serves it quantized, sends it a DROID robot's view of a table
 # over a real socket, stops it and shows the error of the formats. PI0_DEMO_PORT chooses the port (default:
 # a free one); --serve keeps serving.
+#
+# With --closed-loop: a small trained policy moves the arm of tools/examples/reacher in a simulator, in three formats,
+# and build/demo/closed_loop.html compares them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
 
 demo=build/demo
+if [ "${1:-}" = --closed-loop ]; then
+  . tools/packages.sh
+  install_packages $(missing_packages "${simulator_libraries[@]}")
+  install_simulator
+  results=$demo/closed_loop
+  rm -rf "$results"
+  mkdir -p "$results"
+  reacher=tools/examples/reacher
+  echo "== pi0 closed-loop --preset reacher: 30 episodes in each of three formats; success is 12.5 mm from the target"
+  build/release/pi0 closed-loop --preset reacher --python "$PWD/.venv/bin/python" --scenes tight --episodes 30 \
+    --config-file "$reacher/pi0_reacher.json" --checkpoint-dir "$reacher/pi0" --precision float32 --skip-masked \
+    --seed 1 --pairs float32/float32,float8_e4m3/float8_e4m3,float8_e5m2/float8_e5m2 --output "$results"
+  build/release/pi0 report "$results"/* --output "$demo/closed_loop.html"
+  echo "== videos of the first two episodes of each format:"
+  find "$results" -name '*.mp4' | sort
+  exit
+fi
 checkpoint=$demo/checkpoint
 if [ ! -f "$checkpoint/model.safetensors" ]; then
   rm -rf "$checkpoint"

@@ -1,8 +1,9 @@
-# Sourced: Debian packages for the scripts here.
+# Sourced: packages of Debian and of Python for the scripts here.
 
 build_tools=(g++ cmake ninja-build ccache pkg-config python3 python3-venv)
 build_libraries=(libboost-dev libmsgpack-cxx-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
   libssl-dev libzstd-dev libsentencepiece-dev libstb-dev libre2-dev prometheus-cpp-dev catch2)
+simulator_libraries=(libegl1 libgles2 libopengl0)  # to draw without a screen
 
 missing_packages() {
   local package
@@ -18,4 +19,14 @@ install_packages() {
   [ "$(id -u)" = 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# What tools/examples/reacher needs, in .venv.
+install_simulator() {
+  local needed=tools/examples/reacher/requirements.txt
+  if ! cmp -s "$needed" .venv/reacher_requirements.txt; then
+    echo "$(basename "$0" .sh): installing $needed into .venv"
+    .venv/bin/python -m pip install -q --disable-pip-version-check -r "$needed"
+    cp "$needed" .venv/reacher_requirements.txt
+  fi
 }

@@ -15,7 +15,8 @@ if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL' 2>/
 fi
 
 . tools/packages.sh
-install_packages $(missing_packages openssl clang-14 libclang-rt-14-dev)
+install_simulator
+install_packages $(missing_packages openssl clang-14 libclang-rt-14-dev "${simulator_libraries[@]}")
 missing=$(missing_packages chromium fonts-dejavu-core haproxy munge prometheus slurm-wlm)
 if [ ! -d /run/systemd/system ]; then
   install_packages $missing

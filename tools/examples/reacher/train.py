@@ -1,6 +1,6 @@
 """Trains a small Pi0 or Pi0.5 from scratch on what make_data.py made, with openpi's model and its flow-matching loss.
 
-    OPENPI_DIR=... python tools/examples/reacher/train.py pi05 data_1 data_2 --minutes 22
+    OPENPI_DIR=... python tools/examples/reacher/train.py pi05 data/1 data/2
 
 Needs an environment that openpi's models_pytorch runs in, as tools/exactness.py does. Writes the checkpoint that
 <name>_reacher.json is a policy for, its weights in bfloat16; --output keeps it apart. One core is enough.
@@ -151,7 +151,9 @@ def flow_loss(model, data, rows):
         return tensor.repeat_interleave(DRAWS, 0)
 
     cache, mask = read_prefix(model, data, rows)
-    cache = DynamicCache.from_legacy_cache(tuple((repeat(key), repeat(value)) for key, value in cache.to_legacy_cache()))
+    cache = DynamicCache.from_legacy_cache(
+        tuple((repeat(key), repeat(value)) for key, value in cache.to_legacy_cache())
+    )
     actions = repeat(data.actions[rows])
     noise, times = torch.randn(actions.shape), model.sample_time(len(actions), "cpu")
     share = times[:, None, None]
