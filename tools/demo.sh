@@ -19,7 +19,8 @@ if [ "${1:-}" = --closed-loop ]; then
   mkdir -p "$results"
   reacher=tools/examples/reacher
   echo "== pi0 closed-loop --preset reacher: 30 episodes in each of three formats; success is 12.5 mm from the target"
-  build/release/pi0 closed-loop --preset reacher --python "$PWD/.venv/bin/python" --scenes tight --episodes 30 \
+  build/release/pi0 closed-loop --preset reacher --simulator-dir "$reacher" --python "$PWD/.venv/bin/python" \
+    --scenes tight --episodes 30 \
     --config-file "$reacher/pi0_reacher.json" --checkpoint-dir "$reacher/pi0" --precision float32 --skip-masked \
     --seed 1 --pairs float32/float32,float8_e4m3/float8_e4m3,float8_e5m2/float8_e5m2 --output "$results"
   build/release/pi0 report "$results"/* --output "$demo/closed_loop.html"
