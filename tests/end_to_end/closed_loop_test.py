@@ -149,6 +149,11 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertIn("1/2", done.stdout)
         text = (self.root() / "float8_e4m3__float16" / "eval_scenea%2Fb.log").read_text()
         self.assertTrue(text.startswith("{}\n"), text)
+        arguments = ["--pairs", "float8_e4m3/float16", "--scenes", "a/b", "--resume"]  # the rules stay, and so do others
+        done = self.run_pairs(*arguments, simulator=simulator)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual({entry["combo"]: entry["n_success"] for entry in self.summary()},
+                         {"float8_e4m3__float16": 1, "float32__float32": 1})  # fmt: skip
         settings = json.loads((self.root() / "settings.json").read_text())
         self.assertIn("--seed", settings["server_arguments"])
         self.assertEqual(list(settings["success"]), ["episode-regex", "score-regex"])
@@ -162,7 +167,11 @@ class ClosedLoopTest(TemporaryFolderTest):
             self.assertEqual(done.returncode, 1)
             (entry,) = self.summary()
             self.assertIn(error, entry["by_scene"]["1"]["error"])
-            self.assertEqual(entry["by_scene"]["1"]["success_rate"], 0)
+            self.assertEqual([entry["success_rate"], entry["n_success"], entry["n_episodes"]], [None, None, 0])
+            with (self.root() / "summary.csv").open() as file:
+                (row,) = csv.DictReader(file)
+            self.assertIn(error, row["error"])
+            self.assertIn(error, done.stdout)
 
     def test_settings_of_every_kind_side_by_side(self):
         rules = self.folder / "careful.json"
@@ -176,6 +185,13 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual([entry["combo"] for entry in self.summary()], names)
         self.assertEqual([entry["success_rate"] for entry in self.summary()], [1.0] * 4)
         self.assertFalse((self.root() / "unquantized" / "stats.json").exists())
+        stamps = {path.parent.name: path.stat().st_mtime_ns for path in self.root().glob("*/server.log")}
+        rules.write_text('{"rules": [{"component": "vision", "input_fmt": "float16", "output_fmt": "float16"}]}')
+        done = self.run_pairs("--unquantized", "--rules", rules, "--scenes", 1, "--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([entry["combo"] for entry in self.summary()], ["unquantized", "rules__careful", *sorted(names[1:3])])
+        changed = {path.parent.name for path in self.root().glob("*/server.log") if path.stat().st_mtime_ns != stamps[path.parent.name]}
+        self.assertEqual(changed, {"rules__careful"})
         report = run("pi0", "report", self.root(), "--output", self.folder / "report.html")
         self.assertEqual(report.returncode, 0, report.stderr)
         self.assertIn("unquantized", report.stdout + (self.folder / "report.html").read_text())
@@ -251,12 +267,17 @@ class ClosedLoopTest(TemporaryFolderTest):
 
     def test_what_is_wrong_is_said_before_the_first_episode(self):
         (self.folder / "file").write_text("")
+        (self.folder / "broken.json").write_text("{")
         for arguments, words in (
             (["--eval-command", "run {prot}"], ["{prot}", "{port}"]),
             (["--success-regex", "\\d+"], ["0 groups", "two"]),
             (["--success-csv", "results"], ["expected FILE:COLUMN"]),
             (["--pairs", "float16"], ["expected two formats"]),
             (["--jobs", 2, "--port", 8000], ["cannot share port 8000"]),
+            (["--input-fmt", "float16"], ["--input-fmt is set for each server", "--input-fmts"]),
+            (["--scenes", "a,a"], ["scene 'a' is given twice"]),
+            (["--scenes", "a" * 300], ["longer than 80 bytes"]),
+            (["--rules", self.folder / "broken.json"], ["broken.json"]),
             (["--success-regex", "(("], ["no regular expression"]),
             (["--input-fmts", "float12"], ["float12"]),
             (["--resume"], ["has no earlier results"]),

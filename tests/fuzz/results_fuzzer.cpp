@@ -61,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       .write(reinterpret_cast<const char*>(bytes), static_cast<std::streamsize>(size));
   expect_named(results, [&] { table_of({read_result(input).entry}); });
   expect_named(results, [&] {
-    nlohmann::ordered_json entry = read_pair(input);
+    nlohmann::ordered_json entry = read_closed_loop_entry(input);
     entry["components"] = entry["component_rmse"];
     table_of({entry});
   });

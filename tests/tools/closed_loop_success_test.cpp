@@ -72,6 +72,12 @@ TEST_CASE("a rate tells how many of the episodes succeeded", "[closed_loop]") {
   CHECK(in_log(rule(&SuccessRules::regex, R"(rate ([\d.]+))"), "rate 33.3%", 3) == "1/3");
   CHECK_THAT(in_log(rate, "rate 30"), contains_text("found the rate 30, expected 0 to 1, or a percentage"));
   CHECK_THAT(in_log(rate, "rate 0.25"), contains_text("which no number of 10 episodes has"));
+  CHECK(in_log(rate, "rate 1.0") == "10/10");
+  CHECK(in_log(rate, "rate 10 %") == "1/10");
+  CHECK_THAT(in_log(rate, "rate 1"), contains_text("may be a rate or one episode"));
+  CHECK(in_log(rate, "rate 1", 1) == "1/1");
+  const SuccessRules either = rule(&SuccessRules::regex, R"((?:(\d+)%|(\d+) of 5))");
+  CHECK_THAT(in_log(either, "3 of 5"), contains_text("found '' in a group"));
   CHECK_THAT(in_log(rate, "rate 1.2.3"), contains_text("found '1.2.3', expected a number"));
 }
 
@@ -90,6 +96,14 @@ TEST_CASE("each match is an episode", "[closed_loop]") {
   CHECK_THAT(in_log(rules, "episode 0: maybe\n"), contains_text("found 'maybe', expected true or false"));
 }
 
+TEST_CASE("episodes are not counted in an output without its middle", "[closed_loop]") {
+  const SceneOutput shortened{"s", "ok: 1\n", ".", 2, /*is_shortened=*/true};
+  CHECK_THAT(found(rule(&SuccessRules::episode_regex, "ok: (.)"), shortened),
+             contains_text("the middle of the output"));
+  CHECK_THAT(found(rule(&SuccessRules::score_regex, "ok: (.)"), shortened), contains_text("the middle of the output"));
+  CHECK(found(rule(&SuccessRules::regex, "(o)k: (1)"), shortened) != "none");
+}
+
 TEST_CASE("success is read from files of the scene's folder", "[closed_loop]") {
   const TemporaryFolder folder;
   const SceneOutput output{"s", "", folder.path(), 4};
@@ -100,14 +114,22 @@ TEST_CASE("success is read from files of the scene's folder", "[closed_loop]") {
   CHECK_THAT(found(rule(&SuccessRules::csv, "s.csv:sucess"), output),
              contains_text("no column 'sucess'; found name, success"));
   CHECK(found(rule(&SuccessRules::csv, "other.csv:success"), output) == "none");
+  write_all(folder.path() / "bom.csv", "\xEF\xBB\xBFsuccess,x\r\n1,2\r\n\r\n");
+  CHECK(found(rule(&SuccessRules::csv, "bom.csv:success"), output) == "1/1 1");
+  write_all(folder.path() / "bom.csv", "success\n\"True,\nFalse\n");
+  CHECK_THAT(found(rule(&SuccessRules::csv, "bom.csv:success"), output), contains_text("a quote has no end"));
+  write_all(folder.path() / "bom.csv", "success\nTrue\n\nTrue\n");
+  CHECK_THAT(found(rule(&SuccessRules::csv, "bom.csv:success"), output), contains_text("found ''"));
+  CHECK_THAT(found(rule(&SuccessRules::csv, ".:success"), output), contains_text("is a folder"));
   write_all(folder.path() / "s.csv", "success\n1\n1,2\n");
   CHECK_THAT(found(csv, output), contains_text("row 2 has 2 fields, expected 1"));
 
   write_all(folder.path() / "s.json",
-            R"({"rate": 0.75, "episodes": [{"ok": true}, {"ok": 0}], "ones": [1], "bad": "x"})");
+            R"({"rate": 0.75, "one": 1, "episodes": [{"ok": true}, {"ok": 0}], "ones": [1], "bad": "x"})");
   CHECK(found(rule(&SuccessRules::json, "s.json:rate"), output) == "3/4");
   CHECK(found(rule(&SuccessRules::json, "s.json:episodes.ok"), output) == "1/2 10");
   CHECK(found(rule(&SuccessRules::json, "s.json:ones"), output) == "1/1 1");
+  CHECK_THAT(found(rule(&SuccessRules::json, "s.json:one"), output), contains_text("may be a rate or one episode"));
   CHECK_THAT(found(rule(&SuccessRules::json, "s.json:bad"), output), contains_text("expected a rate or a list"));
   CHECK_THAT(found(rule(&SuccessRules::json, "s.json:none"), output), contains_text("has no 'none'"));
   write_all(folder.path() / "s.json", "{");
@@ -140,7 +162,7 @@ TEST_CASE("ordinary patterns read a log of any length", "[closed_loop]") {
   rules.episodes_regex = R"(^[\s\S]*: (\d+)$)";
   CHECK(in_log(rules, log) == "3/3");
   log.assign(10'000'000, 'a');
-  CHECK(in_log(rule(&SuccessRules::regex, R"((?:a|.)*: (\d))"), log + ": 1") == "10/10");
+  CHECK(in_log(rule(&SuccessRules::regex, R"((?:a|.)*: (\d\.\d))"), log + ": 1.0") == "10/10");
 }
 
 TEST_CASE("a command's placeholders are filled", "[closed_loop]") {

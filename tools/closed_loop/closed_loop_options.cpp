@@ -161,16 +161,31 @@ void check_server(const ClosedLoopOptions& options) {
   check_policy(preset, *served.config, served.is_openpis, served.has_default_prompt);
 }
 
-// Every setting sees the same noise, and servers at the same time share the cores.
-void add_defaults(ClosedLoopOptions& options) {
-  const auto add = [&](const std::string& name, std::size_t value) {
-    const auto is_given = [&](const std::string& word) { return word == name || word.starts_with(name + "="); };
-    if (std::ranges::any_of(options.server_arguments, is_given)) return;
-    options.server_arguments.push_back(name);
-    options.server_arguments.push_back(std::to_string(value));
-  };
-  add("--seed", 0);
-  if (options.jobs > 1) add("--threads", std::max<std::size_t>(1, std::thread::hardware_concurrency() / options.jobs));
+bool is_given(const std::vector<std::string>& words, const std::string& name) {
+  return std::ranges::any_of(words,
+                             [&](const std::string& word) { return word == name || word.starts_with(name + "="); });
+}
+
+// What makes the difference between settings is not the server's own.
+void refuse_formats(const std::vector<std::string>& server_arguments) {
+  for (const char* name : {"--input-fmt", "--output-fmt", "--stats-output"}) {
+    if (!is_given(server_arguments, name)) continue;
+    throw std::invalid_argument(fmt::format(
+        "{} is set for each server; give the settings as --pairs, --input-fmts and --output-fmts, or --rules", name));
+  }
+}
+
+void check_scene_names(const std::vector<std::string>& scenes) {
+  constexpr std::size_t longest = 80;  // as a part of file names, with every byte escaped
+  for (auto scene = scenes.begin(); scene != scenes.end(); ++scene) {
+    if (scene->size() > longest) {
+      throw std::invalid_argument(
+          fmt::format("scene '{}...': its name is longer than {} bytes", scene->substr(0, 20), longest));
+    }
+    if (std::find(scenes.begin(), scene, *scene) != scene) {
+      throw std::invalid_argument(fmt::format("scene '{}' is given twice", *scene));
+    }
+  }
 }
 
 }  // namespace
@@ -206,13 +221,23 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
     throw CLI::ValidationError("closed-loop", "--preset or --eval-command is required" + options.hint);
   }
   options.server_arguments = command.remaining();
+  refuse_formats(options.server_arguments);
   if (options.server.empty()) {
     options.server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
     check_server(options);  // another program may know others
-    add_defaults(options);
+    // Every setting sees the same noise, and servers at the same time share the cores.
+    if (!is_given(options.server_arguments, "--seed")) {
+      options.server_arguments.insert(options.server_arguments.end(), {"--seed", "0"});
+    }
+    if (options.jobs > 1 && !is_given(options.server_arguments, "--threads")) {
+      options.threads_each = std::max<std::size_t>(1, std::thread::hardware_concurrency() / options.jobs);
+    }
+    for (const fs::path& rules : options.rules) plan_request({.rules = rules});
   }
   if (!options.preset.empty()) use_preset(options, command);
   fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
+  check_scene_names(options.scenes);
+  options.has_rules = !to_json(options.success).empty();
   if (!options.success.has_success()) options.success.regex = original_success_regex;
   check_rules(options.success);
   const auto given = [&](const char* name) { return command.count(name) > 0; };

@@ -25,12 +25,14 @@ struct ClosedLoopOptions {
   std::filesystem::path eval_dir = ".";
   std::filesystem::path videos_from;
   SuccessRules success;
+  bool has_rules = false;  // on the command line, or of a preset
   std::int64_t episodes = 5;
   std::vector<std::string> scenes = {"1", "2", "3"};
   std::uint16_t port = 0;                                                // 0: a free one per server
   double server_timeout = 300, eval_timeout = 3600, stop_timeout = 120;  // seconds
   std::filesystem::path output = "results";
-  std::size_t jobs = 1;  // servers at a time
+  std::size_t jobs = 1;          // servers at a time
+  std::size_t threads_each = 0;  // of servers at the same time; 0: not set
   bool resume = false;
   std::filesystem::path server;
   std::vector<std::string> server_arguments;

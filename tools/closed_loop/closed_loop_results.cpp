@@ -49,23 +49,27 @@ fs::path newest_folder(const fs::path& output) {
   return newest;
 }
 
-// The rules of success may change: logs are read again.
-void check_settings(const fs::path& folder, Json wanted) {
+// The rules of success may change: logs are read again. Returns those of the earlier run.
+SuccessRules check_settings(const fs::path& folder, Json wanted) {
   const fs::path file = folder / "settings.json";
   Json earlier = model::read_json(file);
   model::JsonFields fields(earlier, file.string());
   for (const auto& [key, value] : wanted.items()) fields.value(key);
   fields.finish();
+  SuccessRules rules = success_rules_from(fields.any_object("success"), file.string() + ": success");
   wanted.erase("success");
   earlier.erase("success");
   check_same_settings(folder, earlier, "this closed loop", wanted);
+  return rules;
 }
+
+bool is_sound(const Json& scene) { return !scene.contains("error") && !scene.contains("success_error"); }
 
 Json mean_success(const Json& by_scene) {
   double sum = 0;
   int count = 0;
   for (const Json& scene : by_scene) {
-    if (!scene["success_rate"].is_number()) continue;
+    if (!is_sound(scene) || !scene["success_rate"].is_number()) continue;
     sum += scene["success_rate"].get<double>();
     ++count;
   }
@@ -97,8 +101,10 @@ bool has_failed(const Json& entry) {
          std::ranges::any_of(entry["by_scene"], [](const Json& scene) { return scene.contains("error"); });
 }
 
-// Where episodes can be counted.
-bool has_counts(const Json& result) { return result["n_success"].is_number() && result["n_episodes"].get<long>() > 0; }
+// Where episodes can be counted. Those of a scene with an error say nothing about the policy.
+bool has_counts(const Json& scene) {
+  return is_sound(scene) && scene["n_success"].is_number() && scene["n_episodes"].get<long>() > 0;
+}
 
 void add_rate(Json& result, long succeeded, long episodes) {
   const auto [low, high] = wilson_interval(succeeded, episodes);
@@ -120,19 +126,19 @@ template <class Value>
 std::vector<Value> joined(const Json& entry, const char* key) {
   std::vector<Value> all;
   for (const Json& scene : entry["by_scene"]) {
-    if (!scene.contains(key)) continue;
+    if (!is_sound(scene) || !scene.contains(key)) continue;
     for (const Json& value : scene[key]) all.push_back(value.get<Value>());
   }
   return all;
 }
 
-// Whether both have a list of the same length in every scene.
+// Whether both have a list of the same length in every scene, and no errors.
 bool are_paired(const Json& first, const Json& second, const char* key) {
   if (first["by_scene"].size() != second["by_scene"].size()) return false;
   for (const auto& [scene, result] : first["by_scene"].items()) {
-    if (!result.contains(key) || !second["by_scene"].contains(scene)) return false;
+    if (!is_sound(result) || !result.contains(key) || !second["by_scene"].contains(scene)) return false;
     const Json& other = second["by_scene"][scene];
-    if (!other.contains(key) || other[key].size() != result[key].size()) return false;
+    if (!is_sound(other) || !other.contains(key) || other[key].size() != result[key].size()) return false;
   }
   return !first["by_scene"].empty();
 }
@@ -156,18 +162,18 @@ std::string figure(const Json& value, const char* format) {
 
 }  // namespace
 
-fs::path result_folder(const ClosedLoopOptions& options) {
+fs::path result_folder(ClosedLoopOptions& options) {
   fs::create_directories(options.output);
-  const Json settings = settings_of(options);
   fs::path root;
   if (options.resume) {
     root = newest_folder(options.output);
-    check_settings(root, settings);
+    SuccessRules earlier = check_settings(root, settings_of(options));
+    if (!options.has_rules) options.success = std::move(earlier);
   } else {
     root = options.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));
     if (!fs::create_directory(root)) throw std::runtime_error(root.string() + ": exists already");
   }
-  protocol::write_whole(root / "settings.json", text_of(settings));
+  protocol::write_whole(root / "settings.json", text_of(settings_of(options)));
   return root;
 }
 
@@ -260,6 +266,17 @@ bool has_error(const Json& entry) {
          std::ranges::any_of(entry["by_scene"], [](const Json& scene) { return scene.contains("success_error"); });
 }
 
+std::string errors_of(const Json& entry) {
+  std::string text = entry.value("error", "");
+  for (const auto& [scene, result] : entry["by_scene"].items()) {
+    for (const char* key : {"error", "success_error"}) {
+      if (!result.contains(key)) continue;
+      text += (text.empty() ? "" : ", ") + fmt::format("scene {}: {}", scene, result[key].get<std::string>());
+    }
+  }
+  return text;
+}
+
 std::string outcome(const Json& entry) {
   std::string text = !entry["n_success"].is_number()
                          ? "no success rate"
@@ -267,13 +284,8 @@ std::string outcome(const Json& entry) {
                                        entry["n_episodes"].get<long>(), entry["success_low"].get<double>(),
                                        entry["success_high"].get<double>());
   if (entry["score_mean"].is_number()) text += fmt::format(", score {:.4g}", entry["score_mean"].get<double>());
-  if (entry.contains("error")) text += ", " + entry["error"].get<std::string>();
-  for (const auto& [scene, result] : entry["by_scene"].items()) {
-    for (const char* key : {"error", "success_error"}) {
-      if (result.contains(key)) text += fmt::format(", scene {}: {}", scene, result[key].get<std::string>());
-    }
-  }
-  return text;
+  const std::string errors = errors_of(entry);
+  return errors.empty() ? text : text + ", " + errors;
 }
 
 void add_comparisons(std::vector<Json>& entries) {
@@ -302,6 +314,7 @@ void write_closed_loop_summary(const fs::path& root, const std::vector<Json>& en
   for (const Json& entry : entries) {
     Json row = entry;
     row["components"] = entry["component_rmse"];
+    if (const std::string errors = errors_of(entry); !errors.empty()) row["error"] = errors;
     for (const auto& [scene, result] : entry["by_scene"].items()) {
       row["success_scene" + scene] = result["success_rate"];
     }
@@ -337,6 +350,9 @@ void print_settings(const std::vector<Json>& entries) {
     const auto component = [&](const char* name) { return figure(rmse.value(name, Json()), "{:.2e}"); };
     print("{:>12}{:>12}{:>15}{:>13}\n", component("vision"), component("language"), component("action_expert"),
           component("action_head"));
+  }
+  for (const Json& entry : entries) {
+    if (has_error(entry)) print("{}: {}\n", name_of_setting(entry), errors_of(entry));
   }
   if (has_test)
     print("p: McNemar's exact test against {}, over the same episodes\n",

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/text_file.h"
+#include "protocol/files.h"
 #include "tools/closed_loop/bounded_log.h"
 #include "tools/closed_loop/child_process.h"
 #include "tools/closed_loop/closed_loop_results.h"
@@ -31,6 +32,8 @@ using Json = nlohmann::ordered_json;
 
 // Of a simulator's output, on disk and in memory; the middle is left out.
 constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
+
+constexpr const char* rules_copy_name = "rules.json";  // in the setting's folder
 
 std::chrono::milliseconds to_milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
@@ -56,8 +59,10 @@ void read_success(const ClosedLoopOptions& options, const fs::path& folder, cons
   }
   result["n_episodes"] = options.episodes;
   try {
-    add_outcomes(result, read_outcomes(options.success, {scene, model::read_file(scene_log(folder, scene)),
-                                                         scene_output(folder, scene), options.episodes}));
+    std::string log = model::read_file(scene_log(folder, scene));
+    const bool is_shortened = log.size() > max_log_bytes;
+    add_outcomes(result, read_outcomes(options.success, {scene, std::move(log), scene_output(folder, scene),
+                                                         options.episodes, is_shortened}));
   } catch (const SuccessError& error) {  // what the simulator says makes no sense
     result["success_error"] = error.what();
   }
@@ -100,6 +105,7 @@ class SettingRun {
       command.insert(command.end(), arguments.begin(), arguments.end());
     };
     append(options_.server_arguments);
+    if (options_.threads_each > 0) append({"--threads", std::to_string(options_.threads_each)});
     append({"--port", std::to_string(port_)});
     append(setting_.arguments);
     // Statistics need hooks, which the unquantized policy has none of.
@@ -156,6 +162,10 @@ class SettingRun {
   void say_if_nothing_was_found(const Json& result, const fs::path& log) const {
     if (result.contains("success_error")) {
       print(stderr, "closed-loop: {}\n", result["success_error"].get<std::string>());
+    } else if (result["n_success"].is_number() && result["n_episodes"] != options_.episodes) {
+      print(stderr, "closed-loop: asked for {} episodes, found {}\n", options_.episodes,
+            result["n_episodes"].get<long>());
+      return;
     } else if (result["n_success"].is_null() && !result.contains("error")) {
       print(stderr, "closed-loop: found no success with {}; the simulator's output is in {}\n",
             description(options_.success), log.string());
@@ -224,7 +234,16 @@ Json run_setting(EventLoop& events, Ports& ports, const ClosedLoopOptions& optio
                  const ServedSetting& setting) {
   fs::create_directories(folder / "videos");
   for (const char* name : {"stats.json", "server.log"}) fs::remove(folder / name);  // of a run with errors
+  if (setting.names.contains("rules")) {
+    protocol::write_whole(folder / rules_copy_name, model::read_file(setting.names["rules"].get<std::string>()));
+  }
   return SettingRun(events, ports.take(options.port), options, folder, setting).run();
+}
+
+bool has_same_rules(const fs::path& folder, const ServedSetting& setting) {
+  if (!setting.names.contains("rules")) return true;
+  const fs::path copy = folder / rules_copy_name;
+  return fs::exists(copy) && model::read_file(copy) == model::read_file(setting.names["rules"].get<std::string>());
 }
 
 void read_again(const ClosedLoopOptions& options, const fs::path& folder, Json& entry) {

@@ -32,6 +32,9 @@ class Ports {
 nlohmann::ordered_json run_setting(EventLoop& events, Ports& ports, const ClosedLoopOptions& options,
                                    const std::filesystem::path& folder, const ServedSetting& setting);
 
+// Whether an earlier run in `folder` had the rules that the setting's file has now.
+bool has_same_rules(const std::filesystem::path& folder, const ServedSetting& setting);
+
 // Reads how the scenes of an earlier run went again, by the rules of now.
 void read_again(const ClosedLoopOptions& options, const std::filesystem::path& folder, nlohmann::ordered_json& entry);
 

@@ -75,7 +75,8 @@ Place parse_place(const char* option, const std::string& text, const char* key) 
   return {text.substr(0, colon), text.substr(colon + 1)};
 }
 
-// Calls `use` with the groups of each line that the pattern matches.
+// Calls `use` with the groups of each line that the pattern matches, and whether a '%' follows the first one. A group
+// that takes no part in a match is empty.
 template <class Use>
 void each_match(const std::string& log, const RE2& regex, Use use) {
   std::array<re2::StringPiece, 3> found;  // the match and up to two groups
@@ -84,9 +85,13 @@ void each_match(const std::string& log, const RE2& regex, Use use) {
     const std::size_t end = std::min(log.find_first_of("\r\n", begin), log.size());
     const re2::StringPiece line(log.data() + begin, end - begin);
     if (regex.Match(line, 0, line.size(), RE2::UNANCHORED, found.data(), wanted)) {
-      // What follows the group tells a percentage. A group without a match has no data.
-      const char* const after = found[1].data() + found[1].size();
-      use(std::string(found[1]), std::string(found[2]), after < log.data() + end && *after == '%');
+      bool is_percentage = false;
+      if (found[1].data() != nullptr) {
+        const char* after = found[1].data() + found[1].size();
+        while (after < log.data() + end && *after == ' ') ++after;
+        is_percentage = after < log.data() + end && *after == '%';
+      }
+      use(std::string(found[1]), std::string(found[2]), is_percentage);
     }
     begin = end + 1;
   }
@@ -127,8 +132,12 @@ bool truth_of(const std::string& source, const std::string& text) {
       fmt::format("{}: found '{}', expected true or false, success or failure, or 1 or 0", source, shortened(text)));
 }
 
-// A rate is printed with few digits; it still tells one number of successes.
-void set_rate(Outcomes& outcomes, const std::string& source, double rate, long episodes) {
+// A rate is printed with few digits; it still tells one number of successes. `is_whole`: without a decimal point or
+// '%'.
+void set_rate(Outcomes& outcomes, const std::string& source, double rate, bool is_whole, long episodes) {
+  if (is_whole && rate == 1 && episodes > 1) {
+    throw SuccessError(source + ": found 1, which may be a rate or one episode; expected 1.0, or 100%, or two groups");
+  }
   if (rate < 0 || rate > 1) {
     throw SuccessError(fmt::format("{}: found the rate {}, expected 0 to 1, or a percentage with its %", source, rate));
   }
@@ -150,12 +159,23 @@ void set_episodes(Outcomes& outcomes, std::vector<bool> by_episode) {
   outcomes.by_episode = std::move(by_episode);
 }
 
+// Anything else that is no file is an error when it is read.
+bool is_absent(const fs::path& file) {
+  std::error_code ignored;
+  return fs::symlink_status(file, ignored).type() == fs::file_type::not_found;
+}
+
 // The cells of one column of a CSV file, and nothing without the file.
 std::vector<std::string> read_column(const SceneOutput& output, const char* option, const std::string& rule) {
   const Place place = parse_place(option, with_scene(rule, output.scene), "COLUMN");
   const fs::path file = output.folder / place.file;
-  if (!fs::exists(file)) return {};
-  const std::vector<std::vector<std::string>> rows = parse_csv(model::read_file(file));
+  if (is_absent(file)) return {};
+  std::vector<std::vector<std::string>> rows;
+  try {
+    rows = parse_csv(model::read_file(file));
+  } catch (const std::runtime_error& error) {  // it cannot be read, or is no CSV
+    throw SuccessError(file.string() + ": " + error.what());
+  }
   if (rows.empty()) return {};
   const auto column = std::ranges::find(rows.front(), place.key);
   if (column == rows.front().end()) {
@@ -199,11 +219,11 @@ void follow(const Json& value, std::string_view path, const std::string& source,
 void read_json_rule(Outcomes& outcomes, const SceneOutput& output, const std::string& rule) {
   const Place place = parse_place("--success-json", with_scene(rule, output.scene), "KEY");
   const fs::path file = output.folder / place.file;
-  if (!fs::exists(file)) return;
+  if (is_absent(file)) return;
   Json content;
   try {
     content = model::read_json(file);
-  } catch (const model::JsonFileError& error) {
+  } catch (const std::exception& error) {  // it cannot be read, or is no JSON
     throw SuccessError(error.what());
   }
   const std::string source = file.string() + ": " + place.key;
@@ -212,7 +232,7 @@ void read_json_rule(Outcomes& outcomes, const SceneOutput& output, const std::st
   if (!found.is_list) {
     const Json& rate = found.values.front();
     if (!rate.is_number()) throw SuccessError(source + ": is " + model::shown(rate) + ", expected a rate or a list");
-    set_rate(outcomes, source, rate.get<double>(), output.episodes);
+    set_rate(outcomes, source, rate.get<double>(), rate.is_number_integer(), output.episodes);
     return;
   }
   std::vector<bool> by_episode;
@@ -249,12 +269,18 @@ void read_regex_rule(Outcomes& outcomes, const SceneOutput& output, const Succes
       text.pop_back();
       is_percentage = true;
     }
-    set_rate(outcomes, source, number_of(source, text) / (is_percentage ? 100 : 1), output.episodes);
+    const bool is_whole = !is_percentage && text.find_first_not_of("0123456789") == std::string::npos;
+    set_rate(outcomes, source, number_of(source, text) / (is_percentage ? 100 : 1), is_whole, output.episodes);
   }
   if (*outcomes.succeeded > *outcomes.episodes) {
     throw SuccessError(
         fmt::format("{}: found {} of {} episodes that succeeded", source, *outcomes.succeeded, *outcomes.episodes));
   }
+}
+
+void require_whole(const SceneOutput& output, const char* option) {
+  if (!output.is_shortened) return;
+  throw SuccessError(std::string(option) + ": the middle of the output is left out, and episodes with it");
 }
 
 void read_success(Outcomes& outcomes, const SceneOutput& output, const SuccessRules& rules) {
@@ -267,6 +293,7 @@ void read_success(Outcomes& outcomes, const SceneOutput& output, const SuccessRu
     }
   }
   if (!rules.episode_regex.empty()) {
+    require_whole(output, "--episode-regex");
     each_match(output.log, compiled(rules.episode_regex, output.scene),
                [&](const std::string& group, const std::string&, bool) {
                  by_episode.push_back(truth_of("--episode-regex '" + rules.episode_regex + "'", group));
@@ -324,6 +351,7 @@ Outcomes read_outcomes(const SuccessRules& rules, const SceneOutput& output) {
   Outcomes outcomes;
   read_success(outcomes, output, rules);
   if (!rules.score_regex.empty()) {
+    require_whole(output, "--score-regex");
     each_match(output.log, compiled(rules.score_regex, output.scene),
                [&](const std::string& group, const std::string&, bool) {
                  outcomes.scores.push_back(number_of("--score-regex '" + rules.score_regex + "'", group));
@@ -343,6 +371,17 @@ std::string description(const SuccessRules& rules) {
     if (!(rules.*rule).empty()) parts.push_back(fmt::format("{} '{}'", option, rules.*rule));
   }
   return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+SuccessRules success_rules_from(const Json& content, const std::string& source) {
+  SuccessRules rules;
+  model::JsonFields fields(content, source);
+  for (const auto& [rule, option] : rule_options) {
+    const std::string key = std::string(option).substr(2);
+    if (fields.has(key)) rules.*rule = fields.text(key);
+  }
+  fields.finish();
+  return rules;
 }
 
 Json to_json(const SuccessRules& rules) {

@@ -36,6 +36,7 @@ struct SceneOutput {
   std::string log;               // bytes in any encoding, of any length
   std::filesystem::path folder;  // the scene's output folder, with its videos
   long episodes = 0;             // that were asked for
+  bool is_shortened = false;     // the log's middle is left out
 };
 
 // Nothing of what was not found.
@@ -60,6 +61,8 @@ Outcomes read_outcomes(const SuccessRules& rules, const SceneOutput& output);
 // What the rules looked for, for messages: "--success-regex '...'".
 std::string description(const SuccessRules& rules);
 
-nlohmann::ordered_json to_json(const SuccessRules& rules);  // those that are set, by their options' names
+// Those that are set, by their options' names. Reading throws model::JsonFileError.
+nlohmann::ordered_json to_json(const SuccessRules& rules);
+SuccessRules success_rules_from(const nlohmann::ordered_json& content, const std::string& source);
 
 }  // namespace pi0::tools

@@ -1,5 +1,7 @@
 #include "tools/common/csv.h"
 
+#include <stdexcept>
+
 namespace pi0::tools {
 namespace {
 
@@ -28,10 +30,11 @@ std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
   std::vector<std::string> row(1);
   bool is_quoted = false;
   const auto end_row = [&] {
-    if (row.size() > 1 || !row.front().empty()) rows.push_back(std::move(row));
+    rows.push_back(std::move(row));
     row.assign(1, "");
   };
-  for (std::size_t i = 0; i < text.size(); ++i) {
+  const std::string byte_order_mark = "\xEF\xBB\xBF";
+  for (std::size_t i = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0; i < text.size(); ++i) {
     const char c = text[i];
     if (c == '"' && is_quoted && i + 1 < text.size() && text[i + 1] == '"') {
       row.back() += text[++i];  // a doubled quote
@@ -41,13 +44,15 @@ std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
       row.back() += c;
     } else if (c == ',') {
       row.emplace_back();
-    } else if (c == '\n' || c == '\r') {
+    } else if (c == '\n') {
       end_row();
-    } else {
+    } else if (c != '\r') {
       row.back() += c;
     }
   }
-  end_row();
+  if (is_quoted) throw std::runtime_error("a quote has no end");
+  if (row.size() > 1 || !row.front().empty()) end_row();
+  while (!rows.empty() && rows.back().size() == 1 && rows.back().front().empty()) rows.pop_back();
   return rows;
 }
 

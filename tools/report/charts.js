@@ -536,7 +536,7 @@ function drawSuccess() {
       const rows = rowsOf("success", { run }), settings = rowsOf("settings", { run }), scenes = distinct(rows, "scene");
       const body = settings.map(({ setting, error, mcnemar_p }) => html("tr", {}, html("th", { scope: "row" }, setting), ...scenes.map((scene) => {
         const cell = rows.find((row) => row.setting === setting && row.scene === scene);
-        if (!isNumber(cell?.success_rate)) return html("td", { class: "none", title: cell?.error ?? error ?? "no success rate" }, cell?.error ?? "–");
+        if (!isNumber(cell?.success_rate) || cell.error) return html("td", { class: "none", title: cell?.error ?? error ?? "no success rate" }, cell?.error ?? "–");
         const colour = colourAt(sequential, cell.success_rate);
         return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${cell.success_rate}${interval(cell.success_low, cell.success_high)}` },
           `${cell.n_success} of ${cell.n_episodes}`, html("br", {}), html("small", {}, interval(cell.success_low, cell.success_high)),
