@@ -198,7 +198,7 @@ export -f peers compiled time_peers
 # step NAME [WHY]: runs a step, its lines as they come, and records what became of it; WHY it cannot run: not at all.
 step() {
   local name=$1 why=${2:-} limit=${limits[$1]} left=$((deadline - SECONDS)) start=$EPOCHREALTIME
-  local status='' code=0 seconds=0 printer i
+  local status='' code=0 seconds=0 pipe i
   [[ -z $only || ,$only, == *,$name,* ]] || return 0
   [ "$left" -ge "$limit" ] || limit=$left
   [ "$limit" -gt 0 ] || why=${why:-"the deadline of $deadline s was over"}
@@ -207,14 +207,16 @@ step() {
     say "$name: not run: $why" | tee -a "$output/log.txt"
   else
     say "$name: $limit s at most" | tee -a "$output/log.txt"
-    # Not a pipe: what a program leaves behind must not hold the next step up.
-    timeout --kill-after=3 "$limit" bash -euo pipefail -c "$name" \
-      > >(sed -u "s/^/$name: /" | tee -a "$output/log.txt") 2>&1 || code=$?
-    printer=$!
-    for ((i = 0; i < 10; i++)); do
-      kill -0 "$printer" 2>/dev/null || break
+    # A program that is left behind may hold the pipe open: the last line, not its end, says that all is in the log.
+    exec {pipe}> >(sed -u "s/^/$name: /" | tee -a "$output/log.txt")
+    timeout --kill-after=3 "$limit" bash -euo pipefail -c "$name" >&"$pipe" 2>&1 {pipe}>&- || code=$?
+    echo "exit code $code" >&"$pipe"
+    exec {pipe}>&-
+    for ((i = 0; i < 100; i++)); do
+      ! grep -q "^$name: exit code $code$" "$output/log.txt" || break
       sleep 0.1
     done
+    sed -i "/^$name: exit code $code$/d" "$output/log.txt"
     seconds=$(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $start }")
     case $code in
       0) status=passed ;;
