@@ -45,6 +45,7 @@ class ClosedLoop {
       : options_(std::move(options)), settings_(served_settings(options_)), root_(result_folder(options_)) {
     entries_.resize(settings_.size());
     lock();
+    write_settings(root_, options_);
   }
   ~ClosedLoop() { ::close(lock_); }
   ClosedLoop(const ClosedLoop&) = delete;

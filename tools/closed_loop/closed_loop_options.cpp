@@ -73,8 +73,7 @@ void add_success_options(CLI::App& command, SuccessRules& rules) {
   };
   add("--success-regex", rules.regex,
       "Pattern in RE2's syntax, tried line by line on the simulator's output; the last match counts. Its two groups "
-      "are "
-      "the episodes that succeeded and all episodes; a single group is a rate, 0.3 or 30%, of --episodes, or with "
+      "are the episodes that succeeded and all episodes; a single group is a rate, 0.3 or 30%, of --episodes, or with "
       "--episodes-regex those that succeeded. Default: pi0-quant's, " +
           std::string(original_success_regex));
   add("--episodes-regex", rules.episodes_regex,

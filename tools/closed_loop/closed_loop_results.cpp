@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <ctime>
+#include <fstream>
 #include <stdexcept>
 #include <string_view>
 
@@ -61,6 +62,15 @@ SuccessRules check_settings(const fs::path& folder, Json wanted) {
   earlier.erase("success");
   check_same_settings(folder, earlier, "this closed loop", wanted);
   return rules;
+}
+
+// As much of a log as pi0-quant keeps; nothing without one.
+std::string beginning_of(const fs::path& log) {
+  std::string text(4000, '\0');
+  std::ifstream file(log, std::ios::binary);
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  return text;
 }
 
 bool is_sound(const Json& scene) { return !scene.contains("error") && !scene.contains("success_error"); }
@@ -173,7 +183,6 @@ fs::path result_folder(ClosedLoopOptions& options) {
     root = options.output / fmt::format("{:%Y-%m-%d_%H-%M-%S}", fmt::localtime(std::time(nullptr)));
     if (!fs::create_directory(root)) throw std::runtime_error(root.string() + ": exists already");
   }
-  protocol::write_whole(root / "settings.json", text_of(settings_of(options)));
   return root;
 }
 
@@ -183,6 +192,10 @@ fs::path scene_log(const fs::path& folder, const std::string& scene) {
 
 fs::path scene_output(const fs::path& folder, const std::string& scene) {
   return fs::absolute(folder / "videos" / ("scene" + file_name_of(scene)));
+}
+
+void write_settings(const fs::path& root, const ClosedLoopOptions& options) {
+  protocol::write_whole(root / "settings.json", text_of(settings_of(options)));
 }
 
 void add_outcomes(Json& result, const Outcomes& outcomes) {
@@ -235,15 +248,13 @@ void add_totals(Json& entry, const fs::path& folder) {
   entry["video_dir"] = (folder / "videos").string();
   entry["video_files"] = Json::array();
   for (const auto& [video, written] : videos_under(folder / "videos")) entry["video_files"].push_back(video.string());
-  std::string log;
+  fs::path log;  // of the last scene that ran
   for (const auto& [scene, result] : entry["by_scene"].items()) {
-    const fs::path file = scene_log(folder, scene);
-    if (fs::exists(file)) log = model::read_file(file);
+    if (fs::path file = scene_log(folder, scene); fs::exists(file)) log = std::move(file);
   }
-  constexpr std::size_t kept = 4000;  // characters, as pi0-quant
   protocol::write_whole(folder / "eval_results.json", text_of({{"success_rate", entry["success_rate"]},
                                                                {"by_scene", entry["by_scene"]},
-                                                               {"eval_log", log.substr(0, kept)},
+                                                               {"eval_log", beginning_of(log)},
                                                                {"video_dir", entry["video_dir"]},
                                                                {"video_files", entry["video_files"]}}));
 }

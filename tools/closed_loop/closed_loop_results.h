@@ -16,6 +16,7 @@ namespace pi0::tools {
 // Throws std::runtime_error that names the folder when there is none to resume, or it is of other settings.
 // Without rules on the command line, those of the earlier run become the options'.
 std::filesystem::path result_folder(ClosedLoopOptions& options);
+void write_settings(const std::filesystem::path& root, const ClosedLoopOptions& options);  // settings.json
 
 // The scene's log and output folder in the folder of a setting.
 std::filesystem::path scene_log(const std::filesystem::path& folder, const std::string& scene);
