@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <stdexcept>
 #include <thread>
 
 #include "model/nearest_name.h"
+#include "quant/quant_plan.h"
 #include "tools/closed_loop/command_template.h"
 #include "tools/closed_loop/presets.h"
 #include "tools/closed_loop/served_policy.h"
@@ -231,7 +233,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
     if (options.jobs > 1 && !is_given(options.server_arguments, "--threads")) {
       options.threads_each = std::max<std::size_t>(1, std::thread::hardware_concurrency() / options.jobs);
     }
-    for (const fs::path& rules : options.rules) plan_request({.rules = rules});
+    for (const fs::path& rules : options.rules) quant::read_rules(rules);  // refused here, before a server starts
   }
   if (!options.preset.empty()) use_preset(options, command);
   fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});

@@ -1,7 +1,6 @@
 // The command line of pi0 closed-loop.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -9,7 +8,8 @@
 #include <vector>
 
 #include "tools/closed_loop/success_rules.h"
-#include "tools/common/quant_options.h"
+#include "tools/common/cli_fwd.h"
+#include "tools/common/format_lists.h"
 
 namespace pi0::tools {
 

@@ -1,7 +1,7 @@
 // How both programs parse their command lines, and their exit codes.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "tools/common/cli_fwd.h"
 
 namespace pi0::tools {
 

@@ -2,7 +2,7 @@
 // subcommand is chosen.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "tools/common/cli_fwd.h"
 
 namespace pi0::tools {
 

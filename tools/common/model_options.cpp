@@ -1,5 +1,6 @@
 #include "tools/common/model_options.h"
 
+#include <CLI/CLI.hpp>
 #include <stdexcept>
 
 #include "tools/common/option_checks.h"

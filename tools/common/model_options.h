@@ -1,7 +1,6 @@
 // The options of every program that runs a model.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -12,6 +11,7 @@
 #include "model/pi0.h"
 #include "model/policy/lerobot_folder.h"
 #include "model/policy/policy.h"
+#include "tools/common/cli_fwd.h"
 
 namespace pi0::tools {
 

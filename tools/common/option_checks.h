@@ -1,10 +1,11 @@
 // Checks of option values, with their text for --help and an error that says what was found and what was expected.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "tools/common/cli_fwd.h"
 
 namespace pi0::tools {
 

@@ -3,17 +3,16 @@
 
 #include <ATen/ATen.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "model/pi0.h"
 #include "quant/quant_plan.h"
+#include "tools/common/cli_fwd.h"
 
 namespace pi0::tools {
 
@@ -33,18 +32,6 @@ struct QuantOptions {
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
 void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
-
-// Pairs of formats, or formats for inputs and for outputs, each combined with each. All formats unless the command line
-// names some.
-struct FormatLists {
-  FormatLists();
-  std::vector<std::string> input_fmts, output_fmts;
-  std::vector<std::string> named_pairs;  // "float8_e4m3/float16"; if there are any, the lists do not count
-
-  std::vector<std::pair<std::string, std::string>> pairs() const;  // of lists, all of the first input format first
-};
-// --input-fmts, --output-fmts and --pairs.
-void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 quant::FormatPair formats_of(const QuantOptions& options);  // float32 where none is given
 

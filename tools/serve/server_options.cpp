@@ -1,5 +1,6 @@
 #include "tools/serve/server_options.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <stdexcept>

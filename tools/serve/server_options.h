@@ -1,7 +1,6 @@
 // The command line of pi0-server: openpi's serve_policy.py, pi0-quant's serve_quant.py and our own.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -10,6 +9,7 @@
 
 #include "server/recorder.h"
 #include "server/server.h"
+#include "tools/common/cli_fwd.h"
 #include "tools/common/default_checkpoints.h"
 #include "tools/common/model_options.h"
 #include "tools/common/quant_options.h"

@@ -1,5 +1,6 @@
 #include "tools/sweep/sweep_options.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 
 #include "tools/common/option_checks.h"

@@ -1,13 +1,14 @@
 // The command line of pi0 sweep.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "tools/common/cli_fwd.h"
+#include "tools/common/format_lists.h"
 #include "tools/common/model_options.h"
 #include "tools/common/quant_options.h"
 #include "tools/sweep/sweep_model.h"
