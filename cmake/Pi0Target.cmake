@@ -21,7 +21,9 @@ target_compile_options(
                         -ffp-contract=off
                         # GCC collects garbage so often by default that it costs up to a sixth of the time.
                         $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-expand=500>
-                        $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=2000000>)
+                        $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=2000000>
+                        # Where several files are compiled as one, the compiler takes all but the first for headers.
+                        $<$<AND:$<CXX_COMPILER_ID:GNU>,$<BOOL:${CMAKE_UNITY_BUILD}>>:-Wno-subobject-linkage>)
 if(PI0_SANITIZE)
   target_compile_options(pi0_options INTERFACE -fsanitize=${PI0_SANITIZE} -fno-omit-frame-pointer
                                                -fno-sanitize-recover=all)

@@ -23,13 +23,13 @@ extern "C" {
 namespace pi0::tools {
 namespace {
 
-constexpr int rows = 968, in = 2048, out = 16384;
-constexpr double flop = 2.0 * rows * in * out;
+constexpr int rows_of_x = 968, in_features = 2048, out_features = 16384;
+constexpr double flop = 2.0 * rows_of_x * in_features * out_features;
 
 // Values in [-1, 1): some random rows over and over, which is cheaper than drawing all.
 at::Tensor operand(std::int64_t height, at::TensorOptions options) {
   constexpr std::int64_t drawn = 8;
-  const at::Tensor some = at::rand({drawn, in}, options.dtype(at::kFloat)) * 2 - 1;
+  const at::Tensor some = at::rand({drawn, in_features}, options.dtype(at::kFloat)) * 2 - 1;
   return some.to(options.dtype().toScalarType()).repeat({height / drawn, 1});
 }
 
@@ -39,11 +39,12 @@ void wait_for(const at::Tensor& result) {
 }
 
 std::function<void()> libtorch_product(at::TensorOptions options) {
-  return [x = operand(rows, options), weight = operand(out, options)] { wait_for(at::linear(x, weight)); };
+  return
+      [x = operand(rows_of_x, options), weight = operand(out_features, options)] { wait_for(at::linear(x, weight)); };
 }
 
 std::function<void()> own_product(const model::GemmKernels& kernels, at::ScalarType dtype) {
-  return [&kernels, x = operand(rows, dtype), weight = model::pack_weight(operand(out, dtype))] {
+  return [&kernels, x = operand(rows_of_x, dtype), weight = model::pack_weight(operand(out_features, dtype))] {
     model::fast_linear(kernels, x, weight, {});
   };
 }
@@ -54,14 +55,15 @@ bool has_packed_sgemm() {
 
 std::function<void()> packed_sgemm() {
   constexpr int row_major = 101, plain = 111, transposed = 112, packed = 151, operand_b = 162;
-  const at::Tensor weight = operand(out, at::kFloat);
-  const std::size_t bytes = cblas_sgemm_pack_get_size(operand_b, rows, out, in);
+  const at::Tensor weight = operand(out_features, at::kFloat);
+  const std::size_t bytes = cblas_sgemm_pack_get_size(operand_b, rows_of_x, out_features, in_features);
   const at::Tensor panels = at::empty({static_cast<std::int64_t>(bytes / sizeof(float)) + 1}, at::kFloat);
-  cblas_sgemm_pack(row_major, operand_b, transposed, rows, out, in, 1.0F, weight.const_data_ptr<float>(), in,
-                   panels.mutable_data_ptr<float>());
-  return [x = operand(rows, at::kFloat), panels, result = at::empty({rows, out}, at::kFloat)] {
-    cblas_sgemm_compute(row_major, plain, packed, rows, out, in, x.const_data_ptr<float>(), in,
-                        panels.const_data_ptr<float>(), out, 0.0F, result.mutable_data_ptr<float>(), out);
+  cblas_sgemm_pack(row_major, operand_b, transposed, rows_of_x, out_features, in_features, 1.0F,
+                   weight.const_data_ptr<float>(), in_features, panels.mutable_data_ptr<float>());
+  return [x = operand(rows_of_x, at::kFloat), panels, result = at::empty({rows_of_x, out_features}, at::kFloat)] {
+    cblas_sgemm_compute(row_major, plain, packed, rows_of_x, out_features, in_features, x.const_data_ptr<float>(),
+                        in_features, panels.const_data_ptr<float>(), out_features, 0.0F,
+                        result.mutable_data_ptr<float>(), out_features);
   };
 }
 

@@ -29,8 +29,6 @@ std::int64_t panels_at_once() {
 // Work below this is not worth waking another thread for.
 constexpr std::int64_t flop_per_thread = 1 << 21;
 
-std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
-
 double seconds_of(const GemmKernels& kernels, Lane lane) {
   constexpr std::int64_t rows = 48, steps = run_steps;
   const auto x = make_scratch<std::uint32_t>(rows * steps);
@@ -160,7 +158,7 @@ struct Operands {
 };
 
 // Some panels that one thread multiplies in one go.
-struct Group {
+struct PanelGroup {
   std::int64_t first, count;
 };
 
@@ -173,7 +171,7 @@ class GroupProduct {
         fresh_(make_scratch<float>(most_panels_of_group * rows_at_once * panel_width)) {}
 
   // sums [panels of the group][rows][32]
-  void multiply(const Operands& in, Group group, float* sums) {
+  void multiply(const Operands& in, PanelGroup group, float* sums) {
     const std::int64_t stretch_pairs = stretch_steps / in.steps_per_pair();
     for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
       const Stretch stretch{pair, std::min(stretch_pairs, in.pairs - pair)};
@@ -187,7 +185,7 @@ class GroupProduct {
     std::int64_t first_pair, pairs;
   };
 
-  void widen(const Operands& in, Group group, Stretch stretch) {
+  void widen(const Operands& in, PanelGroup group, Stretch stretch) {
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
       const std::uint8_t* const from =
           in.codes + ((group.first + panel) * in.pairs + stretch.first_pair) * in.pair_bytes;
@@ -199,7 +197,7 @@ class GroupProduct {
   }
 
   // A stretch is summed by itself, in cache, before it is added to the ones before it.
-  void add_rows(const Operands& in, Group group, Stretch stretch, std::int64_t row, float* sums) {
+  void add_rows(const Operands& in, PanelGroup group, Stretch stretch, std::int64_t row, float* sums) {
     const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
     const std::int64_t sums_stride = in.rows * panel_width;
     float* const target = sums + row * panel_width;
@@ -248,7 +246,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     Strip strip{0, 0, rows, std::vector<float*>(products.size())};
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t first = task * most_of_group;
-      const Group group{first, std::min(most_of_group, panels - first)};
+      const PanelGroup group{first, std::min(most_of_group, panels - first)};
       for (std::int64_t i = 0; i < product_count; ++i) {
         product.multiply(operands[static_cast<std::size_t>(i)], group, sums.get() + i * group_size);
       }

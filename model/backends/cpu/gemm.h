@@ -36,6 +36,8 @@ struct PackedWeight {
   std::int64_t panel_count() const { return panels.size(0); }
 };
 
+inline std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+
 // Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 

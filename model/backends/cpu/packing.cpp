@@ -17,8 +17,6 @@ constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each ot
 
 constexpr std::int64_t values_per_thread = 1 << 15;  // below this another thread is not worth waking
 
-std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
-
 bool is_bfloat16(const Tensor& values) {
   const Tensor bits = values.view(at::kInt);
   return !(bits & 0xFFFF).any().item<bool>();
