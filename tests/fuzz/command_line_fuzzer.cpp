@@ -1,5 +1,6 @@
 // Whatever stands on pi0-server's command line, an argument a line: options that fit together, or a documented exit
 // code.
+#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <sstream>
 #include <string>
