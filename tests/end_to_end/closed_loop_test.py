@@ -161,9 +161,18 @@ class ClosedLoopTest(TemporaryFolderTest):
     def test_a_server_that_refuses_is_no_bad_policy(self):
         refused = (f"{sys.executable} -c \"from openpi_client.websocket_client_policy import WebsocketClientPolicy as P\n"
                    "try: P('localhost', {port}).infer({{'prompt': 5}})\nexcept Exception: print('scene 1: 0/2')\"")  # fmt: skip
-        for simulator, error in ((refused, "answered 0, refused 0 and failed at 1"), ("echo scene 1: 0/2", "asked for no actions")):
-            self.output = self.folder / error.split()[0]
-            done = self.run_pairs(*PAIR, "--scenes", 1, simulator=simulator)
+        key = self.folder / "key"
+        key.write_text("secret\n")
+        dies = (f"{SIMULATOR} {{host}} {{port}} 1 1 {{output_dir}} say-nothing; "
+                "pkill -KILL -f '[p]i0-server.* --port {port} '; echo scene 1: 0/2")  # fmt: skip
+        for simulator, error, more in (
+            (refused, "answered 0, refused 0 and failed at 1", []),
+            ("echo scene 1: 0/2", "asked for no actions", []),
+            ("echo scene 1: 0/2", "asked for no actions", ["--api-key-file", key]),
+            (dies, "server", []),  # ended under it, or says no more what it answered
+        ):
+            self.output = self.folder / f"{error.split()[0]}{len(more)}"
+            done = self.run_pairs(*PAIR, "--scenes", 1, *more, simulator=simulator)
             self.assertEqual(done.returncode, 1)
             (entry,) = self.summary()
             self.assertIn(error, entry["by_scene"]["1"]["error"])
@@ -172,6 +181,22 @@ class ClosedLoopTest(TemporaryFolderTest):
                 (row,) = csv.DictReader(file)
             self.assertIn(error, row["error"])
             self.assertIn(error, done.stdout)
+
+    def test_a_silent_scene_is_an_error_and_the_others_are_compared(self):
+        log = self.folder / "episodes"
+        log.write_text("episode 0: True\nepisode 1: False\n")
+        simulator = (f"{SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} say-nothing; "
+                     f"case {{output_dir}} in *float8*scene2) ;; *) cat {log};; esac")  # fmt: skip
+        done = self.run_pairs("--unquantized", *PAIR, "--scenes", "1,2", "--episode-regex", r"^episode \d+: (\w+)",
+                              simulator=simulator)  # fmt: skip
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("scene 2: no success was found in it", done.stdout)
+        self.assertIn("p is of the 2 episodes that both have", done.stdout)
+        baseline, entry = self.summary()
+        self.assertEqual([entry["n_success"], entry["n_episodes"], entry["paired_episodes"]], [1, 2, 2])
+        self.assertEqual([baseline["n_success"], baseline["n_episodes"]], [2, 4])
+        with (self.root() / "summary.csv").open() as file:
+            self.assertEqual([row["success_scene2"] for row in csv.DictReader(file)], ["0.5", ""])
 
     def test_settings_of_every_kind_side_by_side(self):
         rules = self.folder / "careful.json"
@@ -274,6 +299,9 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--success-csv", "results"], ["expected FILE:COLUMN"]),
             (["--pairs", "float16"], ["expected two formats"]),
             (["--jobs", 2, "--port", 8000], ["cannot share port 8000"]),
+            (["--jobs", 2, "--videos-from", self.folder], ["cannot share the videos of"]),
+            (["--tls-cert", "certificate"], ["without TLS"]),
+            (["--scenes", ""], ["without a name"]),
             (["--input-fmt", "float16"], ["--input-fmt is set for each server", "--input-fmts"]),
             (["--scenes", "a,a"], ["scene 'a' is given twice"]),
             (["--scenes", "a" * 300], ["longer than 80 bytes"]),

@@ -5,10 +5,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
 #include "model/nearest_name.h"
+#include "model/text_file.h"
 #include "quant/quant_plan.h"
 #include "tools/closed_loop/command_template.h"
 #include "tools/closed_loop/presets.h"
@@ -176,9 +178,30 @@ void refuse_formats(const std::vector<std::string>& server_arguments) {
   }
 }
 
+// The value of an option that the server gets; nothing without it.
+std::optional<std::string> value_of(const std::vector<std::string>& words, const std::string& name) {
+  for (auto word = words.begin(); word != words.end(); ++word) {
+    if (word->starts_with(name + "=")) return word->substr(name.size() + 1);
+    if (*word == name && word + 1 != words.end()) return *(word + 1);
+  }
+  return std::nullopt;
+}
+
+// How this program asks the server for its counts.
+void settle_access(ClosedLoopOptions& options) {
+  if (is_given(options.server_arguments, "--tls-cert")) {
+    throw std::invalid_argument("--tls-cert: the servers of a closed loop listen on this machine, without TLS");
+  }
+  if (const auto file = value_of(options.server_arguments, "--api-key-file")) {
+    options.api_key = model::read_file(*file);
+    options.api_key.erase(options.api_key.find_last_not_of(" \t\r\n") + 1);
+  }
+}
+
 void check_scene_names(const std::vector<std::string>& scenes) {
   constexpr std::size_t longest = 80;  // as a part of file names, with every byte escaped
   for (auto scene = scenes.begin(); scene != scenes.end(); ++scene) {
+    if (scene->empty()) throw std::invalid_argument("--scenes: found a scene without a name");
     if (scene->size() > longest) {
       throw std::invalid_argument(
           fmt::format("scene '{}...': its name is longer than {} bytes", scene->substr(0, 20), longest));
@@ -226,6 +249,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   if (options.server.empty()) {
     options.server = fs::canonical("/proc/self/exe").parent_path() / "pi0-server";
     check_server(options);  // another program may know others
+    settle_access(options);
     // Every setting sees the same noise, and servers at the same time share the cores.
     if (!is_given(options.server_arguments, "--seed")) {
       options.server_arguments.insert(options.server_arguments.end(), {"--seed", "0"});
@@ -234,6 +258,8 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
       options.threads_each = std::max<std::size_t>(1, std::thread::hardware_concurrency() / options.jobs);
     }
     for (const fs::path& rules : options.rules) quant::read_rules(rules);  // refused here, before a server starts
+  } else {
+    options.counts_requests = false;
   }
   if (!options.preset.empty()) use_preset(options, command);
   fill_command(options.eval_command, {{"host", ""}, {"port", ""}, {"scene", ""}, {"episodes", ""}, {"output_dir", ""}});
@@ -244,6 +270,12 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   const auto given = [&](const char* name) { return command.count(name) > 0; };
   options.has_pairs = given("--input-fmts") || given("--output-fmts") || given("--pairs") ||
                       (options.rules.empty() && !options.unquantized);
+  if (options.jobs > 1 && !options.videos_from.empty()) {
+    throw std::invalid_argument(
+        fmt::format("--jobs {}: simulators at the same time cannot share the videos of {}; without --jobs, or with a "
+                    "command that writes to {{output_dir}}",
+                    options.jobs, options.videos_from.string()));
+  }
   if (options.jobs > 1 && options.port != 0) {
     throw std::invalid_argument(
         fmt::format("--jobs {}: servers at the same time cannot share port {}", options.jobs, options.port));

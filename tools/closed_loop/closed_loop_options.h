@@ -35,6 +35,8 @@ struct ClosedLoopOptions {
   std::size_t threads_each = 0;  // of servers at the same time; 0: not set
   bool resume = false;
   std::filesystem::path server;
+  bool counts_requests = true;  // the server does: it is ours
+  std::string api_key;          // that the server wants
   std::vector<std::string> server_arguments;
   std::string hint;  // for an error in server_arguments: the option of pi0 closed-loop that one of them resembles
 };

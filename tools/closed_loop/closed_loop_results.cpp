@@ -142,15 +142,27 @@ std::vector<Value> joined(const Json& entry, const char* key) {
   return all;
 }
 
-// Whether both have a list of the same length in every scene, and no errors.
-bool are_paired(const Json& first, const Json& second, const char* key) {
-  if (first["by_scene"].size() != second["by_scene"].size()) return false;
+// The lists of both, one after the other, of the scenes in which both have one of the same length and no error.
+template <class Value>
+std::pair<std::vector<Value>, std::vector<Value>> paired(const Json& first, const Json& second, const char* key) {
+  std::pair<std::vector<Value>, std::vector<Value>> all;
   for (const auto& [scene, result] : first["by_scene"].items()) {
-    if (!is_sound(result) || !result.contains(key) || !second["by_scene"].contains(scene)) return false;
+    if (!is_sound(result) || !result.contains(key) || !second["by_scene"].contains(scene)) continue;
     const Json& other = second["by_scene"][scene];
-    if (!is_sound(other) || !other.contains(key) || other[key].size() != result[key].size()) return false;
+    if (!is_sound(other) || !other.contains(key) || other[key].size() != result[key].size()) continue;
+    for (const Json& value : result[key]) all.first.push_back(value.get<Value>());
+    for (const Json& value : other[key]) all.second.push_back(value.get<Value>());
   }
-  return !first["by_scene"].empty();
+  return all;
+}
+
+// Where the other scenes of a setting say how their episodes went, one that does not is an error: totals over different
+// scenes cannot be compared.
+void refuse_silent_scenes(Json& by_scene) {
+  const bool is_known = std::ranges::any_of(by_scene, has_counts);
+  for (Json& scene : by_scene) {
+    if (is_known && is_sound(scene) && !has_counts(scene)) scene["success_error"] = "no success was found in it";
+  }
 }
 
 const Json* baseline_of(const std::vector<Json>& entries) {
@@ -231,6 +243,7 @@ void add_statistics(Json& entry, const fs::path& stats) {
 }
 
 void add_totals(Json& entry, const fs::path& folder) {
+  refuse_silent_scenes(entry["by_scene"]);
   entry["success_rate"] = mean_success(entry["by_scene"]);
   long succeeded = 0, episodes = 0;
   for (const Json& scene : entry["by_scene"]) {
@@ -305,18 +318,16 @@ void add_comparisons(std::vector<Json>& entries) {
   for (Json& entry : entries) {
     if (&entry == baseline) continue;
     entry["baseline"] = (*baseline)["combo"];
-    if (are_paired(*baseline, entry, "episodes")) {
-      const PairedTest test = mcnemar_test(joined<bool>(*baseline, "episodes"), joined<bool>(entry, "episodes"));
+    if (const auto [before, now] = paired<bool>(*baseline, entry, "episodes"); !now.empty()) {
+      const PairedTest test = mcnemar_test(before, now);
+      entry["paired_episodes"] = now.size();
       entry["only_baseline"] = test.only_first;
       entry["only_this"] = test.only_second;
       entry["mcnemar_p"] = test.p;
     }
-    if (are_paired(*baseline, entry, "scores")) {
-      std::vector<double> changes = joined<double>(entry, "scores");
-      const std::vector<double> before = joined<double>(*baseline, "scores");
-      for (std::size_t i = 0; i < changes.size(); ++i) changes[i] -= before[i];
-      add_mean(entry, "score_change", changes);
-    }
+    auto [before, changes] = paired<double>(*baseline, entry, "scores");
+    for (std::size_t i = 0; i < changes.size(); ++i) changes[i] -= before[i];
+    add_mean(entry, "score_change", changes);
   }
 }
 
@@ -365,9 +376,13 @@ void print_settings(const std::vector<Json>& entries) {
   for (const Json& entry : entries) {
     if (has_error(entry)) print("{}: {}\n", name_of_setting(entry), errors_of(entry));
   }
-  if (has_test)
-    print("p: McNemar's exact test against {}, over the same episodes\n",
-          baseline_of(entries)->at("combo").get<std::string>());
+  if (!has_test) return;
+  const Json& baseline = *baseline_of(entries);
+  print("p: McNemar's exact test against {}, over the same episodes\n", baseline["combo"].get<std::string>());
+  for (const Json& entry : entries) {
+    if (!entry.contains("paired_episodes") || entry["paired_episodes"] == baseline["n_episodes"]) continue;
+    print("{}: p is of the {} episodes that both have\n", name_of_setting(entry), entry["paired_episodes"].get<long>());
+  }
 }
 
 }  // namespace pi0::tools

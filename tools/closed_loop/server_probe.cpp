@@ -26,12 +26,13 @@ namespace http = beast::http;
 
 using Response = http::response<http::string_body>;
 
-asio::awaitable<Response> ask(std::uint16_t port, const char* target) {
+asio::awaitable<Response> ask(std::uint16_t port, const char* target, std::string api_key) {
   beast::tcp_stream stream(co_await asio::this_coro::executor);
   stream.expires_after(std::chrono::seconds(2));
   co_await stream.async_connect({asio::ip::address_v4::loopback(), port}, asio::use_awaitable);
   http::request<http::empty_body> request(http::verb::get, target, 11);
   request.set(http::field::host, "localhost");
+  if (!api_key.empty()) request.set(http::field::authorization, "Api-Key " + api_key);
   co_await http::async_write(stream, request, asio::use_awaitable);
   beast::flat_buffer buffer;
   Response response;
@@ -40,10 +41,10 @@ asio::awaitable<Response> ask(std::uint16_t port, const char* target) {
 }
 
 // The body of a 200; none of anything else.
-std::optional<std::string> body_of(std::uint16_t port, const char* target) {
+std::optional<std::string> body_of(std::uint16_t port, const char* target, const std::string& api_key = "") {
   asio::io_context io;
   std::optional<std::string> body;
-  asio::co_spawn(io, ask(port, target), [&](const std::exception_ptr& error, Response response) {
+  asio::co_spawn(io, ask(port, target, api_key), [&](const std::exception_ptr& error, Response response) {
     if (!error && response.result() == http::status::ok) body = std::move(response.body());
   });
   io.run();
@@ -72,8 +73,8 @@ RequestCounts operator-(RequestCounts later, const RequestCounts& earlier) {
   return later;
 }
 
-std::optional<RequestCounts> request_counts(std::uint16_t port) {
-  const std::optional<std::string> metrics = body_of(port, "/metrics");
+std::optional<RequestCounts> request_counts(std::uint16_t port, const std::string& api_key) {
+  const std::optional<std::string> metrics = body_of(port, "/metrics", api_key);
   if (!metrics) return std::nullopt;
   RequestCounts counts;
   for (const auto& [result, count] : {std::pair("answered", &counts.answered), std::pair("refused", &counts.refused),

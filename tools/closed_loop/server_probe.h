@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 namespace pi0::tools {
 
@@ -20,8 +21,9 @@ struct RequestCounts {
   friend RequestCounts operator-(RequestCounts later, const RequestCounts& earlier);
 };
 
-// None from a server that does not count (pi0-quant's).
-std::optional<RequestCounts> request_counts(std::uint16_t port);
+// None from a server that does not count (pi0-quant's), does not answer within two seconds, or wants another key.
+// `api_key` is empty for a server without one.
+std::optional<RequestCounts> request_counts(std::uint16_t port, const std::string& api_key);
 
 nlohmann::ordered_json to_json(const RequestCounts& counts);
 

@@ -59,6 +59,7 @@ void read_success(const ClosedLoopOptions& options, const fs::path& folder, cons
     result[key] = nullptr;
   }
   result["n_episodes"] = options.episodes;
+  if (result.contains("error")) return;  // its episodes say nothing about the policy
   try {
     std::string log = model::read_file(scene_log(folder, scene));
     const bool is_shortened = log.size() > max_log_bytes;
@@ -143,19 +144,25 @@ class SettingRun {
                                                                      {"episodes", std::to_string(options_.episodes)},
                                                                      {"output_dir", output.string()}});
     print(stderr, "closed-loop: {}, scene {}: {}\n", setting_.folder, scene, command);
-    const std::optional<RequestCounts> earlier = request_counts(port_);
+    const std::optional<RequestCounts> earlier = request_counts(port_, options_.api_key);
     Json result = Json::object();
     std::string trouble = run_simulator(command, log, server);
-    const std::optional<RequestCounts> later = request_counts(port_);
+    const std::optional<RequestCounts> later = request_counts(port_, options_.api_key);
     if (earlier && later) {
       const RequestCounts counts = *later - *earlier;
       result["requests"] = to_json(counts);
       if (trouble.empty()) trouble = trouble_in(counts);
+      if (counts.dropped > 0) {
+        print(stderr, "closed-loop: the simulator left before {} had their answers\n",
+              counted(static_cast<std::size_t>(counts.dropped), "request"));
+      }
+    } else if (trouble.empty() && (earlier || options_.counts_requests)) {
+      trouble = "the server did not say how many requests it answered, see " + server_log().string();
     }
     if (!trouble.empty()) result["error"] = trouble;
     if (!options_.videos_from.empty()) collect_new_videos(options_.videos_from, before, output);
     read_success(options_, folder_, scene, result);
-    if (scene == options_.scenes.front()) say_if_nothing_was_found(result, log);
+    say_if_nothing_was_found(result, log);
     return result;
   }
 

@@ -154,7 +154,7 @@ class Reader {
                                : rules.is_string() ? rules_folder(rules.get<std::string>())
                                                    : pair_folder(input.get<std::string>(), output.get<std::string>());
     const fs::path stats = path_ / folder / "stats.json";
-    const Json error = text_in(entry, "error");
+    const Json error = setting_error(entry, summary);
     Json row = {{"run", name_},         {"setting", setting}, {"input_fmt", input},
                 {"output_fmt", output}, {"error", error},     {"source", stats.string()}};
     for (const char* key :
@@ -178,6 +178,19 @@ class Reader {
     if (is_closed_loop && !fs::exists(stats) && (!error.is_null() || object_in(entry, "component_rmse").empty()))
       return;
     read_statistics(read(stats), stats, setting);
+  }
+
+  // The setting's own error, and those of its scenes.
+  static Json setting_error(JsonFields& entry, const fs::path& summary) {
+    std::vector<std::string> errors;
+    if (const Json own = text_in(entry, "error"); !own.is_null()) errors.push_back(own.get<std::string>());
+    const Json scenes = object_in(entry, "by_scene");
+    for (const auto& [scene, result] : scenes.items()) {
+      JsonFields fields(result, fmt::format("{}: scene {}", summary.string(), scene));
+      const Json error = scene_error(fields);
+      if (!error.is_null()) errors.push_back(fmt::format("scene {}: {}", scene, error.get<std::string>()));
+    }
+    return errors.empty() ? Json() : Json(fmt::format("{}", fmt::join(errors, ", ")));
   }
 
   // Without a step, of all steps; without a dimension, of all dimensions.
