@@ -229,11 +229,12 @@ void Pi0::denoise(Pass& pass, const SampleOptions& options) const {
     const Tensor time = at::full({pass.noise.size(0)}, times[step], pass.noise.options());
     const Tensor velocity =
         denoise_step(pass, suffix_pass, time, pass.schedule ? &pass.schedule->steps[step] : nullptr, options.trace);
-    if (options.trace != nullptr) velocities.push_back(velocity);
+    if (options.trace != nullptr || options.velocity != nullptr) velocities.push_back(velocity);
     pass.actions = pass.actions + velocity * dt;
     if (options.seconds != nullptr) options.seconds->denoise.push_back(watch.lap());
   }
   if (options.trace != nullptr) keep(options.trace, "velocity", at::stack(velocities));
+  if (options.velocity != nullptr) *options.velocity = at::stack(velocities).to(at::kFloat).cpu();
 }
 
 Stages Pi0::stages(Pass& pass, const SampleOptions& options) const {
@@ -246,7 +247,8 @@ Tensor Pi0::sample_actions(const ModelInputs& inputs, const Tensor& noise, std::
   const c10::InferenceMode inference;
   const c10::DeviceGuard guard(device());
   Pass pass = begin(inputs, noise, num_steps, options);
-  if (recorded_ && options.trace == nullptr) return recorded_->sample(std::move(pass), options.seconds);
+  if (recorded_ && options.trace == nullptr && options.velocity == nullptr)
+    return recorded_->sample(std::move(pass), options.seconds);
   move_to(pass, device());
   run(stages(pass, options), device(), options.seconds);
   return pass.actions;

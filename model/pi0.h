@@ -34,6 +34,7 @@ enum class MaskedInputs {
 struct SampleOptions {
   MaskedInputs masked = MaskedInputs::keep;
   Trace* trace = nullptr;           // filled unless null; without the inputs that are skipped
+  Tensor* velocity = nullptr;       // of every denoise step, [steps, B, A, N] float32 on the CPU; filled unless null
   StageSeconds* seconds = nullptr;  // filled unless null
 };
 

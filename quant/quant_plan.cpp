@@ -79,6 +79,7 @@ std::vector<Rule> read_rules(const std::filesystem::path& file) {
     const Json json = model::read_json(file);
     JsonFields fields(json, file.string());
     std::vector<Rule> rules;
+    if (fields.has("about")) fields.any_object("about");  // for people, and what pi0 sweep left out
     if (fields.value("rules") == Json::array()) {  // pi0 sweep writes no rules if no layer keeps the error budget
       fields.finish();
       return rules;

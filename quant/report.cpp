@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <string_view>
 #include <tuple>
 
 namespace pi0::quant {
@@ -16,26 +19,30 @@ constexpr std::array component_order = {"vision", "language", "action_expert", "
 
 Json or_null(std::optional<double> value) { return value ? Json(*value) : Json(nullptr); }
 
-ComponentRow summarise(const std::string& component, std::int64_t layers,
-                       const std::vector<std::optional<double>>& rmse, std::int64_t calls) {
-  ComponentRow row{component, layers, {}, {}, {}, {}, calls};
-  double sum = 0, squares = 0;
-  for (const std::optional<double>& value : rmse) {
-    if (!value) return row;
+// Not finite values are none.
+std::optional<double> mean_of(const std::vector<std::optional<double>>& values) {
+  double sum = 0;
+  for (const std::optional<double>& value : values) {
+    if (!value) return {};
     sum += *value;
   }
-  const auto n = static_cast<double>(rmse.size());
-  const double mean = sum / n;
-  for (const std::optional<double>& value : rmse) squares += (*value - mean) * (*value - mean);
-  row.mean_rmse = mean;
-  row.std_rmse = rmse.size() < 2 ? 0.0 : std::sqrt(squares / (n - 1));
-  row.max_rmse = *std::ranges::max_element(rmse);
-  row.min_rmse = *std::ranges::min_element(rmse);
-  return row;
+  return sum / static_cast<double>(values.size());
 }
 
-Json layer_json(const SiteEntry& site) {
+void add_rmse(ComponentRow& row, const std::vector<std::optional<double>>& rmse) {
+  row.mean_rmse = mean_of(rmse);
+  if (!row.mean_rmse) return;
+  double squares = 0;
+  for (const std::optional<double>& value : rmse) squares += (*value - *row.mean_rmse) * (*value - *row.mean_rmse);
+  row.std_rmse = rmse.size() < 2 ? 0.0 : std::sqrt(squares / static_cast<double>(rmse.size() - 1));
+  row.max_rmse = *std::ranges::max_element(rmse);
+  row.min_rmse = *std::ranges::min_element(rmse);
+}
+
+// `depth` is the site's place along the forward pass, from 0.
+Json layer_json(const SiteEntry& site, std::size_t depth) {
   const ErrorStats& errors = site.errors;
+  const LayerPlace place = place_of(site.layer);
   return {{"layer", site.layer},
           {"component", site.component},
           {"in_features", site.in_features},
@@ -46,7 +53,10 @@ Json layer_json(const SiteEntry& site) {
           {"mse_std", or_null(errors.mse_std())},
           {"kind", site.kind},
           {"rel_rmse", or_null(errors.rel_rmse())},
-          {"nonfinite", errors.nonfinite()}};
+          {"nonfinite", errors.nonfinite()},
+          {"block", place.block ? Json(*place.block) : Json(nullptr)},
+          {"matrix", place.matrix},
+          {"depth", depth}};
 }
 
 Json components_json(const StatsSnapshot& snapshot, const std::string& kind) {
@@ -58,7 +68,8 @@ Json components_json(const StatsSnapshot& snapshot, const std::string& kind) {
                     {"std_rmse", or_null(row.std_rmse)},
                     {"max_rmse", or_null(row.max_rmse)},
                     {"min_rmse", or_null(row.min_rmse)},
-                    {"total_calls", row.total_calls}});
+                    {"total_calls", row.total_calls},
+                    {"mean_rel_rmse", or_null(row.mean_rel_rmse)}});
   }
   return rows;
 }
@@ -72,29 +83,49 @@ std::string cell(std::optional<double> value) {
 
 }  // namespace
 
+LayerPlace place_of(const std::string& layer) {
+  LayerPlace place;
+  place.matrix = layer.substr(layer.rfind('.') + 1);  // npos + 1 is 0
+  constexpr std::string_view blocks = ".layers.";
+  if (const std::size_t found = layer.find(blocks); found != std::string::npos) {
+    const char* const number = layer.data() + found + blocks.size();
+    std::int64_t block = 0;
+    if (std::from_chars(number, layer.data() + layer.size(), block).ec == std::errc()) place.block = block;
+  }
+  return place;
+}
+
 std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const std::string& kind) {
   std::vector<ComponentRow> rows;
   for (const char* component : component_order) {
-    std::int64_t layers = 0, calls = 0;
-    std::vector<std::optional<double>> rmse;
+    ComponentRow row;
+    row.component = component;
+    std::vector<std::optional<double>> rmse, rel_rmse;
     for (const SiteEntry& site : snapshot.sites) {
       if (site.component != component || site.kind != kind) continue;
-      ++layers;
-      calls += site.errors.call_count();
-      if (site.errors.call_count() > 0) rmse.push_back(site.errors.rmse());
+      ++row.n_layers;
+      row.total_calls += site.errors.call_count();
+      if (site.errors.call_count() == 0) continue;
+      rmse.push_back(site.errors.rmse());
+      rel_rmse.push_back(site.errors.rel_rmse());
     }
-    if (!rmse.empty()) rows.push_back(summarise(component, layers, rmse, calls));
+    if (rmse.empty()) continue;
+    add_rmse(row, rmse);
+    row.mean_rel_rmse = mean_of(rel_rmse);
+    rows.push_back(std::move(row));
   }
   return rows;
 }
 
 std::string report_json(const StatsSnapshot& snapshot, const Json& meta) {
-  std::vector<SiteEntry> sorted = snapshot.sites;
-  std::ranges::sort(sorted, [](const SiteEntry& a, const SiteEntry& b) {
-    return std::tie(a.component, a.layer) < std::tie(b.component, b.layer);
+  std::vector<std::size_t> order(snapshot.sites.size());  // depths
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::sort(order, {}, [&](std::size_t depth) {
+    const SiteEntry& site = snapshot.sites[depth];
+    return std::tie(site.component, site.layer);
   });
   Json layers = Json::array();
-  for (const SiteEntry& site : sorted) layers.push_back(layer_json(site));
+  for (const std::size_t depth : order) layers.push_back(layer_json(snapshot.sites[depth], depth));
   Json full_meta = meta;
   full_meta["requests"] = snapshot.requests;
   full_meta["measured"] = snapshot.measured;
@@ -113,13 +144,14 @@ std::string report_table(const StatsSnapshot& snapshot) {
     const std::vector<ComponentRow> rows = component_rows(snapshot, kind);
     if (rows.empty()) continue;
     char line[160];
-    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %9s\n", kind, "layers", "mean_rmse", "std_rmse",
-                  "max_rmse", "min_rmse", "calls");
+    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %10s %9s\n", kind, "layers", "mean_rmse",
+                  "std_rmse", "max_rmse", "min_rmse", "mean_rel", "calls");
     text += line;
     for (const ComponentRow& row : rows) {
-      std::snprintf(line, sizeof line, "%-14s %7lld %s %s %s %s %9lld\n", row.component.c_str(),
+      std::snprintf(line, sizeof line, "%-14s %7lld %s %s %s %s %s %9lld\n", row.component.c_str(),
                     static_cast<long long>(row.n_layers), cell(row.mean_rmse).c_str(), cell(row.std_rmse).c_str(),
-                    cell(row.max_rmse).c_str(), cell(row.min_rmse).c_str(), static_cast<long long>(row.total_calls));
+                    cell(row.max_rmse).c_str(), cell(row.min_rmse).c_str(), cell(row.mean_rel_rmse).c_str(),
+                    static_cast<long long>(row.total_calls));
       text += line;
     }
   }

@@ -20,11 +20,19 @@ struct ComponentRow {
   std::optional<double> std_rmse;   // sample deviation over layers, 0 when fewer than two
   std::optional<double> max_rmse;
   std::optional<double> min_rmse;
+  std::optional<double> mean_rel_rmse;  // none if a called layer has none
   std::int64_t total_calls = 0;
 };
 
 // In the order vision, language, action_expert, action_head, unknown.
 std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const std::string& kind);
+
+// Where a layer is, from its path: "...layers.3.self_attn.q_proj" is matrix q_proj of block 3.
+struct LayerPlace {
+  std::optional<std::int64_t> block;  // none outside the transformer blocks
+  std::string matrix;
+};
+LayerPlace place_of(const std::string& layer);
 
 // layers (sorted by component, then layer), components (of linears), components_attention, and `meta` with requests,
 // measured, start and end added to it. Numbers that are not finite are null.

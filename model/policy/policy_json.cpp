@@ -24,6 +24,8 @@ Json json_of(const RobotConfig& robot) {
   }
   if (!robot.prompt_alias.empty()) json["prompt_alias"] = robot.prompt_alias;
   json["action_size"] = robot.action_size;
+  if (!robot.action_names.empty()) json["action_names"] = robot.action_names;
+  if (!robot.gripper_actions.empty()) json["gripper_actions"] = robot.gripper_actions;
   if (robot.adapt_to_pi) json["adapt_to_pi"] = true;
   return json;
 }

@@ -1,6 +1,8 @@
 #include "model/policy/robot_config.h"
 
+#include <algorithm>
 #include <array>
+#include <set>
 
 #include "model/json_fields.h"
 #include "model/nearest_name.h"
@@ -53,6 +55,22 @@ ImageLayout read_layout(JsonFields& fields) {
   fields.mistyped("image_layout", "\"any\" or \"channels_first\"");
 }
 
+void read_action_names(JsonFields& fields, RobotConfig& robot) {
+  if (fields.has("action_names")) robot.action_names = fields.texts("action_names");
+  if (fields.has("gripper_actions")) robot.gripper_actions = fields.texts("gripper_actions");
+  const std::vector<std::string>& names = robot.action_names;
+  if (!names.empty() && names.size() != static_cast<std::size_t>(robot.action_size)) {
+    fields.refuse("'action_names' has " + std::to_string(names.size()) + " entries, expected one for each of the " +
+                  std::to_string(robot.action_size) + " of 'action_size'");
+  }
+  if (std::set(names.begin(), names.end()).size() != names.size()) fields.refuse("'action_names' has a name twice");
+  for (const std::string& name : robot.gripper_actions) {
+    if (std::ranges::find(names, name) == names.end()) {
+      fields.refuse("'gripper_actions' has '" + name + "', which is not one of 'action_names'");
+    }
+  }
+}
+
 }  // namespace
 
 std::int64_t RobotConfig::state_size() const {
@@ -89,6 +107,7 @@ RobotConfig read_robot(JsonFields fields) {
   robot.state = read_state(fields);
   if (fields.has("prompt_alias")) robot.prompt_alias = fields.text("prompt_alias");
   robot.action_size = fields.count("action_size");
+  read_action_names(fields, robot);
   robot.adapt_to_pi = fields.has("adapt_to_pi") && fields.flag("adapt_to_pi");
   fields.finish();
   if (!robot.unused_cameras.empty() && robot.camera_map.empty()) {

@@ -33,10 +33,12 @@ struct RobotConfig {
   std::string camera_map;                   // field with the map of cameras; empty: they are fields of the request
   std::vector<std::string> unused_cameras;  // allowed in the map, and checked, but not used
   ImageLayout image_layout = ImageLayout::any;
-  std::vector<StateField> state;  // concatenated in this order
-  std::string prompt_alias;       // another field that may hold the prompt in place of "prompt"; empty: none
-  std::int64_t action_size = 0;   // the leading values of an action, which the robot uses
-  bool adapt_to_pi = false;       // convert ALOHA's units to those of Pi0's training, and back
+  std::vector<StateField> state;             // concatenated in this order
+  std::string prompt_alias;                  // another field that may hold the prompt in place of "prompt"; empty: none
+  std::int64_t action_size = 0;              // the leading values of an action, which the robot uses
+  std::vector<std::string> action_names;     // of each of them; empty: they have none
+  std::vector<std::string> gripper_actions;  // those of action_names that open and close grippers
+  bool adapt_to_pi = false;                  // convert ALOHA's units to those of Pi0's training, and back
 
   std::int64_t state_size() const;
 };

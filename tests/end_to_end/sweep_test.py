@@ -187,7 +187,9 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         done = self.sweep(*arguments, *pair, "--sensitivity", "layers", "--budget", 1e-30)
         self.assertEqual(done.returncode, 0, done.stderr)
         rules, self.output = self.output / "rules.json", self.folder / "again"
-        self.assertEqual(json.loads(rules.read_text()), {"rules": []})
+        content = json.loads(rules.read_text())
+        self.assertEqual([content["rules"], content["about"]["layers"]], [[], 0])
+        self.assertEqual(len(content["about"]["left_out"]), content["about"]["layers_of"])
         done = self.sweep(*arguments, "--rules", rules)
         self.assertEqual(done.returncode, 0, done.stderr)
         (entry,) = self.summary()
@@ -219,6 +221,42 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         (entry,) = self.summary()
         self.assertEqual(entry["action_rmse"], budget["action_rmse"])
+
+    def test_what_rounding_alone_causes_is_measured_and_marked(self):
+        done = self.sweep("--synthetic", 2, "--pairs", "float32/float32,float8_e4m3/float8_e4m3")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        same, rough = self.summary()
+        self.assertGreater(same["action_rmse_floor"], 0)
+        self.assertEqual(same["action_rmse_floor"], rough["action_rmse_floor"])
+        self.assertLess(same["action_rmse_floor"], rough["action_rmse"])
+        self.assertEqual([same["below_floor"], rough["below_floor"]], [True, False])
+        self.assertEqual([same["action_cosine"], same["action_rel_rmse"], same["action_rmse_se"]], [1, 0, 0])
+        for less, more in (
+            ("action_rel_rmse_floor", "action_rel_rmse"),
+            ("action_cosine_worst", "action_cosine"),
+            ("action_rmse", "worst_observation_rmse"),
+        ):
+            self.assertLess(0, rough[less])
+            self.assertLess(rough[less], rough[more])
+        self.assertEqual(list(rough["action_rmse_by_joint"].values()), rough["action_rmse_by_dimension"])
+        self.assertEqual(rough["action_rmse_gripper"], rough["action_rmse_by_joint"]["gripper"])
+        self.assertEqual(len(rough["velocity_rmse_by_denoise_step"]), 10)
+        self.assertRegex(done.stdout, r"float32 / float32 +32/32 +0\* ")
+        self.assertRegex(done.stdout, r"float8_e4m3 / float8_e4m3 +8/8 +[\d.]+  ")
+        self.assertIn("at or below the floor", done.stdout)
+
+        # A bfloat16 model's last bits are far above a float32 one's.
+        self.output = self.folder / "float32"
+        done = self.sweep("--synthetic", 2, "--pairs", "float32/float32", "--precision", "float32")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLess(100 * self.summary()[0]["action_rmse_floor"], same["action_rmse_floor"])
+
+    def test_a_dry_run_says_what_is_to_come_and_writes_nothing(self):
+        done = self.sweep("--synthetic", 3, "--input-fmts", "float16,bfloat16", "--dry-run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for words in ("settings: 10", "bfloat16__float8_e5m2", "observations: 3, 3 synthetic", "time: about", "GiB"):
+            self.assertIn(words, done.stdout)
+        self.assertFalse(self.output.exists())
 
     def test_shards_merge_to_the_summary_of_one_run(self):
         arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16,float8_e4m3,float8_e5m2"]

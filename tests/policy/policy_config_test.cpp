@@ -189,9 +189,14 @@ TEST_CASE("a robot of one's own is part of the policy's file", "[policy][config]
     } else {
       json[key] = nlohmann::json::parse(value);
     }
+    if (key == "action_size") {  // as many as there are names, else
+      json.erase("action_names");
+      json.erase("gripper_actions");
+    }
     return json.dump();
   };
   REQUIRE(refusal("robot", robot("action_size", "7")).empty());
+  REQUIRE(refusal("robot", robot("gripper_actions", "")).empty());
   REQUIRE(refusal("robot", robot("state", R"([{"field": "q", "size": 3}])")).empty());
   const auto refused = [&](const std::string& key, const std::string& value, const std::string& text) {
     const std::string error = refusal("robot", robot(key, value));
@@ -205,6 +210,9 @@ TEST_CASE("a robot of one's own is part of the policy's file", "[policy][config]
   refused("state", R"([{"field": "q"}])", "'state' entry 1: 'size' is missing");
   refused("state", R"([{"field": "q", "size": 3, "unit": "m"}])", "unknown key 'unit'");
   refused("adapt_to_pi", "true", "14 joints, but the state has 8 numbers and the action 7");
+  refused("action_names", R"(["x", "y"])", "'action_names' has 2 entries, expected one for each of the 7");
+  refused("action_names", R"(["x", "x", "z", "a", "b", "c", "gripper"])", "'action_names' has a name twice");
+  refused("gripper_actions", R"(["hand"])", "'gripper_actions' has 'hand', which is not one of 'action_names'");
   refused("unused_cameras", R"(["low"])", "needs a 'camera_map'");
   refused("cameras", R"([{"input": "base_0_rgb", "field": "a"}])", "'cameras' has 1 entries");
   refused("cameras", R"([{"input": "front"}])", "expected \"base_0_rgb\"");

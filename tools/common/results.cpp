@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "model/json_fields.h"
 #include "protocol/files.h"
 #include "tools/common/csv.h"
-#include "tools/common/print.h"
 
 namespace pi0::tools {
 
@@ -23,13 +23,24 @@ void check_entry(JsonFields fields, const Json& names) {
   for (const auto& [name, value] : names.items()) {
     if (fields.value(name) != value) fields.mistyped(name, model::shown(value) + ", as 'names' has it");
   }
-  for (const char* key : {"action_rmse", "action_rmse_robot", "inference_time_s"}) fields.number_or_null(key);
-  for (const char* key : {"action_rmse_by_dimension", "action_rmse_by_step"}) fields.numbers(key);
+  for (const char* key : {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_rel_rmse_floor",
+                          "action_rmse_se", "action_cosine", "action_cosine_worst", "worst_observation_rmse",
+                          "action_rmse_robot", "action_rmse_arm", "action_rmse_gripper", "inference_time_s"}) {
+    fields.number_or_null(key);
+  }
+  if (!fields.value("below_floor").is_null()) fields.flag("below_floor");
+  fields.text("worst_observation");
+  for (const char* key : {"action_rmse_by_dimension", "action_rmse_by_step", "velocity_rmse_by_denoise_step"}) {
+    fields.numbers(key);
+  }
   if (!fields.value("action_rmse_by_step_and_dimension").is_array()) {
     fields.mistyped("action_rmse_by_step_and_dimension", "a list");
   }
   for (const char* key : {"nonfinite_observations", "n_observations"}) fields.whole(key);
-  for (const char* key : {"components", "components_attention"}) fields.named_numbers(key);
+  for (const char* key : {"components", "components_rel_rmse", "components_attention", "components_attention_rel_rmse",
+                          "action_rmse_by_joint"}) {
+    fields.named_numbers(key);
+  }
   fields.finish();
 }
 
@@ -132,33 +143,48 @@ Json read_closed_loop_entry(const fs::path& file) {
   });
 }
 
-std::string table_of(const std::vector<Json>& entries) {
-  std::vector<std::string> columns, components;
-  const auto note = [](std::vector<std::string>& names, const std::string& name) {
-    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
-  };
-  for (const Json& entry : entries) {
-    for (const auto& [name, value] : entry.items()) {
-      if (!value.is_structured()) note(columns, name);
-    }
-    for (const auto& [name, value] : entry["components"].items()) note(components, name);
+namespace {
+
+// Objects and lists of an entry whose numbers have a column each, and what their names begin with.
+constexpr std::pair<const char*, const char*> spread_fields[] = {
+    {"components", "rmse_"},
+    {"components_rel_rmse", "rel_rmse_"},
+    {"components_attention", "rmse_attention_"},
+    {"components_attention_rel_rmse", "rel_rmse_attention_"},
+    {"action_rmse_by_joint", "joint_rmse_"},
+    {"velocity_rmse_by_denoise_step", "velocity_rmse_step_"},
+};
+
+// An entry as one row: its plain fields, then the spread ones.
+Json flat(const Json& entry) {
+  Json row = Json::object();
+  for (const auto& [name, value] : entry.items()) {
+    if (!value.is_structured()) row[name] = value;
   }
-  std::vector<Json> header(columns.begin(), columns.end());
-  for (const std::string& name : components) header.push_back("rmse_" + name);
-  std::string csv = csv_line(header);
+  for (const auto& [field, prefix] : spread_fields) {
+    const Json values = entry.value(field, Json::object());
+    for (const auto& [key, value] : values.items()) row[prefix + key] = value;  // of a list, the index is the key
+  }
+  return row;
+}
+
+}  // namespace
+
+std::string table_of(const std::vector<Json>& entries) {
+  std::vector<Json> rows;
+  Json columns = Json::object();  // keeps the order in which names are added
   for (const Json& entry : entries) {
+    for (const auto& [name, value] : rows.emplace_back(flat(entry)).items()) columns[name] = nullptr;
+  }
+  std::vector<Json> header;
+  for (const auto& [name, unused] : columns.items()) header.emplace_back(name);
+  std::string csv = csv_line(header);
+  for (const Json& row : rows) {
     std::vector<Json> fields;
-    for (const std::string& name : columns) fields.push_back(entry.value(name, Json()));
-    for (const std::string& name : components) fields.push_back(entry["components"].value(name, Json()));
+    for (const Json& name : header) fields.push_back(row.value(name.get<std::string>(), Json()));
     csv += csv_line(fields);
   }
   return csv;
-}
-
-void write_summary(const fs::path& folder, const std::vector<Json>& entries) {
-  protocol::write_whole(folder / "summary.csv", table_of(entries));
-  protocol::write_whole(folder / "summary.json", text_of(entries));
-  print(stderr, "sweep: {} in {}\n", counted(entries.size(), "setting"), (folder / "summary.json").string());
 }
 
 }  // namespace pi0::tools

@@ -39,10 +39,7 @@ nlohmann::ordered_json read_closed_loop_entry(const std::filesystem::path& file)
 // JSON for a file; bytes of names and messages that are not UTF-8 are replaced.
 std::string text_of(const nlohmann::ordered_json& content);
 
-// The entries' plain fields and their components, as CSV.
+// The entries as CSV, one value per column: plain fields, then components, joints and denoise steps.
 std::string table_of(const std::vector<nlohmann::ordered_json>& entries);
-
-// summary.json and summary.csv of a folder, each whole or not at all.
-void write_summary(const std::filesystem::path& folder, const std::vector<nlohmann::ordered_json>& entries);
 
 }  // namespace pi0::tools

@@ -15,6 +15,7 @@
 #include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/results.h"
+#include "tools/sweep/summary.h"
 
 namespace pi0::tools {
 namespace {

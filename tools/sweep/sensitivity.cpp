@@ -12,63 +12,133 @@
 #include "protocol/files.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
+#include "tools/common/version.h"
 #include "tools/sweep/setting.h"
+#include "tools/sweep/summary.h"
 
 namespace pi0::tools {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+bool is_below_floor(const Json& entry) { return entry["below_floor"] == true; }
+
 void print_ranking(const std::vector<Json>& ranking) {
   constexpr std::size_t shown = 20;
   for (std::size_t i = 0; i < std::min(shown, ranking.size()); ++i) {
     const Json& entry = ranking[i];
-    print("{:4} {:.3e} {}\n", i + 1, action_rmse(entry), entry.value("layer", entry["component"].get<std::string>()));
+    print("{:4} {:.3e}{} {}\n", i + 1, action_rmse(entry), is_below_floor(entry) ? floor_mark : " ",
+          entry.value("layer", entry["component"].get<std::string>()));
   }
   if (ranking.size() > shown) print("     and {} less sensitive ones\n", ranking.size() - shown);
+  const auto below = static_cast<std::size_t>(std::ranges::count_if(ranking, is_below_floor));
+  if (below > 0) print("     {} of {} at or below the floor, in no certain order\n", below, ranking.size());
+  print("{}", floor_note(ranking.front()));
 }
 
-// The last `count` layers of the ranking, all quantized.
-Setting least_sensitive(const SweepOptions& options, const std::vector<Json>& ranking, std::size_t count) {
-  std::vector<std::string> layers;
-  for (std::size_t i = ranking.size() - count; i < ranking.size(); ++i) {
-    layers.push_back(ranking[i]["layer"].get<std::string>());
-  }
-  return together(options, layers);
-}
+// The layers that fit a budget, of a ranking with the most sensitive first. Layers at or below the floor cannot be told
+// apart: they are in together or not at all.
+class Budget {
+ public:
+  Budget(const SweepOptions& options, SweepRun& run, const std::vector<Json>& ranking)
+      : options_(options), run_(run), ranking_(ranking) {}
 
-Json rules_of(const Setting& setting, quant::FormatPair formats) {
-  Json rules = Json::array();
-  for (const quant::Rule& rule : setting.plan.rules) {
-    rules.push_back({{"match", rule.match},
-                     {"input_fmt", quant::name_of(formats.input)},
-                     {"output_fmt", quant::name_of(formats.output)}});
-  }
-  return {{"rules", rules}};
-}
-
-// Bisection over the number of layers, where each step runs the model.
-void keep_budget(const SweepOptions& options, SweepRun& run, const std::vector<Json>& ranking) {
-  std::size_t within = 0, beyond = ranking.size() + 1;
-  Json best = {{"layers", 0}, {"action_rmse", 0.0}};
-  while (within + 1 < beyond) {
-    const std::size_t count = (within + beyond) / 2;
-    const Json entry = run.entries_of({least_sensitive(options, ranking, count)}).front();
-    if (action_rmse(entry) <= *options.budget) {
-      within = count;
-      best = entry;
-    } else {
-      beyond = count;
+  void find() {
+    const std::size_t all = ranking_.size();
+    const auto tied = static_cast<std::size_t>(std::ranges::count_if(ranking_, is_below_floor));
+    std::size_t within = 0, beyond = all + 1;
+    // Bisection over the number of layers, where each step runs the model.
+    if (tied > 0 && !fits(tied)) {
+      beyond = 1;
+      too_many_ = tied;
+    } else if (tied > 0) {
+      within = tied;
     }
+    while (within + 1 < beyond) {
+      const std::size_t count = (within + beyond) / 2;
+      (fits(count) ? within : beyond) = count;
+    }
+    count_ = within;
   }
-  const std::filesystem::path rules = options.output / "rules.json";
-  protocol::write_whole(rules, text_of(rules_of(least_sensitive(options, ranking, within), only_pair(options))));
-  Json result = {{"budget", *options.budget}, {"layers_of", ranking.size()}};
-  result.update(best);
-  protocol::write_whole(options.output / "budget.json", text_of(result));
-  print(stderr, "sweep: {} of {} layers within an action RMSE of {}: {:.4g}; rules in {}\n", within, ranking.size(),
-        *options.budget, action_rmse(best), rules.string());
-}
+
+  void write() const {
+    const std::filesystem::path rules = options_.output / "rules.json";
+    const Json left_out = layers_left_out();
+    protocol::write_whole(rules, text_of(rules_file(left_out)));
+    Json result = {{"budget", *options_.budget}, {"layers_of", ranking_.size()}};
+    result.update(best_);
+    result["left_out"] = left_out;
+    protocol::write_whole(options_.output / "budget.json", text_of(result));
+    print(stderr, "sweep: {} of {} layers within an action RMSE of {}: {:.4g}; rules in {}\n", count_, ranking_.size(),
+          *options_.budget, action_rmse(best_), rules.string());
+    if (!left_out.empty()) print(stderr, "sweep: left out: {}\n", left_out.front()["why"].get<std::string>());
+  }
+
+ private:
+  Setting least_sensitive(std::size_t count) const {
+    std::vector<std::string> layers;
+    for (std::size_t i = ranking_.size() - count; i < ranking_.size(); ++i) {
+      layers.push_back(ranking_[i]["layer"].get<std::string>());
+    }
+    return together(options_, layers);
+  }
+
+  bool fits(std::size_t count) {
+    const Json entry = run_.entries_of({least_sensitive(count)}).front();
+    const bool is_within = action_rmse(entry) <= *options_.budget;
+    if (is_within) best_ = entry;
+    if (!is_within) first_beyond_ = entry;
+    return is_within;
+  }
+
+  // With the reason: what the action RMSE would be with one layer more.
+  Json layers_left_out() const {
+    Json left_out = Json::array();
+    for (std::size_t i = ranking_.size() - count_; i-- > 0;) {
+      const std::string beyond =
+          fmt::format("an action RMSE of {:.4g}, above {}", action_rmse(first_beyond_), *options_.budget);
+      const std::string why = too_many_ > 0 && is_below_floor(ranking_[i])
+                                  ? fmt::format(
+                                        "the {} layers at or below the floor cannot be told apart and together "
+                                        "cause {}",
+                                        too_many_, beyond)
+                              : left_out.empty()
+                                  ? fmt::format("with it and the {} less sensitive ones, {}", count_, beyond)
+                                  : "more sensitive than one that is left out";
+      left_out.push_back({{"layer", ranking_[i]["layer"]},
+                          {"component", ranking_[i]["component"]},
+                          {"action_rmse", ranking_[i]["action_rmse"]},
+                          {"why", why}});
+    }
+    return left_out;
+  }
+
+  Json rules_file(const Json& left_out) const {
+    const quant::FormatPair formats = only_pair(options_);
+    Json rules = Json::array();
+    for (const quant::Rule& rule : least_sensitive(count_).plan.rules) {
+      rules.push_back({{"match", rule.match},
+                       {"input_fmt", quant::name_of(formats.input)},
+                       {"output_fmt", quant::name_of(formats.output)}});
+    }
+    return {{"about",
+             {{"made_by", version()},
+              {"budget", *options_.budget},
+              {"action_rmse", best_["action_rmse"]},
+              {"layers", count_},
+              {"layers_of", ranking_.size()},
+              {"left_out", left_out}}},
+            {"rules", rules}};
+  }
+
+  const SweepOptions& options_;
+  SweepRun& run_;
+  const std::vector<Json>& ranking_;
+  std::size_t count_ = 0;     // of layers that fit
+  std::size_t too_many_ = 0;  // layers below the floor, if they do not fit
+  Json best_ = {{"layers", 0}, {"action_rmse", 0.0}};
+  Json first_beyond_ = {{"action_rmse", nullptr}};
+};
 
 }  // namespace
 
@@ -79,7 +149,12 @@ void rank_sensitivity(const SweepOptions& options, SweepRun& run) {
   protocol::write_whole(options.output / "sensitivity.json", text_of(ranking));
   protocol::write_whole(options.output / "sensitivity.csv", table_of(ranking));
   print_ranking(ranking);
-  if (options.budget) keep_budget(options, run, ranking);
+  if (options.budget) {
+    Budget budget(options, run, ranking);
+    budget.find();
+    budget.write();
+  }
+  print_next(options.output);
 }
 
 }  // namespace pi0::tools

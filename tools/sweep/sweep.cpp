@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <bit>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -10,19 +11,26 @@
 
 #include "tools/common/commands.h"
 #include "tools/common/print.h"
-#include "tools/common/results.h"
 #include "tools/common/stop_signals.h"
 #include "tools/sweep/sensitivity.h"
 #include "tools/sweep/setting.h"
+#include "tools/sweep/summary.h"
 #include "tools/sweep/sweep_options.h"
 #include "tools/sweep/sweep_run.h"
 
 namespace pi0::tools {
 namespace {
 
+void print_estimate(const SweepOptions& options, SweepRun& run) {
+  if (options.sensitivity.empty()) return run.print_estimate(shard_settings(options), 0);
+  const std::vector<Setting> settings = one_by_one(options, run.sites());
+  run.print_estimate(settings, options.budget ? static_cast<std::size_t>(std::bit_width(settings.size())) : 0);
+}
+
 void run_sweep(const SweepOptions& options) {
   SweepRun run(options);
   try {
+    if (options.dry_run) return print_estimate(options, run);
     if (!options.sensitivity.empty()) return rank_sensitivity(options, run);
     const std::vector<nlohmann::ordered_json> entries = run.entries_of(shard_settings(options));
     if (options.shard.of == 1) return write_summary(options.output, entries);

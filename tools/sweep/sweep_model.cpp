@@ -1,8 +1,10 @@
 #include "tools/sweep/sweep_model.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -17,13 +19,21 @@
 #include "tools/common/stopwatch.h"
 
 namespace pi0::tools {
-
 namespace {
 
 // Without a seed on the command line it is 0, so that every sweep can be repeated.
 ModelOptions with_seed(ModelOptions options) {
   options.seed = options.seed.value_or(0);
   return options;
+}
+
+// Noise changed by 1/256 of bfloat16's last bit, which its activations cannot hold, or by the last bit of float32: the
+// result differs by how values near the middle between two are rounded, and by nothing else that could be seen.
+at::Tensor nudged(const at::Tensor& noise, model::Precision precision, std::uint64_t seed) {
+  const double step = precision == model::Precision::bfloat16 ? 0x1p-16 : 0x1p-23;
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  const at::Tensor signs = at::randint(0, 2, noise.sizes(), generator, noise.options()) * 2 - 1;
+  return noise * (1 + signs * step);
 }
 
 }  // namespace
@@ -37,7 +47,7 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
     std::vector<std::string> names;
     for (const std::filesystem::path& file : source.tensors) {
       TensorInputs given = read_tensor_inputs(file);
-      cases_.push_back({std::move(given.inputs), std::move(given.noise), {}, {}});
+      cases_.push_back({file.filename().string(), std::move(given.inputs), std::move(given.noise), {}});
       names.push_back(file.string());
     }
     description_ = fmt::format("{}", fmt::join(names, ", "));
@@ -62,21 +72,23 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
 void SweepModel::prepare(const std::vector<Observation>& observations) {
   for (const Observation& observation : observations) {
     try {
-      cases_.push_back({policy_->prepare(observation.request), policy_->noise_for(observation.request), {}, {}});
+      cases_.push_back(
+          {observation.name, policy_->prepare(observation.request), policy_->noise_for(observation.request), {}});
     } catch (const std::exception& error) {
       throw std::runtime_error("observation " + observation.name + ": " + failure_text(error));
     }
   }
 }
 
-void SweepModel::load() {
-  model_ = load_model(options_, sizes_);
+void SweepModel::load_weights() { model_ = load_model(options_, sizes_); }
+
+void SweepModel::run_references(std::int64_t floor_repeats) {
   Stopwatch clock;
   for (std::size_t i = 0; i < cases_.size(); ++i) {
     SweepCase& one = cases_[i];
     try {
-      one.raw = sample(one);
-      one.answer = answer(one, one.raw);
+      one.reference = sample(one);
+      if (!one.reference.answer.defined()) throw std::runtime_error("the unquantized model's actions are not finite");
     } catch (const Stopped&) {
       throw;
     } catch (const std::exception& error) {
@@ -84,11 +96,39 @@ void SweepModel::load() {
     }
   }
   tell_(fmt::format("{} without quantization, {:.1f} s", counted(cases_.size(), "observation"), clock.lap()));
+  measure_floor(floor_repeats);
 }
 
-at::Tensor SweepModel::sample(const SweepCase& one) const {
+void SweepModel::measure_floor(std::int64_t repeats) {
+  if (repeats == 0) return;
+  Stopwatch clock;
+  double floor = 0;
+  for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
+    ActionErrors errors;
+    const std::uint64_t signs = seed() + static_cast<std::uint64_t>(repeat);
+    for (const SweepCase& one : cases_) {
+      errors.add(one.name, one.reference, sample(one, nudged(one.noise, options_.precision, signs)));
+    }
+    floor = std::max(floor, errors.rmse());
+  }
+  floor_ = floor;
+  tell_(fmt::format("rounding alone changes actions by an RMSE of up to {:.4g}: {} with other last bits, {:.1f} s",
+                    floor, counted(static_cast<std::size_t>(repeats), "repeat"), clock.lap()));
+}
+
+ActionNames SweepModel::action_names() const {
+  if (!has_robot()) return {};
+  const policy::RobotConfig& robot = policy_->config().robot;
+  return {robot.action_names, robot.gripper_actions};
+}
+
+ActionSample SweepModel::sample(const SweepCase& one, const at::Tensor& noise) const {
   before_call_();
-  return model_->sample_actions(one.inputs, one.noise, steps_, {.masked = options_.masked}).cpu();
+  ActionSample sample;
+  const model::SampleOptions options{.masked = options_.masked, .velocity = &sample.velocity};
+  sample.raw = model_->sample_actions(one.inputs, noise, steps_, options).cpu();
+  if (sample.raw.isfinite().all().item<bool>()) sample.answer = answer(one, sample.raw);
+  return sample;
 }
 
 at::Tensor SweepModel::answer(const SweepCase& one, const at::Tensor& raw) const {

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@
 #include "tools/common/model_options.h"
 #include "tools/common/observations.h"
 #include "tools/common/tensor_inputs.h"
+#include "tools/sweep/action_errors.h"
+#include "tools/sweep/action_sample.h"
 
 namespace pi0::tools {
 
@@ -28,10 +31,10 @@ struct ObservationSource {
 };
 
 struct SweepCase {
+  std::string name;  // of the observation
   model::ModelInputs inputs;
-  at::Tensor noise;   // [B, A, N] float32
-  at::Tensor raw;     // [B, A, N] float32, of the model without quantization
-  at::Tensor answer;  // [B, A, D] float64, the same as a client gets it
+  at::Tensor noise;        // [B, A, N] float32
+  ActionSample reference;  // of the model without quantization
 };
 
 class SweepModel {
@@ -41,22 +44,31 @@ class SweepModel {
   SweepModel(ModelOptions options, const ObservationSource& source, std::function<void(const std::string&)> tell,
              std::function<void()> before_call);
 
-  // Loads the weights and runs every observation.
-  void load();
+  void load_weights();
+
+  // Runs every observation without quantization, and `floor_repeats` more times for the floor.
+  void run_references(std::int64_t floor_repeats);
   bool is_loaded() const { return model_ != nullptr; }
 
   model::Pi0& model() const { return *model_; }
   const std::vector<SweepCase>& cases() const { return cases_; }
   bool has_robot() const { return policy_ != nullptr; }
+  ActionNames action_names() const;
+
+  // What rounding alone causes: the largest action RMSE of the repeats, in which the unquantized model's noise differs
+  // by less than its activations hold. None without repeats.
+  std::optional<double> floor() const { return floor_; }
   std::string config() const { return has_robot() ? policy_->config().name : ""; }
   std::string observations() const { return description_; }  // where they come from
   std::int64_t steps() const { return steps_; }
   std::uint64_t seed() const { return *options_.seed; }  // 0 if the options have none
 
-  at::Tensor sample(const SweepCase& one) const;                         // as SweepCase::raw
-  at::Tensor answer(const SweepCase& one, const at::Tensor& raw) const;  // as SweepCase::answer
+  ActionSample sample(const SweepCase& one) const { return sample(one, one.noise); }  // of the model as it is now
 
  private:
+  ActionSample sample(const SweepCase& one, const at::Tensor& noise) const;
+  at::Tensor answer(const SweepCase& one, const at::Tensor& raw) const;
+  void measure_floor(std::int64_t repeats);
   void prepare(const std::vector<Observation>& observations);
 
   const ModelOptions options_;
@@ -68,6 +80,7 @@ class SweepModel {
   std::string description_;
   std::vector<SweepCase> cases_;
   std::shared_ptr<model::Pi0> model_;
+  std::optional<double> floor_;
 };
 
 }  // namespace pi0::tools

@@ -49,6 +49,15 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
       ->group(group);
 }
 
+void add_floor_option(CLI::App& command, SweepOptions& options) {
+  command
+      .add_option("--floor-repeats", options.floor_repeats,
+                  "Runs without quantization that measure the action RMSE of rounding alone, the floor; 0: none")
+      ->check(between(0, 1000))
+      ->capture_default_str()
+      ->group(group);
+}
+
 void add_observation_options(CLI::App& command, ObservationSource& source) {
   CLI::Option* recorded =
       command.add_option("--observations", source.recorded, "Folder that pi0-server --record wrote")
@@ -78,7 +87,13 @@ void add_sweep_options(CLI::App& command, SweepOptions& options) {
   add_scope_options(command, options.quant);
   add_setting_options(command, options);
   add_observation_options(command, options.source);
+  add_floor_option(command, options);
   command.add_option("--output", options.output, "Folder of the results")->required()->group(group);
+  command
+      .add_flag(
+          "--dry-run", options.dry_run,
+          "Load the model, run one observation, and print settings, observations, and an estimate of time and memory")
+      ->group(group);
   command.add_flag("--resume", options.resume, "Continue an interrupted sweep")->group(group);
 }
 

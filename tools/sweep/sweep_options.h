@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ struct SweepOptions {
   std::vector<std::filesystem::path> rules;
   std::string sensitivity;  // layers, components or nothing
   std::optional<double> budget;
+  std::int64_t floor_repeats = 5;  // runs that measure what rounding alone does
+  bool dry_run = false;
   struct Shard {
     std::size_t index = 1;  // from 1
     std::size_t of = 1;

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <stdexcept>
@@ -28,12 +30,20 @@ using Json = nlohmann::ordered_json;
 void tell(const std::string& line) { print(stderr, "sweep: {}\n", line); }
 
 void add_components(Json& entry, const quant::StatsSnapshot& seen) {
+  const auto or_null = [](std::optional<double> value) { return value ? Json(*value) : Json(); };
   for (const auto& [key, kind] : {std::pair("components", "linear"), std::pair("components_attention", "attention")}) {
-    Json& components = entry[key] = Json::object();
+    Json rmse = Json::object(), relative = Json::object();
     for (const quant::ComponentRow& row : quant::component_rows(seen, kind)) {
-      components[row.component] = row.mean_rmse ? Json(*row.mean_rmse) : Json();
+      rmse[row.component] = or_null(row.mean_rmse);
+      relative[row.component] = or_null(row.mean_rel_rmse);
     }
+    entry[key] = std::move(rmse);
+    entry[key + std::string("_rel_rmse")] = std::move(relative);
   }
+}
+
+std::string duration(double seconds) {
+  return seconds < 120 ? fmt::format("{:.0f} s", seconds) : fmt::format("{:.0f} min", seconds / 60);
 }
 
 }  // namespace
@@ -47,6 +57,7 @@ SweepRun::SweepRun(const SweepOptions& options)
   meta_["observations"] = model_.observations();
   meta_["seed"] = model_.seed();
   meta_["quantize_attention"] = name_of(options.quant.attention);
+  meta_["floor_repeats"] = options.floor_repeats;
   meta_["skip_components"] = options.quant.skip_components;
 }
 
@@ -107,9 +118,43 @@ Json SweepRun::earlier_entry(const Setting& setting) const {
 // Only when there is something to run.
 void SweepRun::load() {
   if (model_.is_loaded()) return;
-  fs::create_directories(options_.output);
-  protocol::check_writable(options_.output / "summary.json");
-  model_.load();
+  if (!options_.dry_run) {
+    fs::create_directories(options_.output);
+    protocol::check_writable(options_.output / "summary.json");
+  }
+  model_.load_weights();
+  if (!options_.dry_run) model_.run_references(options_.floor_repeats);
+}
+
+void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t more) {
+  load();
+  const SweepCase& one = model_.cases().front();
+  model_.sample(one);  // the first call makes what later ones reuse
+  Stopwatch clock;
+  model_.sample(one);
+  const double unquantized = clock.lap();
+  quant::StatsBook book;
+  const auto hooks = quant::attach(model_.model().sites(), settings.front().plan, &book, tell);
+  const double attach = clock.lap();
+  model_.sample(one);
+  const double quantized = clock.lap();
+
+  const auto observations = static_cast<double>(model_.cases().size());
+  const auto count = static_cast<double>(settings.size() + more);
+  const double references = observations * static_cast<double>(1 + options_.floor_repeats) * unquantized;
+  const double seconds = references + count * (attach + observations * quantized);
+  constexpr std::size_t shown = 30;
+  print("settings: {}\n", settings.size());
+  for (std::size_t i = 0; i < std::min(shown, settings.size()); ++i) print("  {}\n", settings[i].folder);
+  if (settings.size() > shown) print("  and {} more\n", settings.size() - shown);
+  if (more > 0) print("  and up to {} to find the budget\n", more);
+  print("observations: {}, {}\n", model_.cases().size(), model_.observations());
+  print("time: about {}; one observation took {:.2g} s unquantized and {:.2g} s quantized ({})\n", duration(seconds),
+        unquantized, quantized, settings.front().folder);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  print("memory: {:.1f} GiB so far; a setting whose weights are wider than the first one's takes more\n",
+        static_cast<double>(usage.ru_maxrss) / (1 << 20));  // in KiB
 }
 
 Json SweepRun::measure(const Setting& setting) {
@@ -120,18 +165,14 @@ Json SweepRun::measure(const Setting& setting) {
   double seconds = 0;
   for (const SweepCase& one : model_.cases()) {
     clock.lap();
-    const at::Tensor raw = model_.sample(one);
+    const ActionSample found = model_.sample(one);
     seconds += clock.lap();
     book.finish_request(quant::StatsBook::Measured::yes);
-    errors.add_raw(one.raw, raw);
-    if (raw.isfinite().all().item<bool>()) {
-      errors.add_answer(one.answer, model_.answer(one, raw));
-    } else {
-      errors.add_nonfinite();
-    }
+    errors.add(one.name, one.reference, found);
   }
   Json entry = setting.names;
-  errors.write(entry, model_.has_robot());
+  const std::optional<double> floor = model_.floor();
+  errors.write(entry, model_.has_robot(), model_.action_names(), floor ? Json(*floor) : Json());
   const quant::StatsSnapshot seen = book.snapshot();
   add_components(entry, seen);
   entry["n_observations"] = model_.cases().size();

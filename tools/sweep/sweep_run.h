@@ -22,6 +22,10 @@ class SweepRun {
 
   const model::SiteList& sites();  // loads the model
 
+  // For --dry-run: loads the model, runs one observation unquantized and in the first setting, and prints what all
+  // would take. `more` settings are not known beforehand.
+  void print_estimate(const std::vector<Setting>& settings, std::size_t more);
+
  private:
   nlohmann::ordered_json meta_of(const Setting& setting) const;
   nlohmann::ordered_json earlier_entry(const Setting& setting) const;

@@ -1,0 +1,83 @@
+#include "tools/sweep/summary.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "protocol/files.h"
+#include "quant/formats/format.h"
+#include "tools/common/print.h"
+#include "tools/common/results.h"
+#include "tools/common/shell_word.h"
+
+namespace pi0::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+std::string name_of(const Json& entry) {
+  if (entry.contains("rules")) return "rules " + fs::path(entry["rules"].get<std::string>()).stem().string();
+  return entry["input_fmt"].get<std::string>() + " / " + entry["output_fmt"].get<std::string>();
+}
+
+// Of inputs and weights, and of outputs; a rules file has no one number.
+std::string bits_of(const Json& entry) {
+  if (entry.contains("rules")) return "-";
+  const auto bits = [&](const char* key) {
+    return formats::code_bits(*formats::find_format(entry[key].get<std::string>()));
+  };
+  return fmt::format("{}/{}", bits("input_fmt"), bits("output_fmt"));
+}
+
+std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.3g}", value.get<double>()); }
+
+std::string cosine(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.6f}", value.get<double>()); }
+
+void print_table(const std::vector<Json>& entries) {
+  std::vector<std::vector<std::string>> lines = {{"formats", "bits", "RMSE", "std error", "rel error", "rel floor",
+                                                  "cosine", "worst cosine", "worst RMSE", "observation"}};
+  for (const Json& entry : entries) {
+    const bool is_below = entry["below_floor"] == true;
+    lines.push_back({name_of(entry), bits_of(entry), figure(entry["action_rmse"]) + (is_below ? floor_mark : " "),
+                     figure(entry["action_rmse_se"]), figure(entry["action_rel_rmse"]),
+                     figure(entry["action_rel_rmse_floor"]), cosine(entry["action_cosine"]),
+                     cosine(entry["action_cosine_worst"]), figure(entry["worst_observation_rmse"]),
+                     entry["worst_observation"].get<std::string>()});
+  }
+  std::vector<std::size_t> widths(lines.front().size());
+  for (const auto& line : lines) {
+    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
+  }
+  for (const auto& line : lines) {
+    std::string text = fmt::format("{:<{}}", line.front(), widths.front());
+    for (std::size_t i = 1; i + 1 < line.size(); ++i) text += fmt::format("  {:>{}}", line[i], widths[i]);
+    print("{}  {}\n", text, line.back());
+  }
+  print("{}", floor_note(entries.front()));
+}
+
+}  // namespace
+
+std::string floor_note(const Json& entry) {
+  if (entry["action_rmse_floor"].is_null()) return "";
+  return fmt::format(
+      "{} at or below the floor: rounding alone changes actions by an RMSE of up to {} ({} of their size)\n",
+      floor_mark, figure(entry["action_rmse_floor"]), figure(entry["action_rel_rmse_floor"]));
+}
+
+void print_next(const fs::path& folder) {
+  fs::path page = folder.has_filename() ? folder : folder.parent_path();
+  page += ".html";
+  print(stderr, "sweep: next: pi0 report {} --output {}\n", shell_word(folder.string()), shell_word(page.string()));
+}
+
+void write_summary(const fs::path& folder, const std::vector<Json>& entries) {
+  protocol::write_whole(folder / "summary.csv", table_of(entries));
+  protocol::write_whole(folder / "summary.json", text_of(entries));
+  print_table(entries);
+  print(stderr, "sweep: {} in {}\n", counted(entries.size(), "setting"), (folder / "summary.json").string());
+  print_next(folder);
+}
+
+}  // namespace pi0::tools
