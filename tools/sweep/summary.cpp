@@ -62,8 +62,9 @@ void print_table(const std::vector<Json>& entries) {
 std::string floor_note(const Json& entry) {
   if (entry["action_rmse_floor"].is_null()) return "";
   return fmt::format(
-      "{} at or below the floor: rounding alone changes actions by an RMSE of up to {} ({} of their size)\n",
-      floor_mark, figure(entry["action_rmse_floor"]), figure(entry["action_rel_rmse_floor"]));
+      "floor: rounding alone changes actions by an RMSE of up to {} ({} of their size); {} marks what is not above "
+      "it\n",
+      figure(entry["action_rmse_floor"]), figure(entry["action_rel_rmse_floor"]), floor_mark);
 }
 
 void print_next(const fs::path& folder) {
