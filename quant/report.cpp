@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <string_view>
 #include <tuple>
+
+#include "quant/layer_place.h"
 
 namespace pi0::quant {
 namespace {
@@ -82,18 +82,6 @@ std::string cell(std::optional<double> value) {
 }
 
 }  // namespace
-
-LayerPlace place_of(const std::string& layer) {
-  LayerPlace place;
-  place.matrix = layer.substr(layer.rfind('.') + 1);  // npos + 1 is 0
-  constexpr std::string_view blocks = ".layers.";
-  if (const std::size_t found = layer.find(blocks); found != std::string::npos) {
-    const char* const number = layer.data() + found + blocks.size();
-    std::int64_t block = 0;
-    if (std::from_chars(number, layer.data() + layer.size(), block).ec == std::errc()) place.block = block;
-  }
-  return place;
-}
 
 std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const std::string& kind) {
   std::vector<ComponentRow> rows;

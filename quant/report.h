@@ -27,13 +27,6 @@ struct ComponentRow {
 // In the order vision, language, action_expert, action_head, unknown.
 std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const std::string& kind);
 
-// Where a layer is, from its path: "...layers.3.self_attn.q_proj" is matrix q_proj of block 3.
-struct LayerPlace {
-  std::optional<std::int64_t> block;  // none outside the transformer blocks
-  std::string matrix;
-};
-LayerPlace place_of(const std::string& layer);
-
 // layers (sorted by component, then layer), components (of linears), components_attention, and `meta` with requests,
 // measured, start and end added to it. Numbers that are not finite are null.
 std::string report_json(const StatsSnapshot& snapshot, const nlohmann::ordered_json& meta);

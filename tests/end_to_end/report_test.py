@@ -25,7 +25,7 @@ PROBE = """<script>
   const seen = {pointed, keyed: tip.textContent, sections: [...document.querySelectorAll("h2")].map((h) => h.textContent)};
   document.querySelectorAll("details").forEach((details) => { details.open = true; });
   const look = () => {
-    seen.rows = [...document.querySelectorAll("details")].map((details) => details.querySelectorAll("tbody tr").length);
+    seen.rows = [...document.querySelectorAll("details:not(.words)")].map((details) => details.querySelectorAll("tbody tr").length);
     if (!seen.rows.every((count) => count > 0)) return setTimeout(look, 50);
     seen.wide = [...document.querySelectorAll("body *")].filter((element) =>
       !element.closest(".scroll") && element.getBoundingClientRect().right > innerWidth + 1).map((element) => element.outerHTML);
@@ -91,16 +91,20 @@ class ReportTest(TemporaryFolderTest):
         summary = json.loads((sweep / "summary.json").read_text())
         for entry, row in zip(summary, tables["settings"], strict=True):
             self.assertEqual(row["setting"], f"{entry['input_fmt']} / {entry['output_fmt']}")
-            for key in ("action_rmse", "action_rmse_robot", "n_observations", "inference_time_s"):
+            for key in ("action_rmse", "action_rmse_floor", "below_floor", "action_rel_rmse", "action_rmse_se", "action_cosine",
+                        "worst_observation", "action_rmse_robot", "n_observations", "inference_time_s"):  # fmt: skip
                 self.assertEqual(row[key], entry[key])
             errors = [cell for cell in tables["actions"] if cell["setting"] == row["setting"]]
             self.assertEqual([e["rmse"] for e in errors if e["step"] is None], entry["action_rmse_by_dimension"])
             self.assertEqual([e["rmse"] for e in errors if e["dimension"] is None], entry["action_rmse_by_step"])
+            self.assertEqual({e["joint"]: e["rmse"] for e in errors if e["step"] is None}, entry["action_rmse_by_joint"])
+            velocity = [cell["rmse"] for cell in tables["velocity"] if cell["setting"] == row["setting"]]
+            self.assertEqual(velocity, entry["velocity_rmse_by_denoise_step"])
             both = [e["rmse"] for e in errors if e["step"] is not None and e["dimension"] is not None]
             self.assertEqual(both, sum(entry["action_rmse_by_step_and_dimension"], []))
             statistics = json.loads((sweep / f"{entry['input_fmt']}__{entry['output_fmt']}" / "stats.json").read_text())
             layers = [layer for layer in tables["layers"] if layer["setting"] == row["setting"]]
-            for key in ("layer", "component", "kind", "n_calls", "rmse", "rel_rmse", "nonfinite"):
+            for key in ("layer", "component", "kind", "block", "matrix", "depth", "n_calls", "rmse", "rel_rmse", "nonfinite"):
                 self.assertEqual([layer[key] for layer in layers], [layer[key] for layer in statistics["layers"]])
             means = [(c["kind"], c["component"], c["mean_rmse"]) for c in tables["components"] if c["setting"] == row["setting"]]
             self.assertEqual(
@@ -114,7 +118,8 @@ class ReportTest(TemporaryFolderTest):
             [(rank, entry["component"], entry["action_rmse"]) for rank, entry in enumerate(entries, 1)],
         )
         for name, rows in tables.items():
-            expected = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+            written = {None: "", True: "true", False: "false"}
+            expected = [{key: written[value] if value is None or isinstance(value, bool) else str(value) for key, value in row.items()} for row in rows]
             found = self.csv_rows(name)
             self.assertEqual(len(found), len(expected))
             for mine, theirs in zip(found, expected, strict=True):
@@ -193,7 +198,7 @@ class ReportTest(TemporaryFolderTest):
         browser = installed("chromium", "chromium")
         probed = self.folder / "probed.html"
         probed.write_text(page.replace("</body>", PROBE + "</body>"))
-        for width in (1400, 800):
+        for width in (1400, 800, 390):
             for scheme in (0, 1):  # dark, light
                 command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
                            f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
@@ -211,8 +216,9 @@ class ReportTest(TemporaryFolderTest):
                 self.assertTrue(all(count > 0 for count in seen["rows"]))
                 self.assertEqual(
                     seen["sections"],
-                    ["What was measured", "Formats and components", "Action error by format", "Layers by depth", "Sensitivity",
-                     "Action error over the chunk", "Success in simulation", "Seconds per observation", "Two runs side by side"],
+                    ["What it comes to", "Action error by format", "Error against bits", "Success in simulation",
+                     "Formats and components", "Blocks and matrices", "Layers by depth", "Sensitivity",
+                     "Action error over the chunk", "Two settings side by side", "Seconds per observation", "What was measured"],
                 )  # fmt: skip
 
     def test_what_cannot_be_read_or_written_is_named_and_nothing_is_left(self):

@@ -98,7 +98,7 @@ TEST_CASE("an exception is the request's outcome and the worker continues", "[wo
   std::promise<Outcome> failed;
   std::promise<Outcome> good;
   worker.submit(reading("fail"), [&](const Outcome& outcome) { failed.set_value(std::move(outcome)); });
-  worker.submit(reading("a"), [&](const Outcome& outcome) { good.set_value(std::move(outcome)); });
+  worker.submit(reading("a"), [&](const Outcome& outcome) { good.set_value(outcome); });
   CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error), "'prompt': the policy was told to fail");
   CHECK(prompt_of(good.get_future().get()) == "a");
 }
@@ -257,7 +257,7 @@ TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fail
         ++reads;
         return request_with_prompt("good");
       },
-      [&](const Outcome& outcome) { good.set_value(std::move(outcome)); });
+      [&](const Outcome& outcome) { good.set_value(outcome); });
   CHECK(reads == 0);
   policy.release();
   const Outcome unread = bad.get_future().get();

@@ -10,6 +10,8 @@
 
 #include "model/json_fields.h"
 #include "model/text_file.h"
+#include "quant/formats/format.h"
+#include "quant/layer_place.h"
 #include "tools/bench/bench_report.h"
 #include "tools/common/results.h"
 
@@ -43,6 +45,14 @@ Json text_in(JsonFields& fields, const char* key) {
   return fields.value(key);
 }
 
+Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Json(fields.flag(key)) : Json(); }
+
+Json bits_of(const Json& format) {
+  if (!format.is_string()) return {};
+  const auto known = formats::find_format(format.get<std::string>());
+  return known ? Json(formats::code_bits(*known)) : Json();
+}
+
 std::string pair_name(const Json& entry) {
   const Json input = field(entry, "input_fmt"), output = field(entry, "output_fmt"), rules = field(entry, "rules");
   if (rules.is_string()) return "rules " + fs::path(rules.get<std::string>()).stem().string();
@@ -73,20 +83,51 @@ class Reader {
   Reader() {
     for (ReportTable table :
          {ReportTable{"settings",
-                      {"run", "setting", "input_fmt", "output_fmt", "action_rmse", "action_rmse_robot",
-                       "nonfinite_observations", "n_observations", "inference_time_s", "success_rate", "success_low",
-                       "success_high", "mcnemar_p", "score_mean", "error", "source"},
+                      {"run",
+                       "setting",
+                       "input_fmt",
+                       "output_fmt",
+                       "input_bits",
+                       "output_bits",
+                       "action_rmse",
+                       "action_rmse_floor",
+                       "below_floor",
+                       "action_rel_rmse",
+                       "action_rel_rmse_floor",
+                       "action_rmse_se",
+                       "action_cosine",
+                       "action_cosine_worst",
+                       "worst_observation",
+                       "worst_observation_rmse",
+                       "action_rmse_robot",
+                       "action_rmse_arm",
+                       "action_rmse_gripper",
+                       "nonfinite_observations",
+                       "n_observations",
+                       "inference_time_s",
+                       "success_rate",
+                       "success_low",
+                       "success_high",
+                       "mcnemar_p",
+                       "score_mean",
+                       "error",
+                       "source"},
                       {}},
-          ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse"}, {}},
+          ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse", "mean_rel_rmse"}, {}},
           ReportTable{"layers",
-                      {"run", "setting", "kind", "component", "layer", "n_calls", "rmse", "rel_rmse", "nonfinite"},
+                      {"run", "setting", "kind", "component", "layer", "block", "matrix", "depth", "n_calls", "rmse",
+                       "rel_rmse", "nonfinite"},
                       {}},
-          ReportTable{"actions", {"run", "setting", "step", "dimension", "rmse"}, {}},
+          ReportTable{"actions", {"run", "setting", "step", "dimension", "joint", "rmse"}, {}},
+          ReportTable{"velocity", {"run", "setting", "denoise_step", "rmse"}, {}},
           ReportTable{"success",
                       {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "success_low",
                        "success_high", "score_mean", "score_mean_low", "score_mean_high", "error"},
                       {}},
-          ReportTable{"sensitivity", {"run", "setting", "rank", "of", "name", "component", "action_rmse"}, {}},
+          ReportTable{"sensitivity",
+                      {"run", "setting", "rank", "of", "name", "component", "action_rmse", "action_rmse_floor",
+                       "below_floor", "is_left_out"},
+                      {}},
           ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
       const std::string name = table.name;
       tables_.emplace(name, data_.tables.size());
@@ -157,9 +198,15 @@ class Reader {
     const Json error = setting_error(entry, summary);
     Json row = {{"run", name_},         {"setting", setting}, {"input_fmt", input},
                 {"output_fmt", output}, {"error", error},     {"source", stats.string()}};
+    row["input_bits"] = bits_of(input);
+    row["output_bits"] = bits_of(output);
+    row["below_floor"] = flag_in(entry, "below_floor");
+    row["worst_observation"] = text_in(entry, "worst_observation");
     for (const char* key :
-         {"action_rmse", "action_rmse_robot", "nonfinite_observations", "n_observations", "inference_time_s",
-          "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean"}) {
+         {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_rel_rmse_floor", "action_rmse_se",
+          "action_cosine", "action_cosine_worst", "worst_observation_rmse", "action_rmse_robot", "action_rmse_arm",
+          "action_rmse_gripper", "nonfinite_observations", "n_observations", "inference_time_s", "success_rate",
+          "success_low", "success_high", "mcnemar_p", "score_mean"}) {
       row[key] = number_in(entry, key);
     }
     add_named("settings", row);
@@ -197,22 +244,34 @@ class Reader {
   void read_action_errors(JsonFields& entry, const std::string& setting) {
     const Json by_dimension = numbers_in(entry, "action_rmse_by_dimension"),
                by_step = numbers_in(entry, "action_rmse_by_step");
-    for (std::size_t i = 0; i < by_dimension.size(); ++i) add("actions", {name_, setting, {}, i, by_dimension[i]});
-    for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, by_step[i]});
+    std::vector<Json> joints(by_dimension.size());  // null where the robot has no names
+    const Json by_joint = object_in(entry, "action_rmse_by_joint");
+    if (by_joint.size() == joints.size()) {
+      joints.clear();
+      for (const auto& [joint, unused] : by_joint.items()) joints.emplace_back(joint);
+    }
+    for (std::size_t i = 0; i < by_dimension.size(); ++i) {
+      add("actions", {name_, setting, {}, i, joints[i], by_dimension[i]});
+    }
+    for (std::size_t i = 0; i < by_step.size(); ++i) add("actions", {name_, setting, i, {}, {}, by_step[i]});
+    const Json velocity = numbers_in(entry, "velocity_rmse_by_denoise_step");
+    for (std::size_t i = 0; i < velocity.size(); ++i) add("velocity", {name_, setting, i, velocity[i]});
     const char* const both = "action_rmse_by_step_and_dimension";
     if (!has(entry, both)) return;
     const Json& by_both = entry.value(both);
     if (!by_both.is_array()) entry.mistyped(both, "a list of lists");
     for (std::size_t step = 0; step < by_both.size(); ++step) {
       if (!by_both[step].is_array()) entry.mistyped(both, "a list of lists");
-      for (std::size_t i = 0; i < by_both[step].size(); ++i)
-        add("actions", {name_, setting, step, i, by_both[step][i]});
+      for (std::size_t i = 0; i < by_both[step].size(); ++i) {
+        add("actions", {name_, setting, step, i, i < joints.size() ? joints[i] : Json(), by_both[step][i]});
+      }
     }
   }
 
   void read_components(JsonFields& fields, const char* key, const char* kind, const std::string& setting) {
     for (JsonFields& row : fields.rows(key)) {
-      add("components", {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse")});
+      add("components",
+          {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse"), number_in(row, "mean_rel_rmse")});
     }
   }
 
@@ -228,15 +287,30 @@ class Reader {
     if (has(fields, "components_attention")) read_components(fields, "components_attention", "attention", setting);
     for (JsonFields& row : fields.rows("layers")) {
       const Json kind = text_in(row, "kind");
+      const std::string layer = row.text("layer");
+      const quant::LayerPlace place = quant::place_of(layer);  // pi0-quant's files do not say it
       add("layers",
-          {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), row.text("layer"),
-           number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"), number_in(row, "nonfinite")});
+          {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), layer,
+           place.block ? Json(*place.block) : Json(), place.matrix, number_in(row, "depth"), number_in(row, "n_calls"),
+           number_in(row, "rmse"), number_in(row, "rel_rmse"), number_in(row, "nonfinite")});
     }
+  }
+
+  // An object whose keys are the layers that a budget left out; null without one.
+  static Json layers_left_out(const fs::path& file) {
+    if (!fs::exists(file)) return {};
+    const Json budget = read(file);
+    JsonFields fields(budget, file.string());
+    Json layers = Json::object();
+    if (!has(fields, "left_out")) return {};
+    for (JsonFields& row : fields.rows("left_out")) layers[row.text("layer")] = true;
+    return layers;
   }
 
   void read_sensitivity(const fs::path& file) {
     const Json ranking = read(file);
     if (!ranking.is_array()) throw std::runtime_error(file.string() + ": found no list, expected a ranking");
+    const Json left_out = layers_left_out(path_ / "budget.json");
     std::size_t rank = 0;
     for (const Json& entry : ranking) {
       JsonFields fields(entry, fmt::format("{}: entry {}", file.string(), ++rank));
@@ -253,8 +327,10 @@ class Reader {
         for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
         data_.runs.back()["meta"] = std::move(meta);
       }
-      add("sensitivity", {name_, pair_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
-                          number_in(fields, "action_rmse")});
+      add("sensitivity",
+          {name_, pair_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
+           number_in(fields, "action_rmse"), number_in(fields, "action_rmse_floor"), flag_in(fields, "below_floor"),
+           left_out.is_null() ? Json() : Json(left_out.contains(name.get<std::string>()))});
     }
   }
 

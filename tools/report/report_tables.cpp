@@ -83,8 +83,8 @@ std::string settings_text(const ReportData& data, const Json& run) {
     rmse[{components.at(row, "setting").get<std::string>(), name}] = components.at(row, "mean_rmse");
   }
   std::vector<std::string> columns;
-  for (const char* column : {"action_rmse", "action_rmse_robot", "inference_time_s", "success_rate", "success_low",
-                             "success_high", "mcnemar_p", "score_mean", "error"}) {
+  for (const char* column : {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_cosine", "inference_time_s",
+                             "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean", "error"}) {
     const auto is_there = [&](const Row* row) { return !settings.at(row, column).is_null(); };
     if (std::ranges::any_of(settings, is_there)) columns.emplace_back(column);
   }
