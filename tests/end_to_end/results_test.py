@@ -59,6 +59,7 @@ class ResultsTest(TemporaryFolderTest):
         self.pi0("closed-loop", *MODEL, "--unquantized", "--pairs", "float8_e4m3/float16", "--rules", rules, "--scenes",
                  "good,bad,odd,last", "--episodes", 2, "--episode-regex", r"^(\w+) \d", "--score-regex", r"(\d)$",
                  "--eval-command", simulator, "--output", "loops", expected=1)  # fmt: skip
+        self.pi0("bench", *MODEL, "--repeats", 1, "--warmup", 0, "--json", "bench.json")
         (loop,) = (self.folder / "loops").iterdir()
         loop.rename(self.folder / "loop")
 
@@ -89,10 +90,16 @@ class ResultsTest(TemporaryFolderTest):
         self.assertEqual({key for entry in loop for scene in entry["by_scene"].values() for key in scene.get("requests", {})},
                          {"answered", "refused", "failed", "dropped"})  # fmt: skip
 
+        self.check("A mode", [self.json("bench.json")])
+
+        self.pi0("report", "sweep", "sensitivity", "loop", "bench.json", "--output", "report.html")
         patterns = "|".join(re.sub("<[^>]+>", ".+", name) for name in dictionary()["Columns"])
         for path in self.folder.glob("**/*.csv"):
             columns = pd.read_csv(path).columns
-            known = dictionary()["An entry of a sweep"] | dictionary()["A setting of a closed loop"]
+            tables = ["An entry of a sweep", "A setting of a closed loop"]
+            if path.name.startswith("report."):
+                tables += ["CSV files of `pi0 report`", "A layer", "A component", "A scene"]
+            known = set().union(*(dictionary()[table] for table in tables))
             self.assertEqual([name for name in columns if name not in known and not re.fullmatch(patterns, name)], [], path)
         for path in self.folder.glob("**/s*y.json"):  # summaries and rankings
             self.assertEqual(len(pd.read_json(path)), len(json.loads(path.read_text())))
