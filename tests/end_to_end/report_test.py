@@ -49,7 +49,11 @@ class ReportTest(TemporaryFolderTest):
         text = re.search(r'<script type="application/json" id="data">(.*?)</script>', self.page.read_text(), re.DOTALL)
         content = json.loads(text.group(1))
         return content, {
-            name: [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+            name: [
+                {key: table["words"][key][value] if key in table["words"] and value is not None else value
+                 for key, value in zip(table["columns"], row, strict=True)}
+                for row in table["rows"]
+            ]
             for name, table in content["tables"].items()
         }
 

@@ -1,6 +1,10 @@
 #include "tools/report/report_page.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <map>
 #include <string_view>
+#include <vector>
 
 #include "quant/stats_book.h"
 #include "tools/common/version.h"
@@ -39,11 +43,30 @@ std::string script_json(const Json& content) {
   return safe;
 }
 
+// Texts repeat in thousands of rows: a column of texts holds their places in its list of `words`.
+Json packed(const ReportTable& table) {
+  Json words = Json::object();
+  std::vector<std::vector<Json>> rows = table.rows;
+  for (std::size_t column = 0; column < table.columns.size(); ++column) {
+    const auto is_text = [&](const std::vector<Json>& row) { return row[column].is_string() || row[column].is_null(); };
+    if (!std::ranges::all_of(rows, is_text)) continue;
+    std::map<std::string, std::size_t> places;
+    Json& list = words[table.columns[column]] = Json::array();
+    for (std::vector<Json>& row : rows) {
+      if (row[column].is_null()) continue;
+      const auto [place, is_new] = places.emplace(row[column].get<std::string>(), places.size());
+      if (is_new) list.push_back(row[column]);
+      row[column] = place->second;
+    }
+  }
+  return {{"columns", table.columns}, {"words", words}, {"rows", rows}};
+}
+
 }  // namespace
 
 std::string report_page(const ReportData& data, const std::string& title) {
   Json tables = Json::object();
-  for (const ReportTable& table : data.tables) tables[table.name] = {{"columns", table.columns}, {"rows", table.rows}};
+  for (const ReportTable& table : data.tables) tables[table.name] = packed(table);
   const Json content = {{"made", quant::utc_now()}, {"version", version()}, {"runs", data.runs}, {"tables", tables}};
   std::string page;
   std::string_view rest = page_template();

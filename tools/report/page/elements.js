@@ -3,10 +3,10 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const tables = Object.fromEntries(
-  Object.entries(data.tables).map(([name, { columns, rows }]) => [
-    name,
-    rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i]]))),
-  ]),
+  Object.entries(data.tables).map(([name, { columns, words, rows }]) => {
+    const textOf = columns.map((column) => words[column]);  // a column of texts holds places in its words
+    return [name, rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, textOf[i] && row[i] !== null ? textOf[i][row[i]] : row[i]])))];
+  }),
 );
 const rowsOf = (table, wanted = {}) =>
   (tables[table] ?? []).filter((row) => Object.entries(wanted).every(([key, value]) => row[key] === value));
