@@ -8,6 +8,8 @@
 namespace pi0::quant {
 
 using formats::all_formats;
+using formats::code_bits;
+using formats::find_format;
 using formats::first_beyond;
 using formats::Format;
 using formats::FormatPair;

@@ -28,7 +28,7 @@ server::BatchInferFunction one_by_one_of(FakePolicy& policy) {
 }
 
 server::BatchInferFunction together(FakePolicy& policy) {
-  return [&](const std::vector<protocol::Dict>& requests) { return policy.infer_together(std::move(requests)); };
+  return [&](const std::vector<protocol::Dict>& requests) { return policy.infer_together(requests); };
 }
 
 InferenceWorker::ReadRequest reading(const std::string& prompt) {
@@ -97,7 +97,7 @@ TEST_CASE("an exception is the request's outcome and the worker continues", "[wo
   InferenceWorker worker(one_by_one_of(policy));
   std::promise<Outcome> failed;
   std::promise<Outcome> good;
-  worker.submit(reading("fail"), [&](const Outcome& outcome) { failed.set_value(std::move(outcome)); });
+  worker.submit(reading("fail"), [&](const Outcome& outcome) { failed.set_value(outcome); });
   worker.submit(reading("a"), [&](const Outcome& outcome) { good.set_value(outcome); });
   CHECK_THROWS_WITH(std::rethrow_exception(failed.get_future().get().error), "'prompt': the policy was told to fail");
   CHECK(prompt_of(good.get_future().get()) == "a");
@@ -184,7 +184,7 @@ TEST_CASE("an exception of the function, or a missing answer, is the outcome of 
   InferenceWorker worker(
       [&](const std::vector<protocol::Dict>& requests) {
         const std::size_t count = requests.size();
-        auto outcomes = policy.infer_together(std::move(requests));
+        auto outcomes = policy.infer_together(requests);
         if (count == 2) throw std::runtime_error("the model failed");
         if (count == 3) outcomes.pop_back();
         return outcomes;
@@ -251,7 +251,7 @@ TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fail
         ++reads;
         throw std::runtime_error("unreadable");
       },
-      [&](const Outcome& outcome) { bad.set_value(std::move(outcome)); });
+      [&](const Outcome& outcome) { bad.set_value(outcome); });
   worker.submit(
       [&] {
         ++reads;

@@ -10,7 +10,7 @@
 
 #include "model/json_fields.h"
 #include "model/text_file.h"
-#include "quant/formats/format.h"
+#include "quant/format.h"
 #include "quant/layer_place.h"
 #include "tools/bench/bench_report.h"
 #include "tools/common/results.h"
@@ -49,8 +49,8 @@ Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Js
 
 Json bits_of(const Json& format) {
   if (!format.is_string()) return {};
-  const auto known = formats::find_format(format.get<std::string>());
-  return known ? Json(formats::code_bits(*known)) : Json();
+  const auto known = quant::find_format(format.get<std::string>());
+  return known ? Json(quant::code_bits(*known)) : Json();
 }
 
 std::string pair_name(const Json& entry) {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "protocol/files.h"
-#include "quant/formats/format.h"
+#include "quant/format.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/shell_word.h"
@@ -25,7 +25,7 @@ std::string name_of(const Json& entry) {
 std::string bits_of(const Json& entry) {
   if (entry.contains("rules")) return "-";
   const auto bits = [&](const char* key) {
-    return formats::code_bits(*formats::find_format(entry[key].get<std::string>()));
+    return quant::code_bits(*quant::find_format(entry[key].get<std::string>()));
   };
   return fmt::format("{}/{}", bits("input_fmt"), bits("output_fmt"));
 }
