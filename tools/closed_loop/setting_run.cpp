@@ -59,7 +59,6 @@ void read_success(const ClosedLoopOptions& options, const fs::path& folder, cons
     result[key] = nullptr;
   }
   result["n_episodes"] = options.episodes;
-  if (result.contains("error")) return;  // its episodes say nothing about the policy
   try {
     std::string log = model::read_file(scene_log(folder, scene));
     const bool is_shortened = log.size() > max_log_bytes;
@@ -68,6 +67,10 @@ void read_success(const ClosedLoopOptions& options, const fs::path& folder, cons
   } catch (const SuccessError& error) {  // what the simulator says makes no sense
     result["success_error"] = error.what();
   }
+  if (!result.contains("error")) return;
+  // Its episodes say nothing about the policy: what the simulator said stays, but no rate of it.
+  for (const char* key : {"success_rate", "success_low", "success_high", "score_mean"}) result[key] = nullptr;
+  for (const char* key : {"score_mean_low", "score_mean_high"}) result.erase(key);
 }
 
 class SettingRun {
