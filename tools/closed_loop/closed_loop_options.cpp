@@ -10,11 +10,11 @@
 #include <thread>
 
 #include "model/nearest_name.h"
-#include "model/text_file.h"
 #include "quant/quant_plan.h"
 #include "tools/closed_loop/command_template.h"
 #include "tools/closed_loop/presets.h"
 #include "tools/closed_loop/served_policy.h"
+#include "tools/common/api_key.h"
 #include "tools/common/option_checks.h"
 
 namespace pi0::tools {
@@ -193,8 +193,7 @@ void settle_access(ClosedLoopOptions& options) {
     throw std::invalid_argument("--tls-cert: the servers of a closed loop listen on this machine, without TLS");
   }
   if (const auto file = value_of(options.server_arguments, "--api-key-file")) {
-    options.api_key = model::read_file(*file);
-    options.api_key.erase(options.api_key.find_last_not_of(" \t\r\n") + 1);
+    options.api_key = read_api_key(*file);
   }
 }
 

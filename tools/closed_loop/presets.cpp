@@ -14,6 +14,7 @@
 #include "model/policy/robot.h"
 #include "protocol/openpi_messages.h"
 #include "protocol/value.h"
+#include "tools/closed_loop/log_lines.h"
 #include "tools/common/print.h"
 #include "tools/common/shell_word.h"
 
@@ -190,11 +191,6 @@ Finished run_shell(const std::string& command) {
   const int status = ::pclose(pipe);
   finished.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   return finished;
-}
-
-std::string last_line(std::string text) {
-  text.erase(text.find_last_not_of(" \n\r\t") + 1);
-  return text.substr(text.find_last_of('\n') + 1);
 }
 
 // What fill_command() turns into `text` again.

@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <cctype>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -18,6 +17,7 @@
 #include "tools/closed_loop/child_process.h"
 #include "tools/closed_loop/closed_loop_results.h"
 #include "tools/closed_loop/command_template.h"
+#include "tools/closed_loop/log_lines.h"
 #include "tools/closed_loop/server_probe.h"
 #include "tools/closed_loop/success_rules.h"
 #include "tools/closed_loop/videos.h"
@@ -38,18 +38,6 @@ constexpr const char* rules_copy_name = "rules.json";  // in the setting's folde
 
 std::chrono::milliseconds to_milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-}
-
-// A program's last and first line of output, for error messages.
-std::string last_line(const fs::path& log) {
-  std::string text = model::read_file(log);
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) text.pop_back();
-  return text.substr(text.find_last_of('\n') + 1);
-}
-
-std::string first_line(const fs::path& log) {
-  const std::string text = model::read_file(log);
-  return text.substr(0, text.find('\n'));
 }
 
 // What the rules find in the scene's files, into its result.
@@ -125,10 +113,10 @@ class SettingRun {
       events_.wait(Clock::now() + std::chrono::milliseconds(200), [&] { return server.has_ended(); });
       if (events_.interrupted()) return "interrupted";
       if (server.has_ended() && server.exit_code() == 2) {  // a wrong command line is wrong for every setting
-        throw CLI::ValidationError("pi0-server", first_line(server_log()) + options_.hint);
+        throw CLI::ValidationError("pi0-server", first_line(model::read_file(server_log())) + options_.hint);
       }
       if (server.has_ended()) {
-        return fmt::format("server_start_failed: {}: {}", server.ending(), last_line(server_log()));
+        return fmt::format("server_start_failed: {}: {}", server.ending(), last_line(model::read_file(server_log())));
       }
       if (Clock::now() > deadline) return "server_start_timeout";
     }

@@ -62,6 +62,17 @@ std::string pair_folder(const std::string& input_fmt, const std::string& output_
 
 std::string rules_folder(const fs::path& rules) { return "rules__" + rules.stem().string(); }
 
+std::string setting_name(const Json& entry) {
+  const auto text = [&](const char* key) {
+    const Json value = entry.is_object() ? entry.value(key, Json()) : Json();
+    return value.is_string() ? value.get<std::string>() : std::string();
+  };
+  if (const std::string rules = text("rules"); !rules.empty()) return "rules " + fs::path(rules).stem().string();
+  if (text("combo") == unquantized_name) return unquantized_name;
+  const std::string input = text("input_fmt"), output = text("output_fmt");
+  return input.empty() || output.empty() ? "" : input + " / " + output;
+}
+
 void check_same_settings(const fs::path& place, const Json& found, const std::string& other, const Json& wanted) {
   Json all = wanted;
   all.update(found);

@@ -14,6 +14,7 @@
 #include "quant/layer_place.h"
 #include "tools/bench/bench_report.h"
 #include "tools/common/results.h"
+#include "tools/report/report_columns.h"
 
 namespace pi0::tools {
 namespace {
@@ -53,14 +54,6 @@ Json bits_of(const Json& format) {
   return known ? Json(quant::code_bits(*known)) : Json();
 }
 
-std::string pair_name(const Json& entry) {
-  const Json input = field(entry, "input_fmt"), output = field(entry, "output_fmt"), rules = field(entry, "rules");
-  if (rules.is_string()) return "rules " + fs::path(rules.get<std::string>()).stem().string();
-  if (field(entry, "combo") == unquantized_name) return unquantized_name;
-  if (!input.is_string() || !output.is_string()) return "";
-  return input.get<std::string>() + " / " + output.get<std::string>();
-}
-
 // pi0-quant's statistics do not name their formats; the names of their files or folders do.
 Json pair_in(const std::string& name) {
   static const RE2 pair("(float[0-9a-z_]*?|bfloat16)__(float[0-9a-z_]*?|bfloat16)(?:__|$)");
@@ -81,54 +74,7 @@ Json scene_error(JsonFields& scene) {
 class Reader {
  public:
   Reader() {
-    for (ReportTable table :
-         {ReportTable{"settings",
-                      {"run",
-                       "setting",
-                       "input_fmt",
-                       "output_fmt",
-                       "input_bits",
-                       "output_bits",
-                       "action_rmse",
-                       "action_rmse_floor",
-                       "below_floor",
-                       "action_rel_rmse",
-                       "action_rel_rmse_floor",
-                       "action_rmse_se",
-                       "action_cosine",
-                       "action_cosine_worst",
-                       "worst_observation",
-                       "worst_observation_rmse",
-                       "action_rmse_robot",
-                       "action_rmse_arm",
-                       "action_rmse_gripper",
-                       "nonfinite_observations",
-                       "n_observations",
-                       "inference_time_s",
-                       "success_rate",
-                       "success_low",
-                       "success_high",
-                       "mcnemar_p",
-                       "score_mean",
-                       "error",
-                       "source"},
-                      {}},
-          ReportTable{"components", {"run", "setting", "kind", "component", "mean_rmse", "mean_rel_rmse"}, {}},
-          ReportTable{"layers",
-                      {"run", "setting", "kind", "component", "layer", "block", "matrix", "depth", "n_calls", "rmse",
-                       "rel_rmse", "nonfinite"},
-                      {}},
-          ReportTable{"actions", {"run", "setting", "step", "dimension", "joint", "rmse"}, {}},
-          ReportTable{"velocity", {"run", "setting", "denoise_step", "rmse"}, {}},
-          ReportTable{"success",
-                      {"run", "setting", "scene", "n_success", "n_episodes", "success_rate", "success_low",
-                       "success_high", "score_mean", "score_mean_low", "score_mean_high", "error"},
-                      {}},
-          ReportTable{"sensitivity",
-                      {"run", "setting", "rank", "of", "name", "component", "action_rmse", "action_rmse_floor",
-                       "below_floor", "is_left_out"},
-                      {}},
-          ReportTable{"stages", {"run", "setting", "stage", "seconds"}, {}}}) {
+    for (ReportTable table : empty_tables()) {
       const std::string name = table.name;
       tables_.emplace(name, data_.tables.size());
       data_.tables.push_back(std::move(table));
@@ -160,6 +106,13 @@ class Reader {
     for (const std::string& column : place.columns) row.push_back(fields.value(column, Json()));
   }
 
+  // The columns that `row` does not have yet, which are all of numbers.
+  void add_numbers(Json& row, JsonFields& fields, const char* table) const {
+    for (const std::string& column : data_.tables[tables_.at(table)].columns) {
+      if (!row.contains(column)) row[column] = number_in(fields, column.c_str());
+    }
+  }
+
   void read_folder() {
     const fs::path summary = path_ / "summary.json", sensitivity = path_ / "sensitivity.json";
     if (!fs::exists(summary) && !fs::exists(sensitivity)) {
@@ -185,7 +138,7 @@ class Reader {
                rules = text_in(entry, "rules");
     const Json combo = text_in(entry, "combo");  // of closed loops
     const std::string setting =
-        pair_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}, {"combo", combo}});
+        setting_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}, {"combo", combo}});
     if (setting.empty()) {
       throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
     }
@@ -202,23 +155,14 @@ class Reader {
     row["output_bits"] = bits_of(output);
     row["below_floor"] = flag_in(entry, "below_floor");
     row["worst_observation"] = text_in(entry, "worst_observation");
-    for (const char* key :
-         {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_rel_rmse_floor", "action_rmse_se",
-          "action_cosine", "action_cosine_worst", "worst_observation_rmse", "action_rmse_robot", "action_rmse_arm",
-          "action_rmse_gripper", "nonfinite_observations", "n_observations", "inference_time_s", "success_rate",
-          "success_low", "success_high", "mcnemar_p", "score_mean"}) {
-      row[key] = number_in(entry, key);
-    }
+    add_numbers(row, entry, "settings");
     add_named("settings", row);
     read_action_errors(entry, setting);
     const Json scenes = object_in(entry, "by_scene");
     for (const auto& [scene, result] : scenes.items()) {
       JsonFields fields(result, fmt::format("{}: {}, scene {}", summary.string(), setting, scene));
       Json scene_row = {{"run", name_}, {"setting", setting}, {"scene", scene}, {"error", scene_error(fields)}};
-      for (const char* key : {"n_success", "n_episodes", "success_rate", "success_low", "success_high", "score_mean",
-                              "score_mean_low", "score_mean_high"}) {
-        scene_row[key] = number_in(fields, key);
-      }
+      add_numbers(scene_row, fields, "success");
       add_named("success", scene_row);
     }
     // A pair whose server failed has none.
@@ -328,7 +272,7 @@ class Reader {
         data_.runs.back()["meta"] = std::move(meta);
       }
       add("sensitivity",
-          {name_, pair_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
+          {name_, setting_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
            number_in(fields, "action_rmse"), number_in(fields, "action_rmse_floor"), flag_in(fields, "below_floor"),
            left_out.is_null() ? Json() : Json(left_out.contains(name.get<std::string>()))});
     }
@@ -368,9 +312,9 @@ class Reader {
     if (is_statistics(content)) {
       data_.runs.back()["kind"] = "statistics";
       Json pair = field(content, "meta");
-      if (pair_name(pair).empty()) pair = pair_in(path_.stem().string());
-      if (pair_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
-      const std::string setting = pair_name(pair).empty() ? path_.stem().string() : pair_name(pair);
+      if (setting_name(pair).empty()) pair = pair_in(path_.stem().string());
+      if (setting_name(pair).empty()) pair = pair_in(path_.parent_path().filename().string());
+      const std::string setting = setting_name(pair).empty() ? path_.stem().string() : setting_name(pair);
       add_named("settings", {{"run", name_},
                              {"setting", setting},
                              {"input_fmt", field(pair, "input_fmt")},

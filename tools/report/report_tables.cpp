@@ -8,6 +8,7 @@
 
 #include "protocol/files.h"
 #include "tools/common/csv.h"
+#include "tools/common/text_table.h"
 
 namespace pi0::tools {
 namespace {
@@ -23,24 +24,15 @@ std::string cell(const Json& value) {
   return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
 }
 
-// The first column is aligned to the left, the others to the right.
+// Indented by two blanks.
 std::string aligned(const std::vector<std::string>& header, const std::vector<Row>& rows) {
   std::vector<std::vector<std::string>> lines = {header};
   for (const Row& row : rows) {
     auto& line = lines.emplace_back();
     for (const Json& value : row) line.push_back(cell(value));
   }
-  std::vector<std::size_t> widths(header.size());
-  for (const auto& line : lines) {
-    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
-  }
-  std::string text;
-  for (const auto& line : lines) {
-    text += fmt::format("  {:<{}}", line.front(), widths.front());
-    for (std::size_t i = 1; i < line.size(); ++i) text += fmt::format("  {:>{}}", line[i], widths[i]);
-    text += '\n';
-  }
-  return text;
+  for (auto& line : lines) line.front().insert(0, "  ");
+  return text_table(lines);
 }
 
 class Rows {

@@ -9,6 +9,7 @@
 
 #include "model/text_file.h"
 #include "server/tls.h"
+#include "tools/common/api_key.h"
 #include "tools/common/default_checkpoints.h"
 #include "tools/common/option_checks.h"
 
@@ -97,17 +98,6 @@ void add_security_options(CLI::App& app, ProgramOptions& options) {
                          ->needs(certificates)
                          ->group(group);
   certificates->needs(key);
-}
-
-// The file's one line.
-std::string read_api_key(const fs::path& file) {
-  std::string key = model::read_file(file);
-  while (key.ends_with('\n') || key.ends_with('\r')) key.pop_back();
-  const bool is_plain = std::ranges::all_of(key, [](unsigned char c) { return c > 0x20 && c < 0x7F; });
-  if (!key.empty() && is_plain) return key;
-  throw std::runtime_error(file.string() + ": found " +
-                           (key.empty() ? "nothing" : "blanks, control characters or non-ASCII characters") +
-                           ", expected an API key on one line");
 }
 
 }  // namespace

@@ -2,24 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "protocol/files.h"
 #include "quant/format.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/shell_word.h"
+#include "tools/common/text_table.h"
 
 namespace pi0::tools {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-std::string name_of(const Json& entry) {
-  if (entry.contains("rules")) return "rules " + fs::path(entry["rules"].get<std::string>()).stem().string();
-  return entry["input_fmt"].get<std::string>() + " / " + entry["output_fmt"].get<std::string>();
-}
 
 // Of inputs and weights, and of outputs; a rules file has no one number.
 std::string bits_of(const Json& entry) {
@@ -39,21 +33,13 @@ void print_table(const std::vector<Json>& entries) {
                                                   "cosine", "worst cosine", "worst RMSE", "observation"}};
   for (const Json& entry : entries) {
     const bool is_below = entry["below_floor"] == true;
-    lines.push_back({name_of(entry), bits_of(entry), figure(entry["action_rmse"]) + (is_below ? floor_mark : " "),
+    lines.push_back({setting_name(entry), bits_of(entry), figure(entry["action_rmse"]) + (is_below ? floor_mark : " "),
                      figure(entry["action_rmse_se"]), figure(entry["action_rel_rmse"]),
                      figure(entry["action_rel_rmse_floor"]), cosine(entry["action_cosine"]),
                      cosine(entry["action_cosine_worst"]), figure(entry["worst_observation_rmse"]),
                      entry["worst_observation"].get<std::string>()});
   }
-  std::vector<std::size_t> widths(lines.front().size());
-  for (const auto& line : lines) {
-    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
-  }
-  for (const auto& line : lines) {
-    std::string text = fmt::format("{:<{}}", line.front(), widths.front());
-    for (std::size_t i = 1; i + 1 < line.size(); ++i) text += fmt::format("  {:>{}}", line[i], widths[i]);
-    print("{}  {}\n", text, line.back());
-  }
+  print("{}", text_table(lines, LastColumn::names));
   print("{}", floor_note(entries.front()));
 }
 

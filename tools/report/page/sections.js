@@ -152,6 +152,7 @@ function drawActionMap() {
 }
 
 const order = ["q_proj", "k_proj", "v_proj", "sdpa", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2"];
+const byOrder = (x, y) => (order.indexOf(x) + 1 || 99) - (order.indexOf(y) + 1 || 99);  // others come last
 
 const settingsOf = (run, table) => {
   return distinct(rowsOf(table, { run }), "setting").reverse();  // the coarsest come last
@@ -169,7 +170,7 @@ function drawBlocks() {
         const worst = rows.filter((row) => isNumber(row[measure])).sort((x, y) => y[measure] - x[measure]).slice(0, 5);
         const maps = distinct(inBlocks, "component").map((component) => {
           const own = inBlocks.filter((row) => row.component === component);
-          const matrices = distinct(own, "matrix").sort((x, y) => (order.indexOf(x) + 1 || 99) - (order.indexOf(y) + 1 || 99));
+          const matrices = distinct(own, "matrix").sort(byOrder);
           const body = distinct(own, "block").sort((x, y) => x - y).map((block) => html("tr", {}, html("th", { scope: "row" }, `block ${block}`), ...matrices.map((matrix) => {
             const cell = own.find((row) => row.block === block && row.matrix === matrix);
             return heatCell(cell?.[measure] ?? null, scale, `${component}, block ${block}, ${matrix}`);
@@ -195,7 +196,7 @@ function drawProfile() {
       const rows = rowsOf("layers", { run, setting });
       const called = rows.filter((row) => row.n_calls !== 0);
       const stacked = called.filter((row) => row.block !== null);
-      const parts = distinct(stacked, "matrix").sort((a, b) => (order.indexOf(a) + 1 || 99) - (order.indexOf(b) + 1 || 99));
+      const parts = distinct(stacked, "matrix").sort(byOrder);
       const label = (row) => `${row.layer}\nRMSE ${row.rmse ?? "not finite"}${row.rel_rmse === null ? "" : `\nrelative ${row.rel_rmse}`}\n${row.n_calls} calls`;
       const panels = distinct(stacked, "component").map((component) => {
         const series = parts.map((part) => ({
