@@ -204,13 +204,13 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return result;
 }
 
-void SafetensorsFile::copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const {
+void SafetensorsFile::copy_to(const std::string& name, const at::Tensor& target, at::ScalarType through) const {
   const Entry& source = entry(name);
   const auto item_bytes = static_cast<std::int64_t>(c10::elementSize(source.dtype));
   const std::int64_t count = target.numel();
   TORCH_CHECK(count * item_bytes == static_cast<std::int64_t>(source.end - source.begin), "copy_to: '", name,
               "' has another number of elements than its target");
-  at::Tensor flat = target.view({-1});
+  const at::Tensor flat = target.view({-1});
   for (std::int64_t first = 0; first < count; first += slice_bytes / item_bytes) {
     const std::int64_t length = std::min(slice_bytes / item_bytes, count - first);
     const std::byte* begin = data_ + source.begin + first * item_bytes;

@@ -44,7 +44,7 @@ class SafetensorsFile {
 
   // Copies a tensor into `target`, which has the same number of elements and any dtype, a slice at a time. Slices are
   // cast to `through` first. Each slice's pages leave the resident set before the next is read.
-  void copy_to(const std::string& name, at::Tensor target, at::ScalarType through) const;
+  void copy_to(const std::string& name, const at::Tensor& target, at::ScalarType through) const;
 
   // A view of the tensor in the map, to be read only, and only while this object lives. Its pages leave the resident
   // set when the last reference is gone. Undefined if the file does not align the tensor to its element size.

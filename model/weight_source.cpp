@@ -51,8 +51,8 @@ at::Tensor RandomWeights::draw(const std::string& name, at::IntArrayRef shape) c
   if (name.find("embed_tokens") != std::string::npos || name.ends_with("lm_head.weight")) {
     scale = 0.05;
   } else if (shape.size() > 1 && name.find("position_embedding") == std::string::npos) {
-    const auto fan_in = static_cast<double>(values.numel() / shape[0]);
-    scale = 1.0 / std::sqrt(fan_in);
+    const std::int64_t fan_in = values.numel() / shape[0];
+    scale = 1.0 / std::sqrt(static_cast<double>(fan_in));
   }
   return values.mul_(scale);
 }
