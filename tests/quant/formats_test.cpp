@@ -31,6 +31,7 @@ std::vector<const RoundingKernels*> kernels_here() {
 TEST_CASE("a format's name finds it, and no other does", "[formats]") {
   for (const Format format : formats::all_formats) CHECK(formats::find_format(name_of(format)) == format);
   CHECK_FALSE(formats::find_format("float8"));
+  CHECK_FALSE(formats::find_format("float4_e2m1"));  // of scaled formats: number_format.h
   CHECK_FALSE(formats::find_format(""));
 }
 
