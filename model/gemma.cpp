@@ -75,10 +75,13 @@ LayerModulation GemmaLayer::modulation(const Tensor& condition) const {
   return {input_norm_.modulation(condition), post_attention_norm_.modulation(condition)};
 }
 
-Gemma::Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms)
+Gemma::Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms, Prefills prefills)
     : rotary_(config.head_dim, context.precision, context.device), skips_unread_(context.backend.skips_unread()) {
   for (std::int64_t i = 0; i < config.depth; ++i) {
-    layers_.push_back(&context.add<GemmaLayer>(*this, "layers." + std::to_string(i), config, norms));
+    const std::string name = "layers." + std::to_string(i);
+    layers_.push_back(&context.add<GemmaLayer>(*this, name, config, norms));
+    if (prefills == Prefills::no) continue;
+    kv_caches_.push_back(&context.add<KvCacheSite>(*this, name + ".self_attn.kv_cache", config.head_dim));
   }
   norm_ = &context.add<RmsNorm>(*this, "norm", config.width, norms);
 }
@@ -105,6 +108,7 @@ KvCache Gemma::prefill(const Tensor& tokens, const Tensor& mask, const Tensor& p
     } else {
       x = layer(i)(x, pass, {}, nullptr, &cache[i]);
     }
+    cache[i] = (*kv_caches_[i])(cache[i]);
   }
   return cache;
 }

@@ -85,11 +85,15 @@ class GemmaLayer : public torch::nn::Module {
   RmsNorm &input_norm_, &post_attention_norm_;
 };
 
+// Whether a stack runs the prefix, whose keys and values are kept.
+enum class Prefills { no, yes };
+
 class Gemma : public torch::nn::Module {
  public:
-  Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms);
+  Gemma(const BuildContext& context, const GemmaConfig& config, RmsNorm::Form norms, Prefills prefills);
 
-  // Runs the prefix x [B, L, W] through all layers and returns their keys and values.
+  // Runs the prefix x [B, L, W] through all layers and returns their keys and values as they are kept. For
+  // Prefills::yes.
   // mask [B, 1, L, L]; positions [B, L].
   KvCache prefill(const Tensor& x, const Tensor& mask, const Tensor& positions) const;
 
@@ -105,6 +109,7 @@ class Gemma : public torch::nn::Module {
   const GemmaLayer& layer(std::size_t index) const { return *layers_[index]; }
 
   std::vector<GemmaLayer*> layers_;
+  std::vector<KvCacheSite*> kv_caches_;  // empty for Prefills::no
   RmsNorm* norm_;
   RotaryEmbedding rotary_;
   bool skips_unread_;

@@ -6,6 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "model/build_context.h"
+#include "model/matmul_site.h"
+
 namespace pi0::model {
 
 // Keys and values in the layout that a backend's attention reads.
@@ -22,5 +25,27 @@ struct LayerKv {
   mutable std::shared_ptr<const LayerKv> rounded = {};  // by the reader's hook, to its input format
 };
 using KvCache = std::vector<LayerKv>;
+
+// Changes what is kept of one layer's prefix. Calls never overlap.
+class KvCacheHook : public SiteHook {
+ public:
+  virtual LayerKv keep(const LayerKv& layer) = 0;
+};
+
+// Where the denoise steps' keys and values of one layer's prefix are kept. Registered as "kv_cache" in its self_attn
+// module. The prefix's own attention does not read it.
+class KvCacheSite : public MatmulSite {
+ public:
+  KvCacheSite(const BuildContext& context, std::int64_t head_dim)
+      : MatmulSite(context.path, SiteKind::kv_cache, head_dim, head_dim, context.backend) {}
+  LayerKv operator()(const LayerKv& layer) const { return hook_ != nullptr ? hook_->keep(layer) : layer; }
+
+  void set_hook(KvCacheHook* hook) { hook_ = hook; }  // not owned
+  SiteHook* any_hook() const override { return hook_; }
+  void remove_hook() override { hook_ = nullptr; }
+
+ private:
+  KvCacheHook* hook_ = nullptr;
+};
 
 }  // namespace pi0::model

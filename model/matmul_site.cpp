@@ -5,7 +5,17 @@
 
 namespace pi0::model {
 
-std::string_view name_of(SiteKind kind) { return kind == SiteKind::linear ? "linear" : "attention"; }
+std::string_view name_of(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::linear:
+      return "linear";
+    case SiteKind::attention:
+      return "attention";
+    case SiteKind::kv_cache:
+      break;
+  }
+  return "kv_cache";
+}
 
 std::string_view name_of(Component component) {
   switch (component) {
@@ -59,7 +69,8 @@ void MatmulSite::pretty_print(std::ostream& stream) const {
 SiteList::SiteList(const torch::nn::Module& root) {
   // Including the root would require that a shared_ptr owns it.
   for (const auto& module : root.modules(/*include_self=*/false)) {
-    if (auto* const site = dynamic_cast<MatmulSite*>(module.get())) sites_.emplace_back(*site);
+    auto* const site = dynamic_cast<MatmulSite*>(module.get());
+    if (site != nullptr) (site->kind == SiteKind::kv_cache ? kv_caches_ : sites_).emplace_back(*site);
   }
 }
 

@@ -1,5 +1,6 @@
 // Hooks on the model's matmuls. Every linear and every attention is a module derived from MatmulSite; a hook set on it
-// replaces its matmul. The model does not know what hooks do. Without a hook the backend computes.
+// replaces its matmul. A KV cache is a site too, whose hook changes what is kept. The model does not know what hooks
+// do. Without a hook the backend computes.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -19,7 +20,7 @@ using at::Tensor;
 
 class Backend;
 
-enum class SiteKind { linear, attention };
+enum class SiteKind { linear, attention, kv_cache };
 enum class Component { vision, language, action_expert, action_head, unknown };
 
 std::string_view name_of(SiteKind kind);
@@ -52,11 +53,11 @@ class MatmulSite : public torch::nn::Module {
  public:
   MatmulSite(std::string site_path, SiteKind site_kind, std::int64_t in, std::int64_t out, const Backend& site_backend);
 
-  const std::string path;  // of the module, as in the checkpoint; attentions end in ".sdpa"
+  const std::string path;  // of the module, as in the checkpoint; attentions end in ".sdpa", caches in ".kv_cache"
   const Component component;
   const SiteKind kind;
-  const std::int64_t in_features;   // head size for attention
-  const std::int64_t out_features;  // head size for attention
+  const std::int64_t in_features;   // head size for attentions and caches
+  const std::int64_t out_features;  // likewise
   const Backend& backend;           // the model's
 
   mutable std::int64_t flop = 0;   // multiplications and additions of all calls so far
@@ -79,7 +80,8 @@ class SiteList {
   // Walks the modules of `root`, which must outlive the list.
   explicit SiteList(const torch::nn::Module& root);
 
-  const Sites& all() const { return sites_; }
+  const Sites& all() const { return sites_; }                              // linears and attentions
+  const Sites& kv_caches() const { return kv_caches_; }                    // a layer's each
   const Backend& backend() const { return sites_.front().get().backend; }  // the same for all sites
 
   // Call after setting or removing hooks: the model discards results that it cached under the old ones.
@@ -87,7 +89,7 @@ class SiteList {
   std::int64_t hook_changes() const { return hook_changes_; }
 
  private:
-  Sites sites_;
+  Sites sites_, kv_caches_;
   std::int64_t hook_changes_ = 0;
 };
 

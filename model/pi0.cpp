@@ -60,10 +60,11 @@ Pi0::Pi0(const ModelConfig& config, const BuildContext& context, Execution execu
       execution_(std::move(execution)),
       vision_(context.add<Siglip>(*this, vision_tower, config.vision)),
       projector_(context.add<Linear>(*this, projector, config.vision.width, config.paligemma.width, Bias::present)),
-      language_model_(context.add<Gemma>(*this, language_model, config.paligemma, RmsNorm::Form::plain)),
+      language_model_(context.add<Gemma>(*this, language_model, config.paligemma, RmsNorm::Form::plain, Prefills::yes)),
       token_embedding_(context.parameter(*this, std::string(language_model) + ".embed_tokens.weight",
                                          {config.vocab_size, config.paligemma.width})),
-      action_expert_(context.add<Gemma>(*this, action_expert, config.action_expert, expert_norms(config))),
+      action_expert_(
+          context.add<Gemma>(*this, action_expert, config.action_expert, expert_norms(config), Prefills::no)),
       action_in_(
           context.add<Linear>(*this, "action_in_proj", config.action_dim, config.action_expert.width, Bias::present)),
       action_out_(

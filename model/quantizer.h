@@ -13,15 +13,17 @@
 #include <vector>
 
 #include "quant/formats/error_stats.h"
-#include "quant/formats/format.h"
+#include "quant/formats/site_formats.h"
 
 namespace pi0::model {
 
 using at::Tensor;
 
 class Attention;
+class KvCacheSite;
 class Linear;
 struct AttentionOperands;
+struct LayerKv;
 
 enum class Operand { weight, bias, input, output };
 
@@ -67,15 +69,19 @@ class Quantizer {
   Quantizer(const Quantizer&) = delete;
   Quantizer& operator=(const Quantizer&) = delete;
 
-  // Call before the first product. Rounds a linear's weight and bias to the input format once and keeps them as codes;
-  // a parameter that rounding would not change is shared. Returns the site's number, counted from 0.
-  virtual std::size_t add(const Linear& linear, formats::FormatPair formats) = 0;
-  virtual std::size_t add(const Attention& attention, formats::FormatPair formats) = 0;
+  // Call before the first product. Rounds a linear's weight and bias to the weight's format once and keeps them as
+  // codes; a parameter that rounding would not change is shared. Returns the site's number, counted from 0. Throws
+  // std::invalid_argument that names the format and the site if the backend does not have the format.
+  virtual std::size_t add(const Linear& linear, const formats::SiteFormats& formats) = 0;
+  virtual std::size_t add(const Attention& attention, const formats::SiteFormats& formats) = 0;
+  virtual std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) = 0;
 
   // Linears that share x [..., In]. Results: [..., Out] each, of x's dtype.
   virtual std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) = 0;
 
   virtual Tensor attention(std::size_t site, const AttentionOperands& operands) = 0;
+
+  virtual LayerKv keep(std::size_t site, const LayerKv& layer) = 0;
 
   // Whether rounding leaves the operands of a call with inputs of that dtype as they are, so that a measured call needs
   // no second, exact product.

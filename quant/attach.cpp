@@ -26,6 +26,15 @@ std::string_view name_of(model::Operand operand) {
   return "output";
 }
 
+SiteEntry entry_of(const model::MatmulSite& site) {
+  return {site.path,
+          std::string(model::name_of(site.component)),
+          std::string(model::name_of(site.kind)),
+          site.in_features,
+          site.out_features,
+          {}};
+}
+
 }  // namespace
 
 void Attachment::Observer::observe(std::size_t site, std::size_t sample, const CallError& call) {
@@ -49,14 +58,23 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
       observer_(book, std::move(warn)),
       quantizer_(sites.backend().quantizer(observer_, [&sites] { sites.hooks_changed(); })) {
   const c10::InferenceMode inference;
-  if (plan.size() != sites.all().size()) throw std::logic_error("attach: the plan is for another model");
-  for (const model::MatmulSite& site : sites.all()) {
-    if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
+  if (plan.matmuls.size() != sites.all().size() || plan.kv_caches.size() != sites.kv_caches().size()) {
+    throw std::logic_error("attach: the plan is for another model");
+  }
+  for (const model::SiteList::Sites* list : {&sites.all(), &sites.kv_caches()}) {
+    for (const model::MatmulSite& site : *list) {
+      if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
+    }
   }
   measure(true);
   std::vector<std::function<void()>> set_hooks;  // called when all hooks are made: a failure leaves no site with one
-  for (std::size_t i = 0; i < plan.size(); ++i) {
-    if (plan[i]) set_hooks.push_back(add(sites.all()[i], *plan[i]));
+  for (std::size_t i = 0; i < plan.matmuls.size(); ++i) {
+    if (plan.matmuls[i]) set_hooks.push_back(add(sites.all()[i], *plan.matmuls[i]));
+  }
+  for (std::size_t i = 0; i < plan.kv_caches.size(); ++i) {
+    if (!plan.kv_caches[i]) continue;
+    auto& cache = dynamic_cast<model::KvCacheSite&>(sites.kv_caches()[i].get());
+    set_hooks.push_back(add_hook<KvCacheHook>(cache, *plan.kv_caches[i]));
   }
   for (const auto& set_hook : set_hooks) set_hook();
   if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });
@@ -64,27 +82,22 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
   ::malloc_trim(0);  // gives back the memory of the float32 slices that weights were rounded in
 }
 
-std::function<void()> Attachment::add(model::MatmulSite& site, FormatPair formats) {
-  std::size_t entry = 0;
-  if (book_ != nullptr) {
-    entry = book_->add_site({site.path,
-                             std::string(model::name_of(site.component)),
-                             std::string(model::name_of(site.kind)),
-                             site.in_features,
-                             site.out_features,
-                             {}});
-  }
-  const auto make_hook = [&]<class Hook>(auto& module) -> std::function<void()> {
-    observer_.add(site.path, entry);
-    auto hook = std::make_unique<Hook>(module, *quantizer_, formats);
-    hooked_.push_back(&site);
-    return [&module, set = hooks_.emplace_back(std::move(hook)).get()] { module.set_hook(static_cast<Hook*>(set)); };
-  };
-  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) return make_hook.operator()<LinearHook>(*linear);
+// With an entry in the book for what the hook observes.
+template <class Hook>
+std::function<void()> Attachment::add_hook(auto& site, const auto& formats) {
+  observer_.add(site.path, book_ != nullptr ? book_->add_site(entry_of(site)) : 0);
+  auto hook = std::make_unique<Hook>(site, *quantizer_, formats);
+  hooked_.push_back(&site);
+  return [&site, set = hooks_.emplace_back(std::move(hook)).get()] { site.set_hook(static_cast<Hook*>(set)); };
+}
+
+std::function<void()> Attachment::add(model::MatmulSite& site, const SiteFormats& formats) {
+  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) return add_hook<LinearHook>(*linear, formats);
   if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
-    return make_hook.operator()<AttentionHook>(*attention);
+    return add_hook<AttentionHook>(*attention, formats);
   }
-  return [] {};  // an unused head
+  if (book_ != nullptr) book_->add_site(entry_of(site));  // an unused head
+  return [] {};
 }
 
 Attachment::~Attachment() {

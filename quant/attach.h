@@ -61,7 +61,10 @@ class Attachment {
   };
 
   // Makes a site's hook, and returns what sets it.
-  std::function<void()> add(model::MatmulSite& site, FormatPair formats);
+  std::function<void()> add(model::MatmulSite& site, const SiteFormats& formats);
+
+  template <class Hook>
+  std::function<void()> add_hook(auto& site, const auto& formats);
 
   model::SiteList& sites_;
   StatsBook* const book_;

@@ -1,5 +1,6 @@
 #include "quant/format.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -8,16 +9,15 @@
 
 namespace pi0::quant {
 
-Format parse_format(std::string_view name) {
-  if (const auto format = formats::find_format(name)) return *format;
-  std::string known;
-  std::vector<std::string> names;
-  for (const Format format : all_formats) {
-    names.emplace_back(name_of(format));
-    known += (known.empty() ? "" : ", ") + names.back();
+NumberFormat parse_format(std::string_view name) {
+  try {
+    return formats::parse_number_format(name);
+  } catch (const std::invalid_argument& error) {
+    const std::vector<std::string> names = formats::number_format_names();
+    const std::string first(name.substr(0, name.find(':')));
+    const bool is_known = std::ranges::find(names, first) != names.end();
+    throw std::invalid_argument(error.what() + (is_known ? "" : model::did_you_mean(first, names)));
   }
-  throw std::invalid_argument("format '" + std::string(name) + "' is unknown; known: " + known +
-                              model::did_you_mean(name, names));
 }
 
 }  // namespace pi0::quant

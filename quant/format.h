@@ -3,18 +3,17 @@
 
 #include <string_view>
 
-#include "quant/formats/format.h"
+#include "quant/formats/site_formats.h"
 
 namespace pi0::quant {
 
 using formats::all_formats;
-using formats::code_bits;
-using formats::find_format;
-using formats::first_beyond;
 using formats::Format;
-using formats::FormatPair;
 using formats::name_of;
+using formats::NumberFormat;
+using formats::SiteFormats;
 
-Format parse_format(std::string_view name);  // throws std::invalid_argument listing the known names
+// Throws std::invalid_argument that says which part of the name is wrong, and what it may be.
+NumberFormat parse_format(std::string_view name);
 
 }  // namespace pi0::quant

@@ -4,7 +4,7 @@ namespace pi0::quant {
 
 using model::Tensor;
 
-LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, FormatPair formats)
+LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats)
     : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
 
 void LinearHook::count_flop(const Tensor& x) const {
@@ -27,7 +27,7 @@ std::vector<Tensor> LinearHook::linears(std::span<model::LinearHook* const> hook
   return quantizer_.linears(numbers, x);
 }
 
-AttentionHook::AttentionHook(const model::Attention& site, model::Quantizer& quantizer, FormatPair formats)
+AttentionHook::AttentionHook(const model::Attention& site, model::Quantizer& quantizer, const SiteFormats& formats)
     : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
 
 Tensor AttentionHook::attention(const model::AttentionOperands& operands) {

@@ -12,7 +12,7 @@ namespace pi0::quant {
 class LinearHook : public model::LinearHook {
  public:
   // `site` and `quantizer` must outlive the hook.
-  LinearHook(const model::Linear& site, model::Quantizer& quantizer, FormatPair formats);
+  LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats);
 
   model::Tensor linear(const model::Tensor& x) override;
   std::vector<model::Tensor> linears(std::span<model::LinearHook* const> hooks, const model::Tensor& x) override;
@@ -29,9 +29,23 @@ class LinearHook : public model::LinearHook {
   const std::size_t number_;  // of the site in the quantizer
 };
 
+class KvCacheHook : public model::KvCacheHook {
+ public:
+  KvCacheHook(const model::KvCacheSite& site, model::Quantizer& quantizer, const NumberFormat& format)
+      : quantizer_(quantizer), number_(quantizer.add(site, format)) {}
+
+  model::LayerKv keep(const model::LayerKv& layer) override { return quantizer_.keep(number_, layer); }
+  bool observes() const override { return quantizer_.mode.measured; }
+  bool observes_joined_calls() const override { return quantizer_.observes_joined_calls(); }
+
+ private:
+  model::Quantizer& quantizer_;
+  const std::size_t number_;
+};
+
 class AttentionHook : public model::AttentionHook {
  public:
-  AttentionHook(const model::Attention& site, model::Quantizer& quantizer, FormatPair formats);
+  AttentionHook(const model::Attention& site, model::Quantizer& quantizer, const SiteFormats& formats);
 
   model::Tensor attention(const model::AttentionOperands& operands) override;
   bool observes() const override { return quantizer_.mode.measured; }

@@ -27,7 +27,7 @@ bool matches(const Rule& rule, const MatmulSite& site) {
 
 bool in_scope(const MatmulSite& site, const PlanRequest& request) {
   if (request.skip.contains(site.component)) return false;
-  if (site.kind == SiteKind::linear || request.attention == AttentionScope::all) return true;
+  if (site.kind != SiteKind::attention || request.attention == AttentionScope::all) return true;
   return request.attention == AttentionScope::vision && site.component == Component::vision;
 }
 
@@ -39,6 +39,7 @@ Rule read_rule(JsonFields fields) {
   Rule rule;
   const bool has_match = fields.has("match"), has_component = fields.has("component");
   const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
+  const bool has_weight = fields.has("weight_fmt"), has_kv_cache = fields.has("kv_cache_fmt");
   const bool off = fields.has("off");
   fields.finish();
   if (has_match == has_component) fields.refuse("needs either 'match' or 'component'");
@@ -48,13 +49,22 @@ Rule read_rule(JsonFields fields) {
     rule.component = parse_component(fields.text("component"));
   }
   if (off) {
-    if (!fields.flag("off") || has_input || has_output) {
+    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache) {
       fields.refuse("'off' must be true, and excludes formats");
     }
     return rule;
   }
-  if (!has_input || !has_output) fields.refuse("needs 'input_fmt' and 'output_fmt', or 'off'");
-  rule.formats = FormatPair{parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
+  const bool is_cache_alone = has_kv_cache && !has_input && !has_weight && !has_output;
+  if (!is_cache_alone && (!has_input || !has_output)) {
+    fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', or 'off'");
+  }
+  SiteFormats formats;
+  if (!is_cache_alone) {
+    formats = {parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
+  }
+  if (has_weight) formats.weight = parse_format(fields.text("weight_fmt"));
+  if (has_kv_cache) formats.kv_cache = parse_format(fields.text("kv_cache_fmt"));
+  rule.formats = formats;
   return rule;
 }
 
@@ -72,7 +82,7 @@ Component parse_component(const std::string& name) {
                               model::did_you_mean(name, names));
 }
 
-std::vector<Rule> one_pair(FormatPair formats) { return {{"*", std::nullopt, formats}}; }
+std::vector<Rule> one_rule(const SiteFormats& formats) { return {{"*", std::nullopt, formats}}; }
 
 std::vector<Rule> read_rules(const std::filesystem::path& file) {
   try {
@@ -103,14 +113,18 @@ std::vector<Rule> read_rules(const std::filesystem::path& file) {
 QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request) {
   QuantPlan plan;
   std::vector<bool> used(request.rules.size(), false);
-  for (const MatmulSite& site : sites.all()) {
-    plan.emplace_back();
-    if (!in_scope(site, request)) continue;
+  const auto formats_of = [&](const MatmulSite& site) -> std::optional<SiteFormats> {
+    if (!in_scope(site, request)) return std::nullopt;
     const auto rule =
         std::ranges::find_if(request.rules, [&](const Rule& candidate) { return matches(candidate, site); });
-    if (rule == request.rules.end()) continue;
+    if (rule == request.rules.end()) return std::nullopt;
     used[static_cast<std::size_t>(rule - request.rules.begin())] = true;
-    plan.back() = rule->formats;
+    return rule->formats;
+  };
+  for (const MatmulSite& site : sites.all()) plan.matmuls.push_back(formats_of(site));
+  for (const MatmulSite& site : sites.kv_caches()) {
+    const std::optional<SiteFormats> formats = formats_of(site);
+    plan.kv_caches.push_back(formats ? formats->kv_cache : std::nullopt);
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     if (used[i]) continue;

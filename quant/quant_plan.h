@@ -29,7 +29,7 @@ enum class AttentionScope {
 struct Rule {
   std::string match;
   std::optional<model::Component> component;  // instead of match
-  std::optional<FormatPair> formats;
+  std::optional<SiteFormats> formats;
 };
 
 struct PlanRequest {
@@ -39,9 +39,12 @@ struct PlanRequest {
 };
 
 // One entry per site, in the sites' order; none: no hook.
-using QuantPlan = std::vector<std::optional<FormatPair>>;
+struct QuantPlan {
+  std::vector<std::optional<SiteFormats>> matmuls;     // of SiteList::all()
+  std::vector<std::optional<NumberFormat>> kv_caches;  // of SiteList::kv_caches()
+};
 
-std::vector<Rule> one_pair(FormatPair formats);                   // the rule that matches every site
+std::vector<Rule> one_rule(const SiteFormats& formats);           // that matches every site
 std::vector<Rule> read_rules(const std::filesystem::path& file);  // throws RulesError
 
 // Throws RulesError if a rule is the first match of no site that attention and skip allow.

@@ -46,13 +46,6 @@ enum class Format {
   int8
 };
 
-// What a matmul's operands and its result are rounded to.
-struct FormatPair {
-  Format input = Format::float32;
-  Format output = Format::float32;
-  bool operator==(const FormatPair&) const = default;
-};
-
 struct Properties {
   Format format;
   std::string_view name;  // on command lines, in files and reports

@@ -15,7 +15,7 @@ namespace {
 
 using model::Precision;
 using quant::Format;
-using quant::FormatPair;
+using quant::SiteFormats;
 using quant::StatsBook;
 
 // Three requests that differ in pictures, a masked camera, prompt, state and noise.
@@ -53,10 +53,10 @@ double apart(std::optional<double> found, std::optional<double> expected) {
   return found && expected ? std::abs(*found / *expected - 1) : 1;
 }
 
-void compare(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
+void compare(const test::GoldenCase& golden, model::Pi0& pi0, SiteFormats formats) {
   constexpr std::int64_t steps = 1;
   StatsBook together, alone;
-  const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
   const auto attach = [&](StatsBook& book) {
     return std::make_unique<quant::Attachment>(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
                                                [](const std::string&) {});

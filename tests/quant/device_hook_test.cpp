@@ -14,7 +14,7 @@ namespace {
 
 using model::Precision;
 using quant::Format;
-using quant::FormatPair;
+using quant::SiteFormats;
 using quant::StatsBook;
 using test::same;
 
@@ -81,7 +81,7 @@ void check_few_rows(const model::Execution& execution) {
     test::LoneSite lone(execution);
     model::Linear& site = lone.add_linear("gemma_expert.q_proj", at::eye(in, at::kFloat).to(at::kBFloat16));
     model::SiteList sites = lone.sites();
-    const quant::PlanRequest request{quant::one_pair({format, Format::float32}), quant::AttentionScope::all, {}};
+    const quant::PlanRequest request{quant::one_rule({format, Format::float32}), quant::AttentionScope::all, {}};
     StatsBook book;
     const quant::Attachment attachment(sites, quant::make_plan(sites, request), &book);
     // A value that is not finite would be in every result of its row, times zero.
@@ -128,10 +128,10 @@ struct Run {
 };
 
 // Two requests, hooked.
-Run run(const test::GoldenCase& golden, model::Pi0& pi0, FormatPair formats) {
+Run run(const test::GoldenCase& golden, model::Pi0& pi0, SiteFormats formats) {
   Run result;
   StatsBook book;
-  const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
   const quant::Attachment attachment(pi0.sites(), quant::make_plan(pi0.sites(), request), &book,
                                      [&](const std::string& line) { result.warnings.push_back(line); });
   for (const double sign : {1.0, -1.0}) {
@@ -175,9 +175,9 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     const auto reference = test::load_case(golden, precision);
     const auto device = test::load_case(golden, precision, test::like_gpu());
-    for (const FormatPair formats :
-         {FormatPair{Format::float8_e4m3, Format::float16}, FormatPair{Format::float16, Format::float8_e5m2},
-          FormatPair{Format::bfloat16, Format::bfloat16}, FormatPair{Format::float32, Format::float8_e4m3}}) {
+    for (const SiteFormats formats :
+         {SiteFormats{Format::float8_e4m3, Format::float16}, SiteFormats{Format::float16, Format::float8_e5m2},
+          SiteFormats{Format::bfloat16, Format::bfloat16}, SiteFormats{Format::float32, Format::float8_e4m3}}) {
       if (precision == Precision::float32 && formats.input == Format::float8_e4m3) continue;
       INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
       compare(run(golden, *device, formats), run(golden, *reference, formats));
@@ -194,7 +194,7 @@ TEST_CASE("device hooks observe each camera of a batch of them, and a kept sched
   const auto reference = test::load_case(golden, Precision::bfloat16);
   const auto device = test::load_case(golden, Precision::bfloat16, test::like_gpu_in_turn());
   REQUIRE(device->execution().backend->batches_cameras());
-  const FormatPair formats{Format::float8_e4m3, Format::float16};
+  const SiteFormats formats{Format::float8_e4m3, Format::float16};
   // Norms and attention sum in another order as well here.
   compare(run(golden, *device, formats), run(golden, *reference, formats), 0.2);
 }
@@ -214,8 +214,8 @@ struct OneLinear {
   explicit OneLinear(at::ScalarType dtype)
       : site(lone.add_linear("gemma_expert.q_proj", eighths({10, 24}, dtype) / 8, eighths({10}, dtype))),
         sites(lone.sites()) {}
-  quant::Attachment attach(FormatPair formats, std::vector<std::string>* warnings = nullptr) {
-    const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  quant::Attachment attach(SiteFormats formats, std::vector<std::string>* warnings = nullptr) {
+    const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
     return {sites, quant::make_plan(sites, request), &book, [warnings](const std::string& line) {
               if (warnings != nullptr) warnings->push_back(line);
             }};

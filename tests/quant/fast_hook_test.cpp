@@ -18,7 +18,7 @@ namespace {
 
 using model::Precision;
 using quant::Format;
-using quant::FormatPair;
+using quant::SiteFormats;
 using quant::StatsBook;
 
 // Keep what the hook that they stand before was given and gave.
@@ -80,7 +80,7 @@ struct Allowed {
   double flips;          // what results at a rounding boundary can move the mean squared error by
 };
 
-Allowed allowed(const model::Linear& site, const at::Tensor& x, FormatPair formats) {
+Allowed allowed(const model::Linear& site, const at::Tensor& x, SiteFormats formats) {
   const auto wide = [](const at::Tensor& values) { return values.defined() ? values.to(at::kDouble) : values; };
   const auto magnitude = [](const at::Tensor& values) { return values.defined() ? values.abs() : values; };
   const auto as_input = [&](const at::Tensor& values) {
@@ -109,9 +109,9 @@ double mse_of(const StatsBook& book, const std::string& layer) {
   throw std::logic_error(layer + " is not in the book");
 }
 
-void compare_sites(const test::GoldenCase& golden, FormatPair formats, model::Pi0& reference,
+void compare_sites(const test::GoldenCase& golden, SiteFormats formats, model::Pi0& reference,
                    std::span<const std::unique_ptr<model::Pi0>> fast) {
-  const quant::PlanRequest request{quant::one_pair(formats), quant::AttentionScope::all, {}};
+  const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
   StatsBook book;
   const auto attachment = quant::attach(reference.sites(), request, &book);
   std::map<std::string, LinearListener> linears;

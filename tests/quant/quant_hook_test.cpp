@@ -20,7 +20,7 @@ using model::Component;
 using model::Precision;
 using quant::AttentionScope;
 using quant::Format;
-using quant::FormatPair;
+using quant::SiteFormats;
 using quant::StatsBook;
 
 struct Outcome {
@@ -47,7 +47,7 @@ Outcome run_hooked(const test::GoldenCase& golden, model::Pi0& pi0, const quant:
 quant::PlanRequest setting(const std::string& name) {
   quant::PlanRequest request;
   const std::size_t middle = name.find("__"), end = name.find("__", middle + 2);
-  request.rules = quant::one_pair(
+  request.rules = quant::one_rule(
       {quant::parse_format(name.substr(0, middle)),
        quant::parse_format(name.substr(middle + 2, end == std::string::npos ? end : end - middle - 2))});
   request.attention = name.find("__attention") != std::string::npos ? AttentionScope::vision : AttentionScope::none;
@@ -213,7 +213,7 @@ TEST_CASE("on a GPU: statistics and actions of every setting are the original's"
 
 TEST_CASE("float32/float32 changes no bit and has no error, attention included", "[quant][hook]") {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
-  const quant::PlanRequest everything{quant::one_pair({}), AttentionScope::all, {}};
+  const quant::PlanRequest everything{quant::one_rule({}), AttentionScope::all, {}};
   const auto exact = test::load_case(golden, Precision::float32);
   const at::Tensor plain = exact->sample_actions(golden.inputs, golden.noise, 3);
   const Outcome outcome = run_hooked(golden, *exact, everything, 3);
@@ -225,7 +225,7 @@ TEST_CASE("float32/float32 changes no bit and has no error, attention included",
   }
   // In bfloat16 a float32 linear is more exact than openpi's; attention alone changes nothing.
   const auto rounded = test::load_case(golden, Precision::bfloat16);
-  const quant::PlanRequest attention_only{{{"*.sdpa", std::nullopt, FormatPair{}}}, AttentionScope::all, {}};
+  const quant::PlanRequest attention_only{{{"*.sdpa", std::nullopt, SiteFormats{}}}, AttentionScope::all, {}};
   const at::Tensor unhooked = rounded->sample_actions(golden.inputs, golden.noise, 3);
   CHECK(at::equal(run_hooked(golden, *rounded, attention_only, 3).actions, unhooked));
 }
@@ -237,14 +237,14 @@ TEST_CASE("attaching 25 times leaves the model as it was", "[quant][attach]") {
   for (const Format input : quant::all_formats) {
     for (const Format output : quant::all_formats) {
       const auto attachment =
-          quant::attach(pi0->sites(), {quant::one_pair({input, output}), AttentionScope::all, {}}, nullptr);
+          quant::attach(pi0->sites(), {quant::one_rule({input, output}), AttentionScope::all, {}}, nullptr);
       CHECK(attachment->site_count() == 92);  // all but the two unused heads
       pi0->sample_actions(golden.inputs, golden.noise, 1);
     }
   }
   CHECK(at::equal(pi0->sample_actions(golden.inputs, golden.noise, 1), plain));
-  const auto first = quant::attach(pi0->sites(), {quant::one_pair({}), AttentionScope::all, {}}, nullptr);
-  CHECK_THROWS_AS(quant::attach(pi0->sites(), {quant::one_pair({}), AttentionScope::all, {}}, nullptr),
+  const auto first = quant::attach(pi0->sites(), {quant::one_rule({}), AttentionScope::all, {}}, nullptr);
+  CHECK_THROWS_AS(quant::attach(pi0->sites(), {quant::one_rule({}), AttentionScope::all, {}}, nullptr),
                   std::logic_error);
 }
 
@@ -264,7 +264,7 @@ TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]
                                          .scale = 0.25};
     StatsBook book;
     const auto attachment = quant::attach(
-        sites, {quant::one_pair({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}}, &book);
+        sites, {quant::one_rule({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}}, &book);
     const at::Tensor hooked = site.hook()->attention(exact);
     book.finish_request(StatsBook::Measured::yes);
 
@@ -289,7 +289,7 @@ TEST_CASE("an overflow is warned of once per layer and its elements are counted"
   std::map<std::string, int> warnings;
   const auto attachment = quant::attach(
       pi0->sites(),
-      {{{"*.q_proj", std::nullopt, FormatPair{Format::float32, Format::float16}}}, AttentionScope::none, {}}, &book,
+      {{{"*.q_proj", std::nullopt, SiteFormats{Format::float32, Format::float16}}}, AttentionScope::none, {}}, &book,
       [&](const std::string& line) { ++warnings[line]; });
   const at::Tensor huge = at::full({2, 64}, 1e30F);
   model::Linear* site = nullptr;

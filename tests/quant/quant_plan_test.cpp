@@ -10,9 +10,9 @@ namespace {
 using model::Component;
 using quant::AttentionScope;
 using quant::Format;
-using quant::FormatPair;
+using quant::SiteFormats;
 
-const FormatPair pair{Format::float8_e4m3, Format::float16};
+const SiteFormats pair{Format::float8_e4m3, Format::float16};
 
 // The sites of a tiny Pi0.5, without weights.
 struct Sites {
@@ -27,7 +27,7 @@ std::size_t hooked(const quant::QuantPlan& plan) {
 TEST_CASE("one pair, scopes and skipped components choose the sites", "[quant][plan]") {
   Sites sites;
   const auto count = [&](AttentionScope scope, std::set<Component> skip) {
-    return hooked(quant::make_plan(sites.pi0.sites(), {quant::one_pair(pair), scope, std::move(skip)}));
+    return hooked(quant::make_plan(sites.pi0.sites(), {quant::one_rule(pair), scope, std::move(skip)}));
   };
   CHECK(count(AttentionScope::none, {}) == 84);
   CHECK(count(AttentionScope::vision, {}) == 84 + 2);
@@ -56,7 +56,7 @@ TEST_CASE("the first rule that matches a site decides", "[quant][plan]") {
     if (site.path.find(".layers.0.") != std::string::npos) {
       CHECK_FALSE(formats);
     } else if (site.path.find(".mlp.") != std::string::npos && site.path.ends_with("_proj")) {
-      CHECK(formats == FormatPair{Format::float8_e5m2, Format::bfloat16});
+      CHECK(formats == SiteFormats{Format::float8_e5m2, Format::bfloat16});
     } else if (site.component == Component::language) {
       CHECK(formats == pair);
     } else {

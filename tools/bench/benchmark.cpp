@@ -18,6 +18,7 @@
 #include "tools/bench/bench_gauge.h"
 #include "tools/bench/bench_report.h"
 #include "tools/common/commands.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/load_policy.h"
 #include "tools/common/model_options.h"
 #include "tools/common/option_checks.h"
@@ -90,8 +91,7 @@ Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
                    {"skip_components", nullptr}};
   if (hooks == nullptr) return settings;
   if (options.rules.empty()) {
-    settings["input_fmt"] = options.input_fmt.value_or("float32");
-    settings["output_fmt"] = options.output_fmt.value_or("float32");
+    settings.update(fields_of(formats_of(options)));
   } else {
     settings["rules"] = options.rules.string();
   }
@@ -104,8 +104,12 @@ Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
 GemmGauge::Operands operands_of(model::Precision precision, at::Device device, const Hooks* hooks) {
   bool fits_bfloat16 = precision == model::Precision::bfloat16;
   if (hooks != nullptr && device.is_cpu()) {
-    for (const std::optional<quant::FormatPair>& formats : hooks->plan) {
-      if (formats && formats->input == quant::Format::float16) fits_bfloat16 = false;
+    for (const std::optional<quant::SiteFormats>& formats : hooks->plan.matmuls) {
+      if (!formats) continue;
+      const auto is_float16 = [](const quant::NumberFormat& format) {
+        return format.element == quant::Format::float16;
+      };
+      if (is_float16(formats->input) || is_float16(formats->weight)) fits_bfloat16 = false;
     }
   }
   return fits_bfloat16 ? GemmGauge::Operands::bfloat16 : GemmGauge::Operands::float32;
@@ -117,8 +121,9 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
   std::int64_t bytes = 0;
   std::size_t index = 0;
   for (const model::MatmulSite& site : sites.all()) {
-    const quant::FormatPair full_precision;
-    const quant::FormatPair formats = hooks != nullptr ? hooks->plan[index].value_or(full_precision) : full_precision;
+    const quant::SiteFormats full_precision;
+    const quant::SiteFormats formats =
+        hooks != nullptr ? hooks->plan.matmuls[index].value_or(full_precision) : full_precision;
     ++index;
     const bool in_step =
         site.component == model::Component::action_expert || site.component == model::Component::action_head;
@@ -126,9 +131,8 @@ std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks)
     if (!in_step || linear == nullptr || site.flop == 0) continue;
     const at::Tensor& exact = linear->weight();
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
-    const bool rounded =
-        formats.input != quant::Format::float32 && formats.input != model::format_of(exact.scalar_type());
-    if (rounded) bytes += exact.numel() * formats::code_bits(formats.input) / 8;
+    const bool rounded = !model::keeps(formats.weight, exact.scalar_type());
+    if (rounded) bytes += bytes_of(formats.weight, site.out_features, site.in_features);
     if (!rounded || hooks->measured) bytes += exact_bytes;
   }
   return bytes;
@@ -354,7 +358,7 @@ void add_bench(CLI::App& app) {
       throw CLI::RequiredError("--checkpoint-dir or --random-weights");
     }
     if ((options->all_modes || options->without_statistics) && !options->quant.asked()) {
-      throw CLI::RequiredError("--input-fmt, --output-fmt or --rules");
+      throw CLI::RequiredError("a format (--input-fmt, --weight-fmt, --output-fmt, --kv-cache-fmt) or --rules");
     }
     run_bench(*options);
   });

@@ -9,13 +9,13 @@
 
 #include "tools/closed_loop/success_rules.h"
 #include "tools/common/cli_fwd.h"
-#include "tools/common/format_lists.h"
+#include "tools/common/format_options.h"
 
 namespace pi0::tools {
 
 struct ClosedLoopOptions {
   bool unquantized = false;  // the policy as it is, first
-  bool has_pairs = true;     // of `formats`
+  bool has_formats = true;   // those of `formats`
   FormatLists formats;
   std::vector<std::filesystem::path> rules;
   std::string preset;

@@ -16,6 +16,7 @@
 #include "tools/closed_loop/served_setting.h"
 #include "tools/closed_loop/success_statistics.h"
 #include "tools/closed_loop/videos.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 
@@ -166,16 +167,11 @@ void refuse_silent_scenes(Json& by_scene) {
 }
 
 const Json* baseline_of(const std::vector<Json>& entries) {
-  for (const std::string& name : {std::string(unquantized_name), pair_folder("float32", "float32")}) {
+  for (const std::string& name : {std::string(unquantized_name), folder_of({})}) {
     const auto found = std::ranges::find_if(entries, [&](const Json& entry) { return entry["combo"] == name; });
     if (found != entries.end()) return &*found;
   }
   return nullptr;
-}
-
-std::string name_of_setting(const Json& entry) {
-  if (!entry["input_fmt"].is_string()) return entry["combo"].get<std::string>();
-  return entry["input_fmt"].get<std::string>() + " / " + entry["output_fmt"].get<std::string>();
 }
 
 std::string figure(const Json& value, const char* format) {
@@ -348,7 +344,7 @@ void write_closed_loop_summary(const fs::path& root, const std::vector<Json>& en
 
 void print_settings(const std::vector<Json>& entries) {
   std::size_t width = 7;
-  for (const Json& entry : entries) width = std::max(width, name_of_setting(entry).size());
+  for (const Json& entry : entries) width = std::max(width, setting_name(entry).size());
   const auto any = [&](const char* key) {
     return std::ranges::any_of(entries, [&](const Json& entry) { return entry.value(key, Json()).is_number(); });
   };
@@ -359,7 +355,7 @@ void print_settings(const std::vector<Json>& entries) {
   print("{:>12}{:>12}{:>15}{:>13}\n", "vision", "language", "action_expert", "action_head");
   for (const Json& entry : entries) {
     const bool counted = entry["n_success"].is_number();
-    print("{:{}}{:>9}{:>11}{:>14}", name_of_setting(entry), width, figure(entry["success_rate"], "{:.2f}"),
+    print("{:{}}{:>9}{:>11}{:>14}", setting_name(entry), width, figure(entry["success_rate"], "{:.2f}"),
           counted ? fmt::format("{}/{}", entry["n_success"].get<long>(), entry["n_episodes"].get<long>()) : "-",
           counted ? figure(entry["success_low"], "{:.2f}") + " to " + figure(entry["success_high"], "{:.2f}") : "-");
     if (has_test) print("{:>9}", figure(entry.value("mcnemar_p", Json()), "{:.3f}"));
@@ -374,14 +370,14 @@ void print_settings(const std::vector<Json>& entries) {
           component("action_head"));
   }
   for (const Json& entry : entries) {
-    if (has_error(entry)) print("{}: {}\n", name_of_setting(entry), errors_of(entry));
+    if (has_error(entry)) print("{}: {}\n", setting_name(entry), errors_of(entry));
   }
   if (!has_test) return;
   const Json& baseline = *baseline_of(entries);
   print("p: McNemar's exact test against {}, over the same episodes\n", baseline["combo"].get<std::string>());
   for (const Json& entry : entries) {
     if (!entry.contains("paired_episodes") || entry["paired_episodes"] == baseline["n_episodes"]) continue;
-    print("{}: p is of the {} episodes that both have\n", name_of_setting(entry), entry["paired_episodes"].get<long>());
+    print("{}: p is of the {} episodes that both have\n", setting_name(entry), entry["paired_episodes"].get<long>());
   }
 }
 

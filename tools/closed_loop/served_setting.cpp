@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "tools/common/format_fields.h"
 #include "tools/common/results.h"
 
 namespace pi0::tools {
@@ -16,11 +17,9 @@ std::vector<ServedSetting> served_settings(const ClosedLoopOptions& options) {
     settings.push_back(std::move(setting));
   };
   if (options.unquantized) add({unquantized_name, {{"input_fmt", nullptr}, {"output_fmt", nullptr}}, {}});
-  if (options.has_pairs) {
-    for (const auto& [input, output] : options.formats.pairs()) {
-      add({pair_folder(input, output),
-           {{"input_fmt", input}, {"output_fmt", output}},
-           {"--input-fmt", input, "--output-fmt", output}});
+  if (options.has_formats) {
+    for (const quant::SiteFormats& formats : options.formats.settings()) {
+      add({folder_of(formats), fields_of(formats), arguments_of(formats)});
     }
   }
   for (const std::filesystem::path& rules : options.rules) {

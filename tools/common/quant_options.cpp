@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "protocol/files.h"
-#include "tools/common/format_lists.h"
+#include "tools/common/format_options.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/version.h"
 
@@ -29,9 +29,12 @@ std::vector<std::string> component_names() {
 
 }  // namespace
 
-quant::FormatPair formats_of(const QuantOptions& options) {
-  return {quant::parse_format(options.input_fmt.value_or("float32")),
-          quant::parse_format(options.output_fmt.value_or("float32"))};
+quant::SiteFormats formats_of(const QuantOptions& options) {
+  const quant::NumberFormat float32;
+  quant::SiteFormats formats(options.input_fmt.value_or(float32), options.output_fmt.value_or(float32));
+  formats.weight = options.weight_fmt.value_or(formats.input);
+  formats.kv_cache = options.kv_cache_fmt;
+  return formats;
 }
 
 std::string name_of(AttentionScope scope) {
@@ -56,19 +59,21 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
 }
 
 void add_quant_options(CLI::App& app, QuantOptions& options) {
-  CLI::Option* input =
-      choose(app.add_option("--input-fmt", options.input_fmt,
-                            "Format of matmul inputs and weights; float32 if only --output-fmt is given"),
-             format_names())
-          ->group(group);
-  CLI::Option* output = choose(app.add_option("--output-fmt", options.output_fmt,
-                                              "Format of matmul outputs; float32 if only --input-fmt is given"),
-                               format_names())
-                            ->group(group);
-  app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of one pair")
-      ->excludes(input)
-      ->excludes(output)
-      ->group(group);
+  const auto add = [&](const char* name, std::optional<quant::NumberFormat>& format, const char* description) {
+    return add_format(app, name, format, description)->group(group);
+  };
+  CLI::Option* rules =
+      app.add_option("--rules", options.rules, "JSON file of formats per layer, instead of these")->group(group);
+  for (CLI::Option* format :
+       {add("--input-fmt", options.input_fmt,
+            "Format of matmul inputs and weights, as float8_e4m3, mxfp8_e4m3, int8:row or ELEMENT[:GRANULARITY[:RULE]] "
+            "(docs/formats.md); float32 if only others are given"),
+        add("--weight-fmt", options.weight_fmt, "Format of weights alone, as int4:group128; default: as inputs"),
+        add("--output-fmt", options.output_fmt, "Format of matmul outputs; float32 if only others are given"),
+        add("--kv-cache-fmt", options.kv_cache_fmt,
+            "Format of the prefix's keys and values, which all denoise steps read; default: they stay as they are")}) {
+    rules->excludes(format);
+  }
   add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,
                  "Write per-layer statistics to this file; without formats, those of full precision")
@@ -77,7 +82,7 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
 
 quant::PlanRequest plan_request(const QuantOptions& options) {
   quant::PlanRequest request;
-  request.rules = options.rules.empty() ? quant::one_pair(formats_of(options)) : quant::read_rules(options.rules);
+  request.rules = options.rules.empty() ? quant::one_rule(formats_of(options)) : quant::read_rules(options.rules);
   request.attention = options.attention;
   for (const std::string& name : options.skip_components) {
     request.skip.insert(quant::parse_component(name));

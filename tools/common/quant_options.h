@@ -17,8 +17,7 @@
 namespace pi0::tools {
 
 struct QuantOptions {
-  std::optional<std::string> input_fmt;
-  std::optional<std::string> output_fmt;
+  std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt;
   std::filesystem::path rules;
   quant::AttentionScope attention = quant::AttentionScope::all;
   std::vector<std::string> skip_components;
@@ -26,14 +25,15 @@ struct QuantOptions {
   std::int64_t stats_every = 1;  // observe every so many requests
 
   // Hooks are attached only when something asks for them.
-  bool asked() const { return input_fmt || output_fmt || !rules.empty() || !stats_output.empty(); }
+  bool asked() const { return has_formats() || !rules.empty() || !stats_output.empty(); }
+  bool has_formats() const { return input_fmt || weight_fmt || output_fmt || kv_cache_fmt; }
 };
 
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
 void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
 
-quant::FormatPair formats_of(const QuantOptions& options);  // float32 where none is given
+quant::SiteFormats formats_of(const QuantOptions& options);  // float32 where none is given; weights as inputs
 
 std::string name_of(quant::AttentionScope scope);  // as on the command line
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "protocol/files.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/print.h"
 
 namespace pi0::tools {
@@ -11,8 +12,7 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const
                            nlohmann::ordered_json meta, std::function<void(const std::string&)> warn)
     : output_(options.stats_output), every_(options.stats_every), meta_(std::move(meta)) {
   if (options.rules.empty()) {
-    meta_["input_fmt"] = name_of(formats_of(options).input);
-    meta_["output_fmt"] = name_of(formats_of(options).output);
+    meta_.update(fields_of(formats_of(options)));
   } else {
     meta_["rules"] = options.rules.string();
   }

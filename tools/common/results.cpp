@@ -56,10 +56,6 @@ auto read_strictly(const fs::path& file, Read read) {
 
 }  // namespace
 
-std::string pair_folder(const std::string& input_fmt, const std::string& output_fmt) {
-  return input_fmt + "__" + output_fmt;
-}
-
 std::string rules_folder(const fs::path& rules) { return "rules__" + rules.stem().string(); }
 
 std::string setting_name(const Json& entry) {
@@ -70,7 +66,10 @@ std::string setting_name(const Json& entry) {
   if (const std::string rules = text("rules"); !rules.empty()) return "rules " + fs::path(rules).stem().string();
   if (text("combo") == unquantized_name) return unquantized_name;
   const std::string input = text("input_fmt"), output = text("output_fmt");
-  return input.empty() || output.empty() ? "" : input + " / " + output;
+  if (input.empty() || output.empty()) return "";
+  const std::string weight = text("weight_fmt"), kv_cache = text("kv_cache_fmt");
+  return input + " / " + output + (weight.empty() ? "" : ", weights " + weight) +
+         (kv_cache.empty() ? "" : ", KV cache " + kv_cache);
 }
 
 void check_same_settings(const fs::path& place, const Json& found, const std::string& other, const Json& wanted) {
@@ -142,7 +141,9 @@ Json read_closed_loop_entry(const fs::path& file) {
     for (const char* key : {"input_fmt", "output_fmt", "rmse_stats_path"}) {
       if (!fields.value(key).is_null()) fields.text(key);
     }
-    if (fields.has("rules")) fields.text("rules");
+    for (const char* key : {"weight_fmt", "kv_cache_fmt", "rules"}) {
+      if (fields.has(key)) fields.text(key);
+    }
     check_episodes(fields);
     fields.named_numbers("component_rmse");
     if (!fields.value("video_files").is_array()) fields.mistyped("video_files", "a list");

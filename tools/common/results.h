@@ -9,12 +9,11 @@
 
 namespace pi0::tools {
 
-// The folder of a pair of formats, as pi0-quant names it, and that of a rules file.
-std::string pair_folder(const std::string& input_fmt, const std::string& output_fmt);
+// The folder of a rules file.
 std::string rules_folder(const std::filesystem::path& rules);
 
-// What people call a setting: "float8_e4m3 / float16", "rules careful", "unquantized"; empty when the entry of a sweep
-// or closed loop, or the meta of statistics, does not say.
+// What people call a setting: "float8_e4m3 / float16", "bfloat16 / bfloat16, weights int4:group128", "rules careful",
+// "unquantized"; empty when the entry of a sweep or closed loop, or the meta of statistics, does not say.
 std::string setting_name(const nlohmann::ordered_json& entry);
 
 // That of the policy as it is, with which a closed loop compares others.

@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   for (const Format input : all_formats) {
     for (const Format output : all_formats) {
       StatsBook book;
-      const auto hooks = attach(example.model->sites(), {one_pair({input, output}), AttentionScope::all, {}}, &book);
+      const auto hooks = attach(example.model->sites(), {one_rule({input, output}), AttentionScope::all, {}}, &book);
       example.sample_actions();
       book.finish_request(StatsBook::Measured::yes);
       const auto report = nlohmann::json::parse(

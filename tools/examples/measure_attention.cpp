@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   StatsBook book;
   {
     const auto hooks = attach(example.model->sites(),
-                              {one_pair({Format::float8_e4m3, Format::float16}), AttentionScope::all, {}}, &book);
+                              {one_rule({Format::float8_e4m3, Format::float16}), AttentionScope::all, {}}, &book);
     example.sample_actions();
     book.finish_request(StatsBook::Measured::yes);
   }

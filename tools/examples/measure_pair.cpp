@@ -10,7 +10,7 @@ int main(int argc, char** argv) {
   const Example example = load_example(argc, argv);
   StatsBook book;
   const auto hooks = attach(example.model->sites(),
-                            {one_pair({Format::float8_e4m3, Format::float16}), AttentionScope::none, {}}, &book);
+                            {one_rule({Format::float8_e4m3, Format::float16}), AttentionScope::none, {}}, &book);
   example.sample_actions();
   book.finish_request(StatsBook::Measured::yes);
   std::puts(report_table(book.snapshot()).c_str());

@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
   quant::StatsBook book;
   const auto hooks = quant::attach(
       loaded.model->sites(),
-      {quant::one_pair({quant::Format::float8_e4m3, quant::Format::float16}), quant::AttentionScope::all, {}}, &book);
+      {quant::one_rule({quant::Format::float8_e4m3, quant::Format::float16}), quant::AttentionScope::all, {}}, &book);
   server::ServerOptions options;
   options.host = "127.0.0.1";
   options.port = 0;  // a free one

@@ -10,9 +10,9 @@
 
 #include "model/json_fields.h"
 #include "model/text_file.h"
-#include "quant/format.h"
 #include "quant/layer_place.h"
 #include "tools/bench/bench_report.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/results.h"
 #include "tools/report/report_columns.h"
 
@@ -48,10 +48,20 @@ Json text_in(JsonFields& fields, const char* key) {
 
 Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Json(fields.flag(key)) : Json(); }
 
-Json bits_of(const Json& format) {
-  if (!format.is_string()) return {};
-  const auto known = quant::find_format(format.get<std::string>());
-  return known ? Json(quant::code_bits(*known)) : Json();
+// The bits of a value by role; empty when the entry does not name formats.
+Json bits_in(const Json& entry) {
+  const auto formats = formats_in(entry);
+  if (!formats) return Json::object();
+  return {{"input_bits", bits_per_value(formats->input)},
+          {"weight_bits", bits_per_value(formats->weight)},
+          {"output_bits", bits_per_value(formats->output)}};
+}
+
+// The formats that an entry names, by role.
+Json formats_of(JsonFields& entry) {
+  Json names = Json::object();
+  for (const char* key : format_keys) names[key] = text_in(entry, key);
+  return names;
 }
 
 // pi0-quant's statistics do not name their formats; the names of their files or folders do.
@@ -134,11 +144,12 @@ class Reader {
   }
 
   void read_setting(JsonFields entry, const fs::path& summary) {
-    const Json input = text_in(entry, "input_fmt"), output = text_in(entry, "output_fmt"),
-               rules = text_in(entry, "rules");
+    const Json rules = text_in(entry, "rules");
     const Json combo = text_in(entry, "combo");  // of closed loops
-    const std::string setting =
-        setting_name({{"input_fmt", input}, {"output_fmt", output}, {"rules", rules}, {"combo", combo}});
+    Json row = formats_of(entry);
+    Json named = row;
+    named.update({{"rules", rules}, {"combo", combo}});
+    const std::string setting = setting_name(named);
     if (setting.empty()) {
       throw std::runtime_error(summary.string() + ": an entry has neither input_fmt and output_fmt nor rules");
     }
@@ -146,13 +157,11 @@ class Reader {
     if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
     const std::string folder = !combo.is_null()    ? combo.get<std::string>()
                                : rules.is_string() ? rules_folder(rules.get<std::string>())
-                                                   : pair_folder(input.get<std::string>(), output.get<std::string>());
+                                                   : folder_of(formats_in(row).value_or(formats::SiteFormats()));
     const fs::path stats = path_ / folder / "stats.json";
     const Json error = setting_error(entry, summary);
-    Json row = {{"run", name_},         {"setting", setting}, {"input_fmt", input},
-                {"output_fmt", output}, {"error", error},     {"source", stats.string()}};
-    row["input_bits"] = bits_of(input);
-    row["output_bits"] = bits_of(output);
+    row.update(bits_in(row));
+    row.update({{"run", name_}, {"setting", setting}, {"error", error}, {"source", stats.string()}});
     row["below_floor"] = flag_in(entry, "below_floor");
     row["worst_observation"] = text_in(entry, "worst_observation");
     add_numbers(row, entry, "settings");
@@ -258,7 +267,7 @@ class Reader {
     std::size_t rank = 0;
     for (const Json& entry : ranking) {
       JsonFields fields(entry, fmt::format("{}: entry {}", file.string(), ++rank));
-      const Json input = text_in(fields, "input_fmt"), output = text_in(fields, "output_fmt");
+      const Json formats = formats_of(fields);
       const Json layer = text_in(fields, "layer"), component = text_in(fields, "component");
       const Json& name = layer.is_null() ? component : layer;
       if (name.is_null()) fields.refuse("has neither layer nor component");
@@ -271,10 +280,9 @@ class Reader {
         for (const char* own : {"layer", "component", "kind"}) meta.erase(own);  // of this one, not of the run
         data_.runs.back()["meta"] = std::move(meta);
       }
-      add("sensitivity",
-          {name_, setting_name({{"input_fmt", input}, {"output_fmt", output}}), rank, kind, name, component,
-           number_in(fields, "action_rmse"), number_in(fields, "action_rmse_floor"), flag_in(fields, "below_floor"),
-           left_out.is_null() ? Json() : Json(left_out.contains(name.get<std::string>()))});
+      add("sensitivity", {name_, setting_name(formats), rank, kind, name, component, number_in(fields, "action_rmse"),
+                          number_in(fields, "action_rmse_floor"), flag_in(fields, "below_floor"),
+                          left_out.is_null() ? Json() : Json(left_out.contains(name.get<std::string>()))});
     }
   }
 
@@ -319,6 +327,8 @@ class Reader {
                              {"setting", setting},
                              {"input_fmt", field(pair, "input_fmt")},
                              {"output_fmt", field(pair, "output_fmt")},
+                             {"weight_fmt", field(pair, "weight_fmt")},
+                             {"kv_cache_fmt", field(pair, "kv_cache_fmt")},
                              {"source", path_.string()}});
       return read_statistics(content, path_, setting);
     }

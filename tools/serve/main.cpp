@@ -23,6 +23,7 @@
 #include "server/end_signals.h"
 #include "tools/common/command_line.h"
 #include "tools/common/failure.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/load_policy.h"
 #include "tools/common/observations.h"
 #include "tools/common/openmp_spins.h"
@@ -30,6 +31,7 @@
 #include "tools/common/print.h"
 #include "tools/common/print_layers.h"
 #include "tools/common/quant_session.h"
+#include "tools/common/results.h"
 #include "tools/common/stopwatch.h"
 #include "tools/common/version.h"
 #include "tools/serve/server_options.h"
@@ -99,9 +101,8 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
 }
 
 std::string quantized_text(const QuantOptions& quant, std::size_t layers) {
-  const std::string formats = !quant.rules.empty()
-                                  ? "by " + quant.rules.string()
-                                  : quant.input_fmt.value_or("float32") + " / " + quant.output_fmt.value_or("float32");
+  const std::string formats =
+      !quant.rules.empty() ? "by " + quant.rules.string() : setting_name(fields_of(formats_of(quant)));
   const std::string every = quant.stats_every == 1 ? "" : fmt::format(" in every {}th request", quant.stats_every);
   return fmt::format("{}, {}, measured{}; attention {}", counted(layers, "layer"), formats, every,
                      name_of(quant.attention));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "protocol/files.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/version.h"
@@ -114,12 +115,12 @@ class Budget {
   }
 
   Json rules_file(const Json& left_out) const {
-    const quant::FormatPair formats = only_pair(options_);
+    const quant::SiteFormats formats = only_formats(options_);
     Json rules = Json::array();
     for (const quant::Rule& rule : least_sensitive(count_).plan.rules) {
-      rules.push_back({{"match", rule.match},
-                       {"input_fmt", quant::name_of(formats.input)},
-                       {"output_fmt", quant::name_of(formats.output)}});
+      Json fields = {{"match", rule.match}};
+      fields.update(fields_of(formats));
+      rules.push_back(std::move(fields));
     }
     return {{"about",
              {{"made_by", version()},
@@ -143,7 +144,7 @@ class Budget {
 }  // namespace
 
 void rank_sensitivity(const SweepOptions& options, SweepRun& run) {
-  only_pair(options);  // before the weights are loaded
+  only_formats(options);  // before the weights are loaded
   std::vector<Json> ranking = run.entries_of(one_by_one(options, run.sites()));
   std::ranges::stable_sort(ranking, std::greater{}, action_rmse);
   protocol::write_whole(options.output / "sensitivity.json", text_of(ranking));

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "tools/common/format_fields.h"
 #include "tools/common/results.h"
 
 namespace pi0::tools {
@@ -35,14 +36,12 @@ std::vector<Setting> rules_settings(const SweepOptions& options) {
   return settings;
 }
 
-std::vector<Setting> pair_settings(const SweepOptions& options) {
+std::vector<Setting> format_settings(const SweepOptions& options) {
   std::vector<Setting> settings;
-  QuantOptions quant = options.quant;
-  for (const auto& [input, output] : options.formats.pairs()) {
-    quant.input_fmt = input;
-    quant.output_fmt = output;
-    settings.push_back(
-        {pair_folder(input, output), {{"input_fmt", input}, {"output_fmt", output}}, plan_request(quant)});
+  quant::PlanRequest plan = plan_request(options.quant);
+  for (const quant::SiteFormats& formats : options.formats.settings()) {
+    plan.rules = quant::one_rule(formats);
+    settings.push_back({folder_of(formats), fields_of(formats), plan});
   }
   return settings;
 }
@@ -50,7 +49,7 @@ std::vector<Setting> pair_settings(const SweepOptions& options) {
 }  // namespace
 
 std::vector<Setting> shard_settings(const SweepOptions& options) {
-  std::vector<Setting> all = options.rules.empty() ? pair_settings(options) : rules_settings(options);
+  std::vector<Setting> all = options.rules.empty() ? format_settings(options) : rules_settings(options);
   std::vector<Setting> own;
   for (std::size_t i = 0; i < all.size(); ++i) {
     all[i].place = i;
@@ -60,22 +59,22 @@ std::vector<Setting> shard_settings(const SweepOptions& options) {
   return own;
 }
 
-quant::FormatPair only_pair(const SweepOptions& options) {
-  const auto pairs = options.formats.pairs();
-  if (pairs.size() == 1) return {quant::parse_format(pairs[0].first), quant::parse_format(pairs[0].second)};
+quant::SiteFormats only_formats(const SweepOptions& options) {
+  const std::vector<quant::SiteFormats> settings = options.formats.settings();
+  if (settings.size() == 1) return settings.front();
   throw std::invalid_argument(
-      "--sensitivity ranks under one pair of formats: give --input-fmts and --output-fmts one each");
+      "--sensitivity ranks under one setting: give --input-fmts, --weight-fmts and --output-fmts one format each");
 }
 
 std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteList& sites) {
-  const quant::FormatPair formats = only_pair(options);
+  const quant::SiteFormats formats = only_formats(options);
   quant::PlanRequest all = plan_request(options.quant);
-  all.rules = quant::one_pair(formats);
+  all.rules = quant::one_rule(formats);
   const quant::QuantPlan plan = quant::make_plan(sites, all);
   std::vector<Setting> settings;
   std::size_t index = 0;
   for (const model::MatmulSite& site : sites.all()) {
-    if (!plan[index++] || site.flop == 0) continue;
+    if (!plan.matmuls[index++] || site.flop == 0) continue;
     const std::string component(model::name_of(site.component));
     Setting setting{options.sensitivity, {}, all};
     if (options.sensitivity == "layers") {
@@ -88,20 +87,16 @@ std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteLi
       setting.plan.rules = {{"", site.component, formats}};
       if (has_folder(settings, setting.folder)) continue;
     }
-    setting.names["input_fmt"] = quant::name_of(formats.input);
-    setting.names["output_fmt"] = quant::name_of(formats.output);
+    setting.names.update(fields_of(formats));
     settings.push_back(std::move(setting));
   }
   return settings;
 }
 
 Setting together(const SweepOptions& options, const std::vector<std::string>& layers) {
-  const quant::FormatPair formats = only_pair(options);
-  Setting setting{fmt::format("budget/{}", layers.size()),
-                  {{"layers", layers.size()},
-                   {"input_fmt", quant::name_of(formats.input)},
-                   {"output_fmt", quant::name_of(formats.output)}},
-                  plan_request(options.quant)};
+  const quant::SiteFormats formats = only_formats(options);
+  Setting setting{fmt::format("budget/{}", layers.size()), {{"layers", layers.size()}}, plan_request(options.quant)};
+  setting.names.update(fields_of(formats));
   setting.plan.rules.clear();
   for (const std::string& layer : layers) setting.plan.rules.push_back({layer, std::nullopt, formats});
   return setting;

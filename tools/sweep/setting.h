@@ -24,8 +24,8 @@ struct Setting {
 // std::invalid_argument for two rules files of one name, and what quant::read_rules() throws.
 std::vector<Setting> shard_settings(const SweepOptions& options);
 
-// The pair of formats of --sensitivity; throws std::invalid_argument when there are several.
-quant::FormatPair only_pair(const SweepOptions& options);
+// The formats of --sensitivity; throws std::invalid_argument when there are several settings.
+quant::SiteFormats only_formats(const SweepOptions& options);
 
 // For --sensitivity: a setting per site, or per component, that has a part in the actions.
 std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteList& sites);

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "protocol/files.h"
-#include "quant/format.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/shell_word.h"
@@ -15,13 +15,12 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Of inputs and weights, and of outputs; a rules file has no one number.
+// Of inputs, weights and outputs; a rules file has no one number.
 std::string bits_of(const Json& entry) {
-  if (entry.contains("rules")) return "-";
-  const auto bits = [&](const char* key) {
-    return quant::code_bits(*quant::find_format(entry[key].get<std::string>()));
-  };
-  return fmt::format("{}/{}", bits("input_fmt"), bits("output_fmt"));
+  const auto formats = formats_in(entry);
+  if (!formats) return "-";
+  return fmt::format("{}/{}/{}", bits_per_value(formats->input), bits_per_value(formats->weight),
+                     bits_per_value(formats->output));
 }
 
 std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.3g}", value.get<double>()); }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tools/common/cli_fwd.h"
-#include "tools/common/format_lists.h"
+#include "tools/common/format_options.h"
 #include "tools/common/model_options.h"
 #include "tools/common/quant_options.h"
 #include "tools/sweep/sweep_model.h"

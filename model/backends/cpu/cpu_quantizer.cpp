@@ -5,6 +5,7 @@
 #include <deque>
 #include <mutex>
 
+#include "model/backends/cpu/coded_panels.h"
 #include "model/backends/linear_result.h"
 
 namespace pi0::model {
@@ -67,7 +68,7 @@ class CpuQuantizer::Inputs {
  public:
   Inputs(CpuQuantizer& quantizer, const Tensor& x) : quantizer_(quantizer), x_(x) {}
 
-  const SharedInput& get(Format format, Lane lane) {
+  const SharedInput& get(const NumberFormat& format, Lane lane) {
     const auto known = std::ranges::find_if(
         inputs_, [&](const SharedInput& input) { return input.format == format && input.lane == lane; });
     return known != inputs_.end() ? *known : inputs_.emplace_back(quantizer_.pack(x_, format, lane));
@@ -82,30 +83,38 @@ class CpuQuantizer::Inputs {
 CpuQuantizer::CpuQuantizer(const CpuBackend& backend, ErrorSink& sink)
     : ReferenceQuantizer(backend, sink), gemm_(backend.kernels()), rounding_(rounding_kernels(backend.kernels().set)) {}
 
-std::size_t CpuQuantizer::add(const Attention& attention, formats::FormatPair formats) {
+std::size_t CpuQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
   packed_.emplace_back();
   return ReferenceQuantizer::add(attention, formats);
 }
 
-std::size_t CpuQuantizer::add(const Linear& linear, formats::FormatPair formats) {
+std::size_t CpuQuantizer::add(const KvCacheSite& cache, const NumberFormat& format) {
+  packed_.emplace_back();
+  return ReferenceQuantizer::add(cache, format);
+}
+
+std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
   const std::size_t number = sites_.size();
   sites_.push_back({formats, &linear});
   Packed packed;
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
-  packed.weight_is_exact = keeps(formats.input, linear.weight().scalar_type());
-  if (!packed.weight_is_exact) {
-    RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, formats.input);
+  const auto plain = plain_cast(formats.weight);
+  packed.weight_is_exact = keeps(formats.weight, linear.weight().scalar_type());
+  if (!plain) {
+    packed.weight = pack_coded(encode(unpack_weight(packed.exact_weight), formats.weight));
+  } else if (!packed.weight_is_exact) {
+    RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
     note(rounded.overflowed, number, Operand::weight);
     packed.weight = std::move(rounded.weight);
   }
   packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
-  if (linear.bias().defined() && !keeps(formats.input, linear.bias().scalar_type())) {
+  if (plain && linear.bias().defined() && !keeps(*plain, linear.bias().scalar_type())) {
     packed.terms = at::empty_like(packed.exact_terms);
     const float largest =
         rounding_.round({packed.exact_terms.const_data_ptr<float>(), 1, packed.terms.numel(), packed.terms.numel()},
-                        packed.terms.mutable_data_ptr<float>(), formats.input);
-    note(overflows(largest, formats.input), number, Operand::bias);
+                        packed.terms.mutable_data_ptr<float>(), *plain);
+    note(overflows(largest, *plain), number, Operand::bias);
   }
   packed_.push_back(std::move(packed));
   return number;
@@ -120,17 +129,24 @@ bool CpuQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) 
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   const Packed& packed = packed_[number];
-  const bool fits = x == at::kBFloat16 && sites_[number].formats.input != Format::float16 &&
-                    fits_bfloat16(packed.weight.format()) && fits_bfloat16(packed.exact_weight.format());
+  const NumberFormat& input = sites_[number].formats.input;
+  const bool fits = x == at::kBFloat16 && (keeps(input, x) || fits_pairs(input)) &&
+                    (packed.weight.coded != nullptr || formats::fits_bfloat16(packed.weight.format())) &&
+                    formats::fits_bfloat16(packed.exact_weight.format());
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 
-CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, Format format, Lane lane) {
-  if (keeps(format, x.scalar_type())) return {format, lane, pack_input(gemm_, x, lane, {}), false};
+CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, const NumberFormat& format, Lane lane) {
+  const auto plain = plain_cast(format);
+  if (!plain) {
+    const ClockScope scope(clock.rounding);
+    return {format, lane, pack_scaled_input(gemm_, x, lane, format), false};
+  }
+  if (keeps(*plain, x.scalar_type())) return {format, lane, pack_input(gemm_, x, lane, {}), false};
   std::atomic<bool> overflowed = false;
   PackedInput packed = pack_input(gemm_, x, lane, [&](float* row, std::int64_t count) {
     const ClockScope scope(clock.rounding);
-    if (overflows(rounding_.round({row, 1, count, count}, row, format), format)) overflowed = true;
+    if (overflows(rounding_.round({row, 1, count, count}, row, *plain), *plain)) overflowed = true;
   });
   return {format, lane, std::move(packed), overflowed};
 }
@@ -144,38 +160,74 @@ std::vector<Tensor> CpuQuantizer::linears(std::span<const std::size_t> sites, co
 
 Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs) {
   const Packed& packed = packed_[number];
-  const formats::FormatPair formats = sites_[number].formats;
-  const std::int64_t out_features = sites_[number].linear->out_features;
+  const formats::SiteFormats& formats = sites_[number].formats;
   const Lane lane = lane_of(number, x.scalar_type());
   const SharedInput& rounded = inputs.get(formats.input, lane);
   note(rounded.overflowed, number, Operand::input);
   std::vector<Product> products = {{rounded.packed, packed.weight}};
   const bool two_products = mode.measured && !has_exact_operands(number, x.scalar_type());
-  if (two_products) products.push_back({inputs.get(Format::float32, lane).packed, packed.exact_weight});
-
-  Tensor result = empty_result(x, out_features);
-  const std::int64_t rows = rounded.packed.rows;
-  const std::int64_t samples = mode.samples_apart ? x.size(0) : 1;
-  SampleErrors errors(samples, rows / samples);
-  std::atomic<bool> overflowed = false;
-  const auto finish = [&](const Strip& strip) {
-    float* const y = strip.sums[0];
-    gemm_.add_terms(y, strip.row_count, packed.terms.const_data_ptr<float>() + strip.first_column);
-    clear_padding(strip, y);
-    if (two_products) {
-      gemm_.add_terms(strip.sums[1], strip.row_count, packed.exact_terms.const_data_ptr<float>() + strip.first_column);
-      clear_padding(strip, strip.sums[1]);
-    }
-    const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
-    const float largest = mode.measured
-                              ? errors.round(rounding_, y, strip.sums.back(), formats.output)
-                              : rounding_.round({y, strip.row_count, panel_width, panel_width}, y, formats.output);
-    if (overflows(largest, formats.output)) overflowed = true;
-  };
-  multiply(gemm_, products, finish, result);
-  note(overflowed, number, Operand::output);
-  if (mode.measured) errors.report(sink_, number, out_features);
+  if (two_products) products.push_back({inputs.get({}, lane).packed, packed.exact_weight});
+  Tensor result = empty_result(x, sites_[number].linear->out_features);
+  const std::int64_t samples = x.dim() > 1 ? x.size(0) : 1;
+  if (plain_cast(formats.output)) {
+    finish_strips(number, products, mode.samples_apart ? samples : 1, result);
+  } else {
+    finish_rows(number, products, samples, result);
+  }
   return result;
+}
+
+void CpuQuantizer::add_biases(std::size_t number, const Strip& strip) const {
+  const Packed& packed = packed_[number];
+  const auto add = [&](float* sums, const Tensor& terms) {
+    gemm_.add_terms(sums, strip.row_count, terms.const_data_ptr<float>() + strip.first_column);
+    clear_padding(strip, sums);
+  };
+  add(strip.sums[0], packed.terms);
+  if (strip.sums.size() > 1) add(strip.sums[1], packed.exact_terms);
+}
+
+void CpuQuantizer::finish_strips(std::size_t number, const std::vector<Product>& products, std::int64_t samples,
+                                 Tensor& result) {
+  const Format output = *plain_cast(sites_[number].formats.output);
+  SampleErrors errors(samples, products[0].x.rows / samples);
+  std::atomic<bool> overflowed = false;
+  multiply(
+      gemm_, products,
+      [&](const Strip& strip) {
+        float* const y = strip.sums[0];
+        add_biases(number, strip);
+        const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
+        const float largest = mode.measured
+                                  ? errors.round(rounding_, y, strip.sums.back(), output)
+                                  : rounding_.round({y, strip.row_count, panel_width, panel_width}, y, output);
+        if (overflows(largest, output)) overflowed = true;
+      },
+      result);
+  note(overflowed, number, Operand::output);
+  if (mode.measured) errors.report(sink_, number, result.size(-1));
+}
+
+void CpuQuantizer::finish_rows(std::size_t number, const std::vector<Product>& products, std::int64_t samples,
+                               Tensor& result) {
+  const std::int64_t rows = products[0].x.rows, columns = result.size(-1);
+  Tensor sums = at::empty({rows, columns}, at::kFloat), exact;
+  if (products.size() > 1) exact = at::empty_like(sums);
+  multiply(
+      gemm_, products,
+      [&](const Strip& strip) {
+        add_biases(number, strip);
+        if (!exact.defined()) return;
+        gemm_.store(strip.sums[1], rows, 1, strip.columns, exact.mutable_data_ptr<float>() + strip.first_column,
+                    columns,
+                    /*as_bfloat16=*/false);
+      },
+      sums);
+  const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
+  const Tensor rounded =
+      round_activations(sums.view({samples, rows / samples, columns}), sites_[number].formats.output).values;
+  result.copy_(rounded.view(result.sizes()));
+  if (mode.measured) observe(number, (exact.defined() ? exact : sums).view(rounded.sizes()), rounded);
 }
 
 }  // namespace pi0::model

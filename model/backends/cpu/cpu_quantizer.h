@@ -14,8 +14,9 @@ class CpuQuantizer : public ReferenceQuantizer {
  public:
   CpuQuantizer(const CpuBackend& backend, ErrorSink& sink);
 
-  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
-  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
+  std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
 
@@ -28,7 +29,7 @@ class CpuQuantizer : public ReferenceQuantizer {
   };
   // x, rounded to a format and packed. Linears that share x share it.
   struct SharedInput {
-    formats::Format format;
+    NumberFormat format;
     Lane lane;
     PackedInput packed;
     bool overflowed;
@@ -36,8 +37,16 @@ class CpuQuantizer : public ReferenceQuantizer {
   class Inputs;
 
   Lane lane_of(std::size_t site, at::ScalarType x) const;
-  SharedInput pack(const Tensor& x, formats::Format format, Lane lane);
+  SharedInput pack(const Tensor& x, const NumberFormat& format, Lane lane);
   Tensor linear(std::size_t site, const Tensor& x, Inputs& inputs);
+
+  // Writes the rounded product to `result`, and reports its error if it is measured. A plain cast rounds strips while
+  // they are in cache; other formats round whole rows, whose neighbours share scales.
+  void finish_strips(std::size_t site, const std::vector<Product>& products, std::int64_t samples, Tensor& result);
+  void finish_rows(std::size_t site, const std::vector<Product>& products, std::int64_t samples, Tensor& result);
+
+  // Adds the biases to a strip's sums.
+  void add_biases(std::size_t site, const Strip& strip) const;
 
   const GemmKernels& gemm_;
   const formats::RoundingKernels& rounding_;

@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 
+#include "model/backends/cpu/product_scales.h"
 #include "model/backends/cpu/scratch.h"
 #include "model/backends/linear_result.h"
 
@@ -136,11 +137,12 @@ namespace {
 struct Operands {
   explicit Operands(const Product& product)
       : lane(product.x.lane),
-        format(product.weight.format()),
+        scales(product),
+        format(scales.is_coded() ? Format::float32 : product.weight.format()),
         rows(product.x.rows),
         pairs(product.weight.panels.size(1)),
         stride(product.x.lanes.size(1)),
-        pair_bytes(panel_width * 2 * product.weight.panels.element_size()),
+        pair_bytes(product.weight.panels.stride(1) * product.weight.panels.element_size()),
         x(static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr())),
         codes(static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr())) {}
 
@@ -148,7 +150,8 @@ struct Operands {
   bool codes_are_lanes() const { return format == Format::bfloat16 && lane == Lane::bfloat16_pair; }
 
   Lane lane;
-  Format format;
+  ProductScales scales;
+  Format format;  // of the weight's codes if it is a plain cast
   std::int64_t rows;
   std::int64_t pairs;       // of a panel
   std::int64_t stride;      // lanes from row to row of x
@@ -172,25 +175,31 @@ class GroupProduct {
 
   // sums [panels of the group][rows][32]
   void multiply(const Operands& in, PanelGroup group, float* sums) {
-    const std::int64_t stretch_pairs = stretch_steps / in.steps_per_pair();
+    const std::int64_t scaled_pairs = in.scales.group_pairs();
+    const std::int64_t stretch_pairs = scaled_pairs > 0 ? scaled_pairs : stretch_steps / in.steps_per_pair();
     for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
       const Stretch stretch{pair, std::min(stretch_pairs, in.pairs - pair)};
       widen(in, group, stretch);
       for (std::int64_t row = 0; row < in.rows; row += rows_at_once) add_rows(in, group, stretch, row, sums);
     }
+    if (scaled_pairs > 0 || !in.scales.left_for_sums()) return;
+    for (std::int64_t panel = 0; panel < group.count; ++panel) {
+      float* const own = sums + panel * in.rows * panel_width;
+      kernels_.add_scaled(own, own, in.rows, in.scales.of_sums(group.first + panel, 0, 0, false));
+    }
   }
 
  private:
-  struct Stretch {
-    std::int64_t first_pair, pairs;
-  };
-
   void widen(const Operands& in, PanelGroup group, Stretch stretch) {
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
       const std::uint8_t* const from =
           in.codes + ((group.first + panel) * in.pairs + stretch.first_pair) * in.pair_bytes;
       std::uint32_t* const to = lanes_.get() + panel * stretch_steps * panel_width;
-      if (!in.codes_are_lanes()) kernels_.widen(from, in.format, in.lane, stretch.pairs, to);
+      if (in.scales.is_coded()) {
+        in.scales.widen(kernels_, from, group.first + panel, {stretch.first_pair, stretch.pairs}, to);
+      } else if (!in.codes_are_lanes()) {
+        kernels_.widen(from, in.format, in.lane, stretch.pairs, to);
+      }
       panel_lanes_[static_cast<std::size_t>(panel)] =
           in.codes_are_lanes() ? reinterpret_cast<const std::uint32_t*>(from) : to;
     }
@@ -201,7 +210,8 @@ class GroupProduct {
     const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
     const std::int64_t sums_stride = in.rows * panel_width;
     float* const target = sums + row * panel_width;
-    const bool is_first = stretch.first_pair == 0;
+    const bool is_scaled = in.scales.group_pairs() > 0;
+    const bool is_first = stretch.first_pair == 0 && !is_scaled;
     const std::int64_t fresh_stride = rows_at_once * panel_width;
     multiply_stretch(kernels_, in.lane,
                      {.x = in.x + row * in.stride + stretch.first_pair * in.steps_per_pair(),
@@ -215,7 +225,15 @@ class GroupProduct {
                       .go_on = false});
     if (is_first) return;
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
-      kernels_.add(target + panel * sums_stride, fresh_.get() + panel * fresh_stride, row_count * panel_width);
+      float* const own = target + panel * sums_stride;
+      const float* const fresh = fresh_.get() + panel * fresh_stride;
+      if (is_scaled) {
+        const bool go_on = stretch.first_pair > 0;
+        kernels_.add_scaled(own, fresh, row_count,
+                            in.scales.of_sums(group.first + panel, row, 2 * stretch.first_pair, go_on));
+      } else {
+        kernels_.add(own, fresh, row_count * panel_width);
+      }
     }
   }
 
@@ -266,7 +284,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   at::parallel_for(0, divided_up(panels, most_of_group), divided_up(flop_per_thread, group_flop), work);
 }
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
-  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && fits_bfloat16(weight.format());
+  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && formats::fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
   Tensor result = empty_result(x, weight.out);
   const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -26,13 +27,16 @@ InstructionSet fastest_instruction_set();
 
 const GemmKernels& gemm_kernels(InstructionSet set);
 
+struct CodedScales;
+
 // A weight [Out, In] in panels (gemm_kernels.h). A value type; copies share memory.
 struct PackedWeight {
   at::Tensor panels;  // [ceil(Out / 32), ceil(In / 2), 32, 2] in the codes' dtype
   std::int64_t out = 0;
   std::int64_t in = 0;
+  std::shared_ptr<const CodedScales> coded = {};  // of a scaled format (coded_panels.h); null: a plain cast
 
-  Format format() const { return format_of(panels.scalar_type()); }
+  Format format() const { return format_of(panels.scalar_type()); }  // of a plain cast
   std::int64_t panel_count() const { return panels.size(0); }
 };
 
@@ -40,6 +44,9 @@ inline std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (va
 
 // Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
+
+// The values of a packed weight of a plain cast, [Out, In] of the panels' dtype.
+at::Tensor unpack_weight(const PackedWeight& weight);
 
 // Packs a weight [Out, In] of float32, bfloat16, float16 or 8-bit values without changing them. A float32 weight whose
 // values all fit bfloat16 is stored as bfloat16.
@@ -64,7 +71,11 @@ struct PackedInput {
   Lane lane = Lane::float32;
   std::int64_t rows = 0;
   std::int64_t in = 0;
+  at::Tensor scales = {};        // [rows, groups] float32, for the sums; undefined: 1
+  std::int64_t scale_group = 0;  // inputs that share a scale; In if a row does
 };
+
+PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in);  // uninitialised, without scales
 
 // Packs x [..., In] of float32 or bfloat16, after `change`, if any, was applied to each row. For Lane::bfloat16_pair
 // the changed values must fit bfloat16.

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "model/backends/cpu/gemm_pairs.h"
+#include "model/backends/cpu/gemm_coded_pairs.h"
 
 namespace pi0::model {
 namespace {
@@ -133,9 +133,19 @@ bool may_use_amx() {
 }
 
 const GemmKernels& amx_bf16_gemm() {
-  static const GemmKernels kernels = {
-      InstructionSet::amx_bf16, widen_with_permutes, multiply, add,          add_terms, store,
-      widen_bfloat16,           narrow_to_bfloat16,  true,     layer_kernels};
+  static const GemmKernels kernels = {InstructionSet::amx_bf16,
+                                      widen_with_permutes,
+                                      widen_elements_with_permutes,
+                                      scale_elements,
+                                      multiply,
+                                      add,
+                                      add_scaled,
+                                      add_terms,
+                                      store,
+                                      widen_bfloat16,
+                                      narrow_to_bfloat16,
+                                      true,
+                                      layer_kernels};
   return kernels;
 }
 

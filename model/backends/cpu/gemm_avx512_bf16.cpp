@@ -1,4 +1,4 @@
-#include "model/backends/cpu/gemm_pairs.h"
+#include "model/backends/cpu/gemm_coded_pairs.h"
 
 namespace pi0::model {
 namespace {
@@ -20,8 +20,11 @@ void multiply(Lane lane, const Run& run) {
 const GemmKernels& avx512_bf16_gemm() {
   static const GemmKernels kernels = {InstructionSet::avx512_bf16,
                                       widen_with_permutes,
+                                      widen_elements_with_permutes,
+                                      scale_elements,
                                       multiply,
                                       add,
+                                      add_scaled,
                                       add_terms,
                                       store,
                                       widen_bfloat16,

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "model/backends/cpu/coded_kernels.h"
 #include "model/backends/cpu/layer_kernels.h"
 #include "quant/formats/format.h"
 
@@ -47,9 +48,17 @@ struct GemmKernels {
   // [pairs][32] of bfloat16_pair.
   void (*widen)(const void* codes, Format format, Lane lane, std::int64_t pairs, std::uint32_t* lanes);
 
+  // The same for codes of scaled formats, to elements; and these to values, in place.
+  void (*widen_elements)(const void* codes, const CodeTable& table, Lane lane, std::int64_t pairs,
+                         std::uint32_t* lanes);
+  void (*scale_elements)(std::uint32_t* lanes, Lane lane, std::int64_t pairs, const PanelScales& by);
+
   void (*multiply)(Lane lane, const Run& run);
 
   void (*add)(float* sums, const float* more, std::int64_t count);
+
+  // Sets sums [rows][32] to more [rows][32], which may be the sums, times the scales.
+  void (*add_scaled)(float* sums, const float* more, std::int64_t rows, const SumScales& by);
 
   // Adds terms [32] to every row of sums [rows][32].
   void (*add_terms)(float* sums, std::int64_t rows, const float* terms);

@@ -171,11 +171,32 @@ PackedWeight encode_weight(const PackedWeight& weight, Format format, const Enco
   return result;
 }
 
+Tensor unpack_weight(const PackedWeight& weight) {
+  Tensor values = at::empty({weight.out, weight.in}, weight.panels.options());
+  const Panels panels{weight.out, weight.in};
+  const std::int64_t size = values.element_size();
+  const auto* const from = static_cast<const std::uint8_t*>(weight.panels.const_data_ptr());
+  auto* const to = static_cast<std::uint8_t*>(values.mutable_data_ptr());
+  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
+    with_code_size(size, [&](auto code_size) {
+      for (std::int64_t panel = begin; panel < end; ++panel) {
+        read_panel<code_size()>(from + panel * panels.codes() * size, panels.rows(panel), weight.in,
+                                to + panel * panel_width * weight.in * size);
+      }
+    });
+  });
+  return values;
+}
+
+PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in) {
+  const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
+  return {at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
+}
+
 PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
   const Tensor source = x.contiguous();
-  const std::int64_t in = x.size(-1), rows = source.numel() / in;
-  const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
-  PackedInput packed{at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
+  const std::int64_t in = x.size(-1);
+  PackedInput packed = empty_input(lane, source.numel() / in, in);
   if (source.scalar_type() == at::kBFloat16) {
     pack_rows<std::uint16_t>(kernels, source, packed, change);
   } else {

@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
@@ -33,6 +34,12 @@ Tensor product(const Tensor& rows, const Tensor& weight) {
 }
 
 Tensor float_terms(const Tensor& bias) { return bias.defined() ? bias.to(at::kFloat).contiguous() : bias; }
+
+Format plain_cast_of(const formats::NumberFormat& format, const MatmulSite& site) {
+  if (const auto plain = plain_cast(format)) return *plain;
+  throw std::invalid_argument(site.path + ": format " + name_of(format) + " is not available on a GPU; found " +
+                              "a format with scales or few bits, expected a plain cast (or run with --device cpu)");
+}
 
 const float* terms_of(const Tensor& terms) { return terms.defined() ? terms.const_data_ptr<float>() : nullptr; }
 
@@ -82,17 +89,25 @@ CudaQuantizer::CudaQuantizer(const Backend& backend, const DeviceKernels& kernel
                              std::function<void()> moved)
     : ReferenceQuantizer(backend, sink), kernels_(kernels), errors_(std::move(moved)) {}
 
-std::size_t CudaQuantizer::add(const Linear& linear, formats::FormatPair formats) {
+std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
+  plain_cast_of(formats.weight, linear);
+  const Format input = plain_cast_of(formats.input, linear), output = plain_cast_of(formats.output, linear);
   const std::size_t number = ReferenceQuantizer::add(linear, formats);
-  parts_.push_back({&linear, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
+  parts_.push_back({&linear, input, output, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
   errors_.add_site();
   return number;
 }
 
-std::size_t CudaQuantizer::add(const Attention& attention, formats::FormatPair formats) {
-  parts_.push_back({&attention, {}, {}, {}});
+std::size_t CudaQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
+  parts_.push_back(
+      {&attention, plain_cast_of(formats.input, attention), plain_cast_of(formats.output, attention), {}, {}, {}});
   errors_.add_site();
   return ReferenceQuantizer::add(attention, formats);
+}
+
+std::size_t CudaQuantizer::add(const KvCacheSite& cache, const formats::NumberFormat& format) {
+  throw std::invalid_argument(cache.path + ": a format of the KV cache, " + name_of(format) +
+                              ", is not available on a GPU; run with --device cpu");
 }
 
 Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& values, at::ScalarType stored) {
@@ -100,13 +115,13 @@ Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& 
   for (const std::size_t site : sites) {
     flags.push_back(&errors_.slot(site, 1, values.device()).first->input_overflowed);
   }
-  return round_on_device(kernels_, values, stored, sites_[sites.front()].formats.input, flags);
+  return round_on_device(kernels_, values, stored, parts_[sites.front()].input, flags);
 }
 
 // A bias that rounding changes needs no second product: both biases are added to the same sums.
 bool CudaQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
-  return keeps(site.formats.input, dtype) &&
+  return keeps(parts_[number].input, dtype) &&
          (site.linear == nullptr || site.weight_codes.is_same(site.linear->weight()));
 }
 
@@ -124,17 +139,17 @@ const Tensor& CudaQuantizer::wide_weight(std::size_t site) {
 bool CudaQuantizer::takes_few_rows(std::size_t site, const Tensor& x) const {
   const Linear& linear = *sites_[site].linear;
   const bool samples_apart = mode.measured && mode.samples_apart && x.size(0) > 1;
-  return x.scalar_type() == at::kBFloat16 && linear.weight().scalar_type() == at::kBFloat16 &&
-         linear.in_features % 8 == 0 && x.numel() <= HookedRowsCall::most_rows * linear.in_features && !samples_apart &&
-         linear.calls == 1;
+  const formats::SiteFormats& formats = sites_[site].formats;
+  return formats.weight == formats.input && x.scalar_type() == at::kBFloat16 &&
+         linear.weight().scalar_type() == at::kBFloat16 && linear.in_features % 8 == 0 &&
+         x.numel() <= HookedRowsCall::most_rows * linear.in_features && !samples_apart && linear.calls == 1;
 }
 
 // Whether one call of the kernels can do all of them.
 bool CudaQuantizer::alike(std::span<const std::size_t> sites, const Tensor& x) const {
   const std::size_t first = sites.front();
   return std::ranges::all_of(sites, [&](std::size_t site) {
-    return sites_[site].formats.input == sites_[first].formats.input &&
-           takes_few_rows(site, x) == takes_few_rows(first, x) &&
+    return parts_[site].input == parts_[first].input && takes_few_rows(site, x) == takes_few_rows(first, x) &&
            has_exact_operands(site, x.scalar_type()) == has_exact_operands(first, x.scalar_type());
   });
 }
@@ -149,7 +164,7 @@ std::vector<Tensor> CudaQuantizer::linears(std::span<const std::size_t> sites, c
 std::vector<Tensor> CudaQuantizer::many_rows(std::span<const std::size_t> sites, const Tensor& x) {
   const c10::DeviceGuard guard(x.device());
   const Tensor rows = x.contiguous();
-  const Format input = sites_[sites.front()].formats.input;
+  const Format input = parts_[sites.front()].input;
   const Tensor operand = keeps(input, x.scalar_type()) ? rows : rounded(sites, rows, operand_dtype(input));
   std::vector<Tensor> results;
   for (const std::size_t site : sites) results.push_back(many_rows(site, rows, operand));
@@ -175,7 +190,7 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
   call.rows = static_cast<int>(x.numel() / in);
   call.in = static_cast<int>(in);
   call.x = static_cast<const std::uint16_t*>(rows.const_data_ptr());
-  call.input = sites_[sites.front()].formats.input;
+  call.input = parts_[sites.front()].input;
   call.compares_exact = mode.measured && !has_exact_operands(sites.front(), x.scalar_type());
   std::vector<Tensor> results;
   std::vector<Finish> finishes;  // own the memory of partial sums until the kernel is enqueued
@@ -195,8 +210,8 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
 }
 
 Tensor CudaQuantizer::round_operand(std::size_t site, const Tensor& operand) {
-  return keeps(sites_[site].formats.input, operand.scalar_type()) ? operand
-                                                                  : rounded({&site, 1}, operand, operand.scalar_type());
+  return keeps(parts_[site].input, operand.scalar_type()) ? operand
+                                                          : rounded({&site, 1}, operand, operand.scalar_type());
 }
 
 Tensor CudaQuantizer::round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) {
@@ -224,7 +239,7 @@ CudaQuantizer::Finish CudaQuantizer::finish_of(std::size_t site, const Tensor& r
               " results at once, expected at most 2^30; a smaller batch has fewer");
   call.values = static_cast<int>(values);
   call.columns = static_cast<int>(result.size(-1));
-  call.format = sites_[site].formats.output;
+  call.format = parts_[site].output;
   call.overflowed = &slot.first->output_overflowed;
   if (!compared) return finish;
   call.errors = &slot.first->errors;

@@ -59,8 +59,9 @@ class CudaQuantizer : public ReferenceQuantizer {
  public:
   CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink, std::function<void()> moved);
 
-  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
-  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
+  std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
   void collect() override { errors_.collect(sink_); }
@@ -97,8 +98,9 @@ class CudaQuantizer : public ReferenceQuantizer {
 
   struct Parts {
     const MatmulSite* module;
-    Tensor terms, exact_terms;  // the bias, rounded and as it is, [Out] float32; undefined without one
-    Tensor wide_weight;         // 8-bit codes as bfloat16; made when many rows need it first
+    formats::Format input, output;  // the site's formats, which are plain casts
+    Tensor terms, exact_terms;      // the bias, rounded and as it is, [Out] float32; undefined without one
+    Tensor wide_weight;             // 8-bit codes as bfloat16; made when many rows need it first
   };
   const DeviceKernels& kernels_;
   DeviceErrors errors_;

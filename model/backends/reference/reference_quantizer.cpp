@@ -22,19 +22,34 @@ Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tens
 
 }  // namespace
 
-std::size_t ReferenceQuantizer::add(const Linear& linear, formats::FormatPair formats) {
+std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
   const std::size_t number = sites_.size();
-  const auto encode = [&](const Tensor& parameter, Operand operand) {
-    if (!parameter.defined() || keeps(formats.input, parameter.scalar_type())) return parameter;
-    const Rounded codes = round_to_codes(parameter, formats.input);
+  const auto plain = plain_cast(formats.weight);
+  const auto as_codes = [&](const Tensor& parameter, Operand operand) {
+    if (!parameter.defined() || !plain || keeps(*plain, parameter.scalar_type())) return parameter;
+    const Rounded codes = round_to_codes(parameter, *plain);
     note(codes.overflowed, number, operand);
     return codes.values;
   };
-  sites_.push_back({formats, &linear, encode(linear.weight(), Operand::weight), encode(linear.bias(), Operand::bias)});
+  Site site{formats, &linear};
+  site.bias_codes = as_codes(linear.bias(), Operand::bias);
+  if (plain) {
+    site.weight_codes = as_codes(linear.weight(), Operand::weight);
+  } else {
+    site.coded_weight = encode(linear.weight(), formats.weight);
+  }
+  sites_.push_back(std::move(site));
   return number;
 }
 
-std::size_t ReferenceQuantizer::add(const Attention&, formats::FormatPair formats) {
+std::size_t ReferenceQuantizer::add(const Attention&, const formats::SiteFormats& formats) {
+  sites_.push_back({formats});
+  return sites_.size() - 1;
+}
+
+std::size_t ReferenceQuantizer::add(const KvCacheSite&, const formats::NumberFormat& format) {
+  formats::SiteFormats formats;
+  formats.kv_cache = format;
   sites_.push_back({formats});
   return sites_.size() - 1;
 }
@@ -55,10 +70,11 @@ std::vector<Tensor> ReferenceQuantizer::linears(std::span<const std::size_t> sit
 Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
   const Site& site = sites_[number];
   const Tensor exact = x.to(at::kFloat);
-  const Rounded operand = round_to(exact, site.formats.input);
+  const Rounded operand = round_activations(exact, site.formats.input);
   note(operand.overflowed, number, Operand::input);
-  const Tensor sum = plain_linear(operand.values, widened(site.weight_codes), widened(site.bias_codes));  // float32
-  const Rounded result = round_to(sum, site.formats.output);
+  const Tensor weight = site.coded_weight.defined() ? site.coded_weight.values() : widened(site.weight_codes);
+  const Tensor sum = plain_linear(operand.values, weight, widened(site.bias_codes));  // float32
+  const Rounded result = round_activations(sum, site.formats.output);
   note(result.overflowed, number, Operand::output);
   if (mode.measured) {
     const Linear& linear = *site.linear;
@@ -72,22 +88,29 @@ Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
 }
 
 Tensor ReferenceQuantizer::round_operand(std::size_t site, const Tensor& operand) {
-  const Rounded rounded = round_to(operand.to(at::kFloat), sites_[site].formats.input);
+  const Rounded rounded = round_activations(operand.to(at::kFloat), sites_[site].formats.input);
   note(rounded.overflowed, site, Operand::input);
   return rounded.values.to(operand.scalar_type());
+}
+
+// The product with the softmax sums over the keys, so that they share scales. Plain casts have none.
+Tensor ReferenceQuantizer::round_value(std::size_t site, const Tensor& value) {
+  if (plain_cast(sites_[site].formats.input)) return round_operand(site, value);
+  return round_operand(site, value.transpose(2, 3)).transpose(2, 3).contiguous();
 }
 
 const LayerKv& ReferenceQuantizer::rounded_prefix(std::size_t site, const LayerKv& prefix) {
   if (!prefix.rounded) {
     prefix.rounded =
-        std::make_shared<const LayerKv>(LayerKv{round_operand(site, prefix.key), round_operand(site, prefix.value)});
+        std::make_shared<const LayerKv>(LayerKv{round_operand(site, prefix.key), round_value(site, prefix.value)});
   }
   return *prefix.rounded;
 }
 
 Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& exact) {
   AttentionOperands operands = exact;
-  for (Tensor* operand : {&operands.query, &operands.key, &operands.value}) *operand = round_operand(site, *operand);
+  for (Tensor* operand : {&operands.query, &operands.key}) *operand = round_operand(site, *operand);
+  operands.value = round_value(site, operands.value);
   if (exact.prefix != nullptr) operands.prefix = &rounded_prefix(site, *exact.prefix);
   const Tensor attended = backend_.attention(operands);
   Tensor reference;
@@ -98,11 +121,27 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
 }
 
 Tensor ReferenceQuantizer::round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) {
-  const Rounded rounded = round_to(attended.to(at::kFloat), sites_[site].formats.output);
+  const Rounded rounded = round_activations(attended.to(at::kFloat), sites_[site].formats.output);
   note(rounded.overflowed, site, Operand::output);
   const Tensor result = rounded.values.to(attended.scalar_type());
   if (exact.defined()) observe(site, exact.to(at::kFloat), result.to(at::kFloat));
   return result;
+}
+
+// Keys and values are one observation.
+LayerKv ReferenceQuantizer::keep(std::size_t site, const LayerKv& layer) {
+  const formats::NumberFormat& format = *sites_[site].formats.kv_cache;
+  const auto round = [&](const Tensor& exact) {
+    const Rounded rounded = round_activations(exact.to(at::kFloat), format);
+    note(rounded.overflowed, site, Operand::output);
+    return rounded.values.to(exact.scalar_type());
+  };
+  LayerKv kept{round(layer.key), round(layer.value)};
+  if (mode.measured) {
+    observe(site, at::cat({layer.key, layer.value}, 3).to(at::kFloat),
+            at::cat({kept.key, kept.value}, 3).to(at::kFloat));
+  }
+  return kept;
 }
 
 void ReferenceQuantizer::note(bool overflowed, std::size_t site, Operand operand) {

@@ -8,8 +8,8 @@
 #include "model/attention.h"
 #include "model/backend.h"
 #include "model/linear.h"
+#include "model/number_rounding.h"
 #include "model/quantizer.h"
-#include "model/rounding.h"
 
 namespace pi0::model {
 
@@ -17,24 +17,31 @@ class ReferenceQuantizer : public Quantizer {
  public:
   ReferenceQuantizer(const Backend& backend, ErrorSink& sink) : Quantizer(sink), backend_(backend) {}
 
-  std::size_t add(const Linear& linear, formats::FormatPair formats) override;
-  std::size_t add(const Attention& attention, formats::FormatPair formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
+  std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   Tensor attention(std::size_t site, const AttentionOperands& operands) override;
+  LayerKv keep(std::size_t site, const LayerKv& layer) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
 
  protected:
   struct Site {
-    formats::FormatPair formats;
-    const Linear* linear = nullptr;  // null: an attention
-    Tensor weight_codes = {};        // [Out, In] in the input format's dtype
+    formats::SiteFormats formats;
+    const Linear* linear = nullptr;  // null: an attention or a KV cache
+    Tensor weight_codes = {};        // [Out, In] in the dtype of a plain cast; undefined for other formats
+    CodedWeight coded_weight = {};   // for those
     Tensor bias_codes = {};          // [Out]
   };
 
   // Reports an overflow to the sink.
   void note(bool overflowed, std::size_t site, Operand operand);
 
-  // Round an attention's operand to the site's input format, and its output to the output format. The dtype stays.
+  // Reports the error of a result [B, ...] float32: of the batch, or of each sample.
+  void observe(std::size_t site, const Tensor& reference, const Tensor& result);
+
+  // Round an attention's operand [B, H, L, D] to the site's input format along the last dimension, and its output to
+  // the output format. The dtype stays.
   // `exact` is the output of the exact operands, or undefined if nothing is compared.
   virtual Tensor round_operand(std::size_t site, const Tensor& operand);
   virtual Tensor round_attended(std::size_t site, const Tensor& attended, const Tensor& exact);
@@ -44,8 +51,8 @@ class ReferenceQuantizer : public Quantizer {
 
  private:
   Tensor linear(std::size_t site, const Tensor& x);
+  Tensor round_value(std::size_t site, const Tensor& value);
   const LayerKv& rounded_prefix(std::size_t site, const LayerKv& prefix);
-  void observe(std::size_t site, const Tensor& reference, const Tensor& result);
 };
 
 }  // namespace pi0::model

@@ -1,0 +1,220 @@
+#include "model/backends/cpu/coded_panels.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "quant/formats/rounding_value.h"
+
+namespace pi0::model {
+namespace {
+
+using at::Tensor;
+using formats::ScaleKind;
+
+constexpr std::int64_t coded_values_per_thread = 1 << 15;
+
+bool two_to_a_byte(const NumberFormat& format) { return code_bits(format.element) <= 4; }
+
+// Codes of a row, a byte each.
+void unpack(const std::uint8_t* row, int bits, std::int64_t count, std::uint8_t* codes) {
+  const auto mask = static_cast<std::uint32_t>((1 << bits) - 1);
+  std::int64_t at = 0;
+  for (std::int64_t i = 0; i < count; ++i, at += bits) {
+    const std::uint8_t* const byte = row + at / 8;
+    const auto shift = static_cast<int>(at % 8);
+    const std::uint32_t next = shift + bits > 8 ? static_cast<std::uint32_t>(byte[1]) << 8 : 0U;
+    codes[i] = static_cast<std::uint8_t>(((byte[0] | next) >> shift) & mask);
+  }
+}
+
+CodeTable table_of(const NumberFormat& format) {
+  CodeTable table{};
+  table.two_to_a_byte = two_to_a_byte(format);
+  const int bits = code_bits(format.element);
+  const std::int64_t count = std::int64_t{1} << bits;
+  // The elements of a row with each code once.
+  std::vector<std::uint8_t> packed(static_cast<std::size_t>(count * bits / 8 + 1));
+  for (std::int64_t code = 0, at = 0; code < count; ++code, at += bits) {
+    const auto shifted = static_cast<std::uint32_t>(code) << (at % 8);
+    packed[static_cast<std::size_t>(at / 8)] |= static_cast<std::uint8_t>(shifted);
+    if (at % 8 + bits > 8) packed[static_cast<std::size_t>(at / 8 + 1)] |= static_cast<std::uint8_t>(shifted >> 8);
+  }
+  const NumberFormat elements{format.element, formats::Granularity::row};
+  const float scale = 1;
+  std::uint16_t halves[256] = {};
+  best_scaled_kernels().decode_elements({packed.data(), &scale, nullptr}, elements, 0, {halves, 1, count, count});
+  for (std::int64_t code = 0; code < count; ++code) {
+    table.low[code] = static_cast<std::uint8_t>(halves[code]);
+    table.high[code] = static_cast<std::uint8_t>(halves[code] >> 8);
+    table.values[code] = formats::float_of_bfloat16(halves[code]);
+  }
+  return table;
+}
+
+// One panel's codes; padding has code 0, whose element is 0.
+void fill_coded_panel(const CodedWeight& weight, std::int64_t panel, std::uint8_t* to) {
+  const std::int64_t pairs = divided_up(weight.in, 2), row_bytes = weight.codes.size(1);
+  const bool together = two_to_a_byte(weight.format);
+  std::fill_n(to, pairs * panel_width * (together ? 1 : 2), std::uint8_t{0});
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(2 * pairs));
+  const std::int64_t rows = std::min(panel_width, weight.out - panel * panel_width);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    unpack(weight.codes.const_data_ptr<std::uint8_t>() + (panel * panel_width + row) * row_bytes,
+           code_bits(weight.format.element), weight.in, codes.data());
+    const std::uint8_t* pair = codes.data();
+    for (std::int64_t i = 0; i < pairs; ++i, pair += 2) {
+      const std::int64_t at = i * panel_width + row;
+      if (together) {
+        to[at] = static_cast<std::uint8_t>(pair[0] | pair[1] << 4);
+      } else {
+        to[2 * at] = pair[0];
+        to[2 * at + 1] = pair[1];
+      }
+    }
+  }
+}
+
+// [scale rows, groups] as [panels, groups, 32].
+Tensor scales_by_panel(const CodedWeight& weight, const Tensor& values) {
+  if (!values.defined()) return {};
+  const std::int64_t panels = divided_up(weight.out, panel_width), groups = values.size(1);
+  const std::int64_t rows_per_scale = layout_of(weight.format, weight.in).rows_per_scale;
+  Tensor result = at::zeros({panels, groups, panel_width}, at::kFloat);
+  auto* const to = result.mutable_data_ptr<float>();
+  const auto* const from = values.const_data_ptr<float>();
+  for (std::int64_t row = 0; row < weight.out; ++row) {
+    for (std::int64_t group = 0; group < groups; ++group) {
+      to[(row / panel_width * groups + group) * panel_width + row % panel_width] =
+          from[row / rows_per_scale * groups + group];
+    }
+  }
+  return result;
+}
+
+// Two-level scales without the tensor's, exactly: they are float8_e4m3 values.
+Tensor without_tensor_scale(const Tensor& scales, float tensor_scale) {
+  return round_to(scales / tensor_scale, Format::float8_e4m3).values;
+}
+
+// One sample's rows as a format's elements and scales.
+class SampleElements {
+ public:
+  SampleElements(const NumberFormat& format, std::int64_t rows, std::int64_t length)
+      : format_(format),
+        layout_(layout_of(format, length)),
+        length_(length),
+        codes_(at::empty({rows, layout_.row_bytes}, at::kByte)),
+        scales_(at::empty({layout_.scale_rows(rows), std::max<std::int64_t>(layout_.scales_per_row, 1)}, at::kFloat)),
+        zero_points_(at::empty_like(scales_)) {}
+
+  void encode(const float* values, std::int64_t first, std::int64_t count, const formats::Range& range) {
+    best_scaled_kernels().encode({values, count, length_, length_}, format_, range, first,
+                                 {codes_.mutable_data_ptr<std::uint8_t>(), scales_.mutable_data_ptr<float>(),
+                                  zero_points_.mutable_data_ptr<float>()});
+  }
+
+  void decode(std::int64_t row, std::uint16_t* elements) const {
+    best_scaled_kernels().decode_elements(
+        {codes_.const_data_ptr<std::uint8_t>(), scales_.const_data_ptr<float>(), zero_points_.const_data_ptr<float>()},
+        format_, row, {elements, 1, length_, length_});
+  }
+
+  // The scales that values from the first input of `group` on share.
+  float scale(std::int64_t row, std::int64_t group) const {
+    return scales_.const_data_ptr<float>()[row / layout_.rows_per_scale * layout_.scales_per_row + group];
+  }
+  std::int64_t groups() const { return layout_.scales_per_row; }
+
+ private:
+  const NumberFormat format_;
+  const formats::CodeLayout layout_;
+  const std::int64_t length_;
+  Tensor codes_, scales_, zero_points_;
+};
+
+}  // namespace
+
+bool fits_pairs(const NumberFormat& format) {
+  const auto plain = plain_cast(format);
+  return !plain || fits_bfloat16(*plain);
+}
+
+PackedWeight pack_coded(const CodedWeight& weight) {
+  const std::int64_t panels = divided_up(weight.out, panel_width), pairs = divided_up(weight.in, 2);
+  std::vector<std::int64_t> shape = {panels, pairs, panel_width};
+  if (!two_to_a_byte(weight.format)) shape.push_back(2);
+  PackedWeight packed{empty_panels(shape, at::kByte), weight.out, weight.in};
+  auto* const to = packed.panels.mutable_data_ptr<std::uint8_t>();
+  const std::int64_t panel_bytes = packed.panels.numel() / panels;
+  at::parallel_for(0, panels, divided_up(coded_values_per_thread, panel_bytes),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t panel = begin; panel < end; ++panel)
+                       fill_coded_panel(weight, panel, to + panel * panel_bytes);
+                   });
+  auto coded = std::make_shared<CodedScales>();
+  coded->format = weight.format;
+  coded->table = table_of(weight.format);
+  coded->scales = scales_by_panel(weight, weight.scales);
+  coded->zero_points = scales_by_panel(weight, weight.zero_points);
+  coded->group = weight.format.group > 0 ? weight.format.group : weight.in;
+  if (weight.format.rule == formats::Rule::two_level) {
+    coded->tensor_scale = weight.tensor_scale;
+    coded->scales = without_tensor_scale(coded->scales, weight.tensor_scale);
+  }
+  packed.coded = std::move(coded);
+  return packed;
+}
+
+PackedInput pack_scaled_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const NumberFormat& named) {
+  const NumberFormat format = for_activations(named);
+  const ScaleKind kind = scale_kind(format);
+  const std::int64_t in = x.size(-1);
+  const bool holds_values = lane == Lane::float32 || kind == ScaleKind::none || kind == ScaleKind::power_of_two ||
+                            format.rule == formats::Rule::one_level;
+  if (holds_values) return pack_input(kernels, round_activations(x.to(at::kFloat), format).values, lane, {});
+
+  const Tensor values = x.to(at::kFloat).contiguous();
+  const std::int64_t rows = values.numel() / in, samples = values.dim() > 1 ? values.size(0) : 1;
+  const std::int64_t rows_of_sample = rows / samples,
+                     groups = kind == ScaleKind::group ? divided_up(in, format.group) : 1;
+  PackedInput packed = empty_input(lane, rows, in);
+  packed.scales = at::empty({rows, groups}, at::kFloat);
+  packed.scale_group = kind == ScaleKind::group ? format.group : in;
+  for (std::int64_t sample = 0; sample < samples; ++sample) {
+    const float* const from = values.const_data_ptr<float>() + sample * rows_of_sample * in;
+    const formats::Range range = range_of(best_scaled_kernels(), {from, rows_of_sample, in, in}, format);
+    const float tensor_scale = tensor_scale_of(format, range);
+    SampleElements elements(format, rows_of_sample, in);
+    at::parallel_for(
+        0, rows_of_sample, divided_up(coded_values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
+          elements.encode(from + begin * in, begin, end - begin, range);
+          for (std::int64_t row = begin; row < end; ++row) {
+            const std::int64_t place = sample * rows_of_sample + row;
+            auto* const lanes =
+                static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr()) + place * packed.lanes.size(1);
+            auto* const halves = reinterpret_cast<std::uint16_t*>(lanes);
+            std::fill(lanes + in / 2, lanes + packed.lanes.size(1), 0U);
+            elements.decode(row, halves);
+            float* const scales = packed.scales.mutable_data_ptr<float>() + place * groups;
+            if (kind != ScaleKind::float8_group) {
+              for (std::int64_t group = 0; group < groups; ++group) scales[group] = elements.scale(row, group);
+              continue;
+            }
+            scales[0] = tensor_scale;
+            for (std::int64_t group = 0; group < elements.groups(); ++group) {
+              const float inner = formats::round_one<Format::float8_e4m3>(elements.scale(row, group) / tensor_scale);
+              const std::int64_t end = std::min(in, (group + 1) * format.group);
+              for (std::int64_t i = group * format.group; i < end; ++i) {
+                halves[i] = formats::bfloat16_of(formats::float_of_bfloat16(halves[i]) * inner);
+              }
+            }
+          }
+        });
+  }
+  return packed;
+}
+
+}  // namespace pi0::model

@@ -1,0 +1,50 @@
+#include "tools/common/format_fields.h"
+
+#include <stdexcept>
+
+namespace pi0::tools {
+
+using Json = nlohmann::ordered_json;
+using formats::NumberFormat;
+using formats::SiteFormats;
+
+Json fields_of(const SiteFormats& formats) {
+  Json fields = {{"input_fmt", name_of(formats.input)}, {"output_fmt", name_of(formats.output)}};
+  if (formats.weight != formats.input) fields["weight_fmt"] = name_of(formats.weight);
+  if (formats.kv_cache) fields["kv_cache_fmt"] = name_of(*formats.kv_cache);
+  return fields;
+}
+
+std::vector<std::string> arguments_of(const SiteFormats& formats) {
+  std::vector<std::string> arguments = {"--input-fmt", name_of(formats.input), "--output-fmt", name_of(formats.output)};
+  if (formats.weight != formats.input) arguments.insert(arguments.end(), {"--weight-fmt", name_of(formats.weight)});
+  if (formats.kv_cache) arguments.insert(arguments.end(), {"--kv-cache-fmt", name_of(*formats.kv_cache)});
+  return arguments;
+}
+
+std::string folder_of(const SiteFormats& formats) {
+  std::string folder = file_name_of(formats.input) + "__" + file_name_of(formats.output);
+  if (formats.weight != formats.input) folder += "__weight_" + file_name_of(formats.weight);
+  if (formats.kv_cache) folder += "__kv_cache_" + file_name_of(*formats.kv_cache);
+  return folder;
+}
+
+std::optional<SiteFormats> formats_in(const Json& fields) {
+  const auto format = [&](const char* key) -> std::optional<NumberFormat> {
+    const Json name = fields.is_object() ? fields.value(key, Json()) : Json();
+    if (!name.is_string()) return std::nullopt;
+    try {
+      return formats::parse_number_format(name.get<std::string>());
+    } catch (const std::invalid_argument&) {
+      return std::nullopt;
+    }
+  };
+  const auto input = format("input_fmt"), output = format("output_fmt");
+  if (!input || !output) return std::nullopt;
+  SiteFormats found(*input, *output);
+  found.weight = format("weight_fmt").value_or(*input);
+  found.kv_cache = format("kv_cache_fmt");
+  return found;
+}
+
+}  // namespace pi0::tools

@@ -1,0 +1,31 @@
+// Options that name formats.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quant/format.h"
+#include "tools/common/cli_fwd.h"
+
+namespace pi0::tools {
+
+// An option with one format. A wrong name is refused with what it may be.
+CLI::Option* add_format(CLI::App& app, const std::string& name, std::optional<quant::NumberFormat>& format,
+                        const std::string& description);
+
+// Formats by role, as one setting after the other needs them: each of inputs with each of weights and of outputs, or
+// some combinations by name. All pairs of plain casts unless the command line names some.
+struct FormatLists {
+  FormatLists();
+  std::vector<quant::NumberFormat> inputs, weights, outputs;  // no weights: as inputs
+  std::vector<quant::SiteFormats> named;                      // if there are any, the lists do not count
+  std::optional<quant::NumberFormat> kv_cache;                // of all settings
+
+  std::vector<quant::SiteFormats> settings() const;  // of lists, all of the first input format first
+};
+
+// --input-fmts, --weight-fmts, --output-fmts, --kv-cache-fmt and --pairs.
+void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
+
+}  // namespace pi0::tools
