@@ -1,7 +1,9 @@
 #include "quant/formats/rounding_loops.h"
+#include "quant/formats/scaled_loops.h"
 
 namespace pi0::formats {
 
 const RoundingKernels& avx512_rounding() { return kernels; }
+const ScaledKernels& avx512_scaled() { return scaled_kernels; }
 
 }  // namespace pi0::formats

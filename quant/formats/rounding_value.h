@@ -28,8 +28,8 @@ constexpr std::uint32_t nan_mask(std::uint32_t magnitude) {
 }
 
 // One value. Adding a power of two whose last bit is worth the grid's step at the value, and taking it
-// away again, rounds as the hardware does: to nearest, ties to even.
-template <Format format>
+// away again, rounds as the hardware does: to nearest, ties to even. A scaled value saturates on every grid.
+template <Format format, Overflow overflow = grid_of(format).overflow>
 constexpr float round_one(float value) {
   constexpr Grid grid = grid_of(format);
   if constexpr (format == Format::bfloat16) {
@@ -41,14 +41,14 @@ constexpr float round_one(float value) {
     const std::uint32_t magnitude = bits_of(value) ^ sign;
     // Beyond the grid all values are alike, and a sum with the power must not overflow.
     constexpr float after_largest = 2 * first_beyond(format) - grid.largest;
-    constexpr std::uint32_t top = bits_of(grid.overflow == Overflow::saturate ? grid.largest : after_largest);
+    constexpr std::uint32_t top = bits_of(overflow == Overflow::saturate ? grid.largest : after_largest);
     const std::uint32_t within = above(magnitude, top) ? top : magnitude;
     constexpr auto smallest_normal = static_cast<std::uint32_t>(127 + grid.min_exponent) << 23;
     const std::uint32_t own_exponent = within & infinity_bits;
     const std::uint32_t exponent = above(own_exponent, smallest_normal) ? own_exponent : smallest_normal;
     const float power = std::bit_cast<float>(exponent + (dropped_bits << 23));
     std::uint32_t rounded = bits_of((std::bit_cast<float>(within) + power) - power);
-    if constexpr (grid.overflow == Overflow::infinity) {
+    if constexpr (overflow == Overflow::infinity) {
       rounded = rounded == top ? infinity_bits : rounded;
     }
     rounded = (magnitude & nan_mask(magnitude)) | (rounded & ~nan_mask(magnitude));

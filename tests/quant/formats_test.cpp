@@ -9,24 +9,13 @@
 #include "quant/formats/rounding_kernels.h"
 #include "quant/formats/rounding_value.h"
 #include "support/catch.h"
+#include "support/instruction_sets.h"
 
 namespace pi0 {
 namespace {
 
 using formats::Format;
 using formats::RoundingKernels;
-
-std::vector<const RoundingKernels*> kernels_here() {
-  std::vector<const RoundingKernels*> kernels = {&formats::portable_rounding()};
-#ifdef __x86_64__
-  if (__builtin_cpu_supports("avx2")) kernels.push_back(&formats::avx2_rounding());
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq")) {
-    kernels.push_back(&formats::avx512_rounding());
-  }
-#endif
-  return kernels;
-}
 
 TEST_CASE("a format's name finds it, and no other does", "[formats]") {
   for (const Format format : formats::all_formats) CHECK(formats::find_format(name_of(format)) == format);
@@ -90,7 +79,8 @@ TEST_CASE("rows with gaps are rounded, encoded and compared as rows without", "[
     gapped[static_cast<std::size_t>(i / length * stride + i % length)] = dense.back();
   }
   const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i / length * stride + i % length); };
-  for (const RoundingKernels* kernels : kernels_here()) {
+  for (const auto& set : test::instruction_sets()) {
+    const RoundingKernels* const kernels = set.rounding;
     for (const Format format : formats::all_formats) {
       INFO(name_of(format));
       std::vector<float> expected(dense.size()), found = gapped;
