@@ -103,11 +103,22 @@ void find_chunk(ScaleChunk& chunk, const Rows<const float>& rows, const NumberFo
   find_scales(chunk, format, magnitude_of(tensor));
 }
 
-// Calls keep(scale row, first scale, chunk) with the scales of some groups, then group(row, first value, count, scale)
-// for each of their groups in each row.
-template <class Keep, class Group>
+// Calls group(first, count, index) for the groups of `size` in [begin, begin + count), whole or cut.
+template <class Group>
+[[gnu::always_inline]] inline void for_groups(std::int64_t begin, std::int64_t count, std::int64_t size,
+                                              const Group& group) {
+  for (std::int64_t i = begin, index = begin / size; i < begin + count; ++index) {
+    const std::int64_t some = std::min((index + 1) * size, begin + count) - i;
+    group(i, some, index);
+    i += some;
+  }
+}
+
+// Calls keep(scale row, first scale, chunk) with the scales of some groups, then part(row, first value, count, chunk,
+// group's size) with those values of each row.
+template <class Keep, class Part>
 [[gnu::always_inline]] inline void for_scaled(const Rows<const float>& from, const NumberFormat& format,
-                                              const Range& tensor, const Keep& keep, const Group& group) {
+                                              const Range& tensor, const Keep& keep, const Part& part) {
   const std::int64_t size = group_length(format, from.length);
   const std::int64_t rows_per_scale = format.granularity == Granularity::tile ? format.group : 1;
   for (std::int64_t row = 0; row < from.rows; row += rows_per_scale) {
@@ -118,12 +129,8 @@ template <class Keep, class Group>
       chunk.count = std::min(ScaleChunk::most, (from.length - first + size - 1) / size);
       find_chunk(chunk, some, format, first, tensor);
       keep(row, first / size, chunk);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t g = 0; g < chunk.count; ++g) {
-          const std::int64_t begin = first + g * size;
-          group(row + r, begin, std::min(size, from.length - begin), chunk.at(g));
-        }
-      }
+      const std::int64_t count = std::min(chunk.count * size, from.length - first);
+      for (std::int64_t r = 0; r < rows; ++r) part(row + r, first, count, chunk, size);
     }
   }
 }
@@ -170,15 +177,18 @@ void round_scaled(const Rows<const float>& from, float* to, const NumberFormat& 
     return;
   }
   with_element(format, [&](const auto element) {
-    for_scaled(
-        from, format, tensor, [](auto...) {},
-        [&](std::int64_t row, std::int64_t begin, std::int64_t count, const Scale& scale) {
-          const float* const in = from.values + row * from.stride + begin;
-          float* const out = to + row * from.stride + begin;
-          for_group(count, [&](std::int64_t i, std::int64_t) {
-            out[i] = (element(in[i], scale) - scale.zero_point) * scale.scale;
-          });
+    const auto round_part = [&](std::int64_t row, std::int64_t begin, std::int64_t count, const ScaleChunk& chunk,
+                                std::int64_t size) {
+      const float* const in = from.values + row * from.stride + begin;
+      float* const out = to + row * from.stride + begin;
+      for_groups(0, count, size, [&](std::int64_t first, std::int64_t some, std::int64_t group) {
+        const Scale scale = chunk.at(group);
+        for_group(some, [&](std::int64_t i, std::int64_t) {
+          out[first + i] = (element(in[first + i], scale) - scale.zero_point) * scale.scale;
         });
+      });
+    };
+    for_scaled(from, format, tensor, [](auto...) {}, round_part);
   });
 }
 
@@ -226,17 +236,24 @@ void encode_scaled(const Rows<const float>& from, const NumberFormat& format, co
     }
   };
   with_element(format, [&](const auto element) {
-    for_scaled(
-        from, format, tensor, keep, [&](std::int64_t row, std::int64_t begin, std::int64_t count, const Scale& scale) {
-          const float* const in = from.values + row * from.stride + begin;
-          std::uint8_t* const packed = operand.codes + (first_row + row) * layout.row_bytes + begin * bits / 8;
-          for_pieces(count, [&](std::int64_t first, std::int64_t size) {
-            std::uint8_t codes[piece_length];
-            for_group(size,
-                      [&](std::int64_t i, std::int64_t) { codes[i] = element.code(element(in[first + i], scale)); });
-            pack(codes, size, bits, packed + first * bits / 8);
-          });
+    const auto encode_part = [&](std::int64_t row, std::int64_t begin, std::int64_t count, const ScaleChunk& chunk,
+                                 std::int64_t size) {
+      const float* const in = from.values + row * from.stride + begin;
+      std::uint8_t* const packed = operand.codes + (first_row + row) * layout.row_bytes + begin * bits / 8;
+      for_pieces(count, [&](std::int64_t piece, std::int64_t length) {
+        std::uint8_t codes[piece_length];
+        float elements[piece_length];
+        for_groups(piece, length, size, [&](std::int64_t first, std::int64_t some, std::int64_t group) {
+          const Scale scale = chunk.at(group);
+          for_group(some,
+                    [&](std::int64_t i, std::int64_t) { elements[first - piece + i] = element(in[first + i], scale); });
         });
+#pragma GCC ivdep
+        for (std::int64_t i = 0; i < length; ++i) codes[i] = element.code(elements[i]);
+        pack(codes, length, bits, packed + piece * bits / 8);
+      });
+    };
+    for_scaled(from, format, tensor, keep, encode_part);
   });
 }
 
