@@ -10,7 +10,7 @@
 #include <string>
 
 #include "model/format_dtype.h"
-#include "model/rounding.h"
+#include "model/number_rounding.h"
 #include "protocol/files.h"
 #include "quant/attach.h"
 #include "quant/report.h"
