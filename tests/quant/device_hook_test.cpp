@@ -42,7 +42,7 @@ void check_rounding(const model::DeviceKernels& kernels, at::Device device) {
       const model::Rounded expected = model::round_to(values, format);
       const OnDevice wide = round_on(kernels, device, values, at::kFloat, format);
       CHECK(same(wide.values, expected.values));
-      const at::Tensor beyond = values.isfinite() & (values.abs() >= quant::first_beyond(format));
+      const at::Tensor beyond = values.isfinite() & (values.abs() >= formats::first_beyond(format));
       CHECK(wide.overflowed == beyond.any().item<bool>());
       const OnDevice half = round_on(kernels, device, values, at::kBFloat16, format);
       CHECK(same(half.values, expected.values.to(at::kBFloat16)));
@@ -175,10 +175,12 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     const auto reference = test::load_case(golden, precision);
     const auto device = test::load_case(golden, precision, test::like_gpu());
-    for (const SiteFormats formats :
+    SiteFormats weights(Format::bfloat16, Format::float16);
+    weights.weight = {Format::float8_e4m3};
+    for (const SiteFormats& formats :
          {SiteFormats{Format::float8_e4m3, Format::float16}, SiteFormats{Format::float16, Format::float8_e5m2},
-          SiteFormats{Format::bfloat16, Format::bfloat16}, SiteFormats{Format::float32, Format::float8_e4m3}}) {
-      if (precision == Precision::float32 && formats.input == Format::float8_e4m3) continue;
+          SiteFormats{Format::bfloat16, Format::bfloat16}, SiteFormats{Format::float32, Format::float8_e4m3}, weights}) {
+      if (precision == Precision::float32 && formats.input.element == Format::float8_e4m3) continue;
       INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
       compare(run(golden, *device, formats), run(golden, *reference, formats));
     }

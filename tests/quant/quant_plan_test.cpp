@@ -21,7 +21,7 @@ struct Sites {
 };
 
 std::size_t hooked(const quant::QuantPlan& plan) {
-  return static_cast<std::size_t>(std::ranges::count_if(plan, [](const auto& p) { return p.has_value(); }));
+  return static_cast<std::size_t>(std::ranges::count_if(plan.matmuls, [](const auto& p) { return p.has_value(); }));
 }
 
 TEST_CASE("one pair, scopes and skipped components choose the sites", "[quant][plan]") {
@@ -52,7 +52,7 @@ TEST_CASE("the first rule that matches a site decides", "[quant][plan]") {
   std::size_t i = 0;
   for (const model::MatmulSite& site : sites.pi0.sites().all()) {
     INFO(site.path);
-    const auto& formats = plan[i++];
+    const auto& formats = plan.matmuls[i++];
     if (site.path.find(".layers.0.") != std::string::npos) {
       CHECK_FALSE(formats);
     } else if (site.path.find(".mlp.") != std::string::npos && site.path.ends_with("_proj")) {

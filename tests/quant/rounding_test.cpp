@@ -144,7 +144,7 @@ TEST_CASE("tensors of any strides keep their values' places", "[quant][rounding]
 }
 
 TEST_CASE("an unknown format is answered with the known ones", "[quant]") {
-  CHECK(quant::parse_format("float8_e4m3") == Format::float8_e4m3);
+  CHECK(quant::parse_format("float8_e4m3") == quant::NumberFormat{Format::float8_e4m3});
   CHECK_THROWS_WITH(quant::parse_format("fp8"), contains_text("fp8") && contains_text("float8_e5m2"));
 }
 
