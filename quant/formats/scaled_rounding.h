@@ -5,11 +5,12 @@
 // - a NaN makes all values NaN that share its scale; so does an infinity, except where a scale is E8M0 or one_level,
 //   and of `asymmetric`, where infinities are what conversions of NaN on x86 make of them;
 // - floats by absmax and nvfp4 (0 / 0) make NaN of values that are all zero; `scaled` and `po2` leave those. Elements
-//   without a code for NaN do so too where a scale underflows, nvfp4 where a tensor's inverse overflows;
+//   without a code for NaN do so too where a scale underflows;
 // - where the E8M0 scale would be 2^-127 or less, values are divided by 2^-126 (by `rceil` by 1) and multiplied by
 //   2^-127;
 // - integers have no negative zero, floats keep it.
-// po2 of a NaN or infinity is an error in pi0-quant, and a NaN in mxint8 one in gfloat: here all become NaN.
+// po2 of a NaN or infinity is an error in pi0-quant, and a NaN in mxint8 one in gfloat: here all become NaN. So does an
+// nvfp4 tensor of magnitudes below 2^-116, where torchao multiplies by infinity.
 #pragma once
 
 #include <cstdint>

@@ -12,6 +12,7 @@ void add_client(CLI::App& app);
 void add_make_checkpoint(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_round(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_merge(CLI::App& app);

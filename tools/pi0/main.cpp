@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   pi0::tools::add_inspect(app);
   pi0::tools::add_convert(app);
   pi0::tools::add_make_checkpoint(app);
+  pi0::tools::add_round(app);
   pi0::tools::add_bench(app);
   pi0::tools::add_sweep(app);
   pi0::tools::add_merge(app);
