@@ -107,6 +107,22 @@ TEST_CASE("every golden is met in all bits by every instruction set", "[formats]
   CHECK(checked == 405);
 }
 
+TEST_CASE("values of a format that fits bfloat16 are exact in it", "[formats]") {
+  std::size_t checked = 0;
+  for (const auto& [name, values] : read_goldens(golden_path)) {
+    if (name[0] != 'y' || !fits_bfloat16(parse_number_format(name.substr(name.find('.', 2) + 1)))) continue;
+    INFO(name);
+    std::size_t others = 0;
+    for (const float value : values.values) {
+      const bool counts = std::abs(value) >= std::numeric_limits<float>::min();  // it leaves out the very smallest
+      others += counts && (std::bit_cast<std::uint32_t>(value) & 0xFFFFU) != 0 ? 1 : 0;
+    }
+    CHECK(others == 0);
+    ++checked;
+  }
+  CHECK(checked > 150);
+}
+
 const std::vector<std::string>& some_of_all_formats() {
   static const std::vector<std::string> names = {"float8_e4m3",
                                                  "float8_e5m2",
