@@ -27,7 +27,7 @@ enum class Granularity {
 // How a scale follows from the values that share it.
 enum class Rule {
   absmax,      // float32: of floats amax / largest, of integers amax / half the number of steps
-  scaled,      // absmax in the arithmetic of pi0-quant's HEAD, which rounds twice
+  scaled,      // as pi0-quant's HEAD: absmax, but values that are all zero stay
   po2,         // a power of two, as pi0-quant's HEAD
   floor,       // E8M0, a power of two of 8 bits, as OCP MX rounds it; the next three as torchao does
   ceil,        //

@@ -27,10 +27,9 @@ at::Tensor by_libtorch(const at::Tensor& values, Format format) {
       return values.to(at::kFloat8_e4m3fn).to(at::kFloat);
     case Format::float8_e5m2:
       return values.to(at::kFloat8_e5m2).to(at::kFloat);
-    case Format::float32:
-      break;
+    default:  // float32
+      return values;
   }
-  return values;
 }
 
 void check_all_formats(const at::Tensor& values) {
