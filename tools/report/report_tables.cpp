@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 
 #include "protocol/files.h"
 #include "tools/common/csv.h"
 #include "tools/common/text_table.h"
+#include "tools/report/report_rows.h"
 
 namespace pi0::tools {
 namespace {
@@ -35,97 +35,63 @@ std::string aligned(const std::vector<std::string>& header, const std::vector<Ro
   return text_table(lines);
 }
 
-class Rows {
- public:
-  Rows(const ReportData& data, const std::string& table, const Json& run) : table_(data.find(table)) {
-    if (table_ == nullptr) return;
-    for (const Row& row : table_->rows) {
-      if (row.front() == run["name"]) rows_.push_back(&row);
-    }
-  }
-
-  auto begin() const { return rows_.begin(); }
-  auto end() const { return rows_.end(); }
-  std::size_t size() const { return rows_.size(); }
-  const Json& at(const Row* row, const std::string& column) const {
-    const auto found = std::ranges::find(table_->columns, column);
-    return (*row)[static_cast<std::size_t>(found - table_->columns.begin())];
-  }
-  void sort_down_by(const std::string& column) {
-    std::ranges::stable_sort(rows_, std::ranges::greater{}, [&](const Row* row) {
-      const Json& value = at(row, column);
-      return value.is_number() ? value.get<double>() : -1.0;
-    });
-  }
-
- private:
-  const ReportTable* table_;
-  std::vector<const Row*> rows_;
-};
-
-std::string settings_text(const ReportData& data, const Json& run) {
-  const Rows settings(data, "settings", run), components(data, "components", run);
-  if (settings.size() == 0) return "";
+std::string settings_text(const ReportData& data, const std::string& run) {
+  const ReportRows settings = rows_of(data, "settings", run), components = rows_of(data, "components", run);
+  if (settings.empty()) return "";
   std::map<std::pair<std::string, std::string>, Json> rmse;  // of setting and component
-  std::vector<std::string> names;
-  for (const Row* row : components) {
-    if (components.at(row, "kind") != "linear") continue;
-    const auto name = components.at(row, "component").get<std::string>();
-    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
-    rmse[{components.at(row, "setting").get<std::string>(), name}] = components.at(row, "mean_rmse");
-  }
+  const ReportRows linears = where(components, "kind", "linear");
+  const std::vector<std::string> names = distinct(linears, "component");
+  for (const ReportRow& row : linears) rmse[{row.text("setting"), row.text("component")}] = row.at("mean_rmse");
   std::vector<std::string> columns;
   for (const char* column : {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_cosine", "inference_time_s",
                              "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean", "error"}) {
-    const auto is_there = [&](const Row* row) { return !settings.at(row, column).is_null(); };
+    const auto is_there = [&](const ReportRow& row) { return !row.at(column).is_null(); };
     if (std::ranges::any_of(settings, is_there)) columns.emplace_back(column);
   }
   std::vector<std::string> header = {"setting"};
   header.insert(header.end(), columns.begin(), columns.end());
   header.insert(header.end(), names.begin(), names.end());
   std::vector<Row> rows;
-  for (const Row* row : settings) {
-    const Json& setting = settings.at(row, "setting");
+  for (const ReportRow& row : settings) {
+    const std::string setting = row.text("setting");
     Row& line = rows.emplace_back(Row{setting});
-    for (const std::string& column : columns) line.push_back(settings.at(row, column));
-    for (const std::string& name : names) line.push_back(rmse[{setting.get<std::string>(), name}]);
+    for (const std::string& column : columns) line.push_back(row.at(column));
+    for (const std::string& name : names) line.push_back(rmse[{setting, name}]);
   }
   return aligned(header, rows);
 }
 
 std::string layers_text(const ReportData& data, const Json& run) {
   if (run["kind"] != "statistics") return "";
-  Rows layers(data, "layers", run);
-  layers.sort_down_by("rmse");
+  ReportRows layers = rows_of(data, "layers", run["name"]);
+  std::ranges::stable_sort(layers, std::ranges::greater{},
+                           [](const ReportRow& row) { return row.number("rmse").value_or(-1); });
   std::vector<Row> rows;
-  for (const Row* row : layers) {
+  for (const ReportRow& row : layers) {
     if (rows.size() == shown) break;
-    rows.push_back(
-        {layers.at(row, "layer"), layers.at(row, "rmse"), layers.at(row, "rel_rmse"), layers.at(row, "n_calls")});
+    rows.push_back({row.at("layer"), row.at("rmse"), row.at("rel_rmse"), row.at("n_calls")});
   }
   return fmt::format("\nThe {} of {} layers with the largest RMSE\n", rows.size(), layers.size()) +
          aligned({"layer", "rmse", "rel_rmse", "n_calls"}, rows);
 }
 
-std::string ranking_text(const ReportData& data, const Json& run) {
-  const Rows ranking(data, "sensitivity", run);
-  if (ranking.size() == 0) return "";
+std::string ranking_text(const ReportData& data, const std::string& run) {
+  const ReportRows ranking = rows_of(data, "sensitivity", run);
+  if (ranking.empty()) return "";
   std::vector<Row> rows;
-  for (const Row* row : ranking) {
+  for (const ReportRow& row : ranking) {
     if (rows.size() == shown) break;
-    rows.push_back({ranking.at(row, "name"), ranking.at(row, "action_rmse"), ranking.at(row, "setting")});
+    rows.push_back({row.at("name"), row.at("action_rmse"), row.at("setting")});
   }
   return fmt::format("\nThe {} most sensitive of {}, quantized alone\n", rows.size(), ranking.size()) +
          aligned({"name", "action_rmse", "formats"}, rows);
 }
 
 std::string stages_text(const ReportData& data, const Json& run) {
-  const Rows stages(data, "stages", run);
-  if (stages.size() == 0) return "";
+  const ReportRows stages = rows_of(data, "stages", run["name"]);
+  if (stages.empty()) return "";
   std::vector<Row> rows;
-  for (const Row* row : stages) {
-    rows.push_back({stages.at(row, "setting"), stages.at(row, "stage"), stages.at(row, "seconds")});
-  }
+  for (const ReportRow& row : stages) rows.push_back({row.at("setting"), row.at("stage"), row.at("seconds")});
   std::string text = aligned({"mode", "stage", "seconds"}, rows);
   for (const auto& [key, value] : run["meta"].items()) {
     if (key.starts_with("warning")) text += fmt::format("  {}: {}\n", key, cell(value));
@@ -138,9 +104,10 @@ std::string stages_text(const ReportData& data, const Json& run) {
 std::string report_text(const ReportData& data) {
   std::string text;
   for (const Json& run : data.runs) {
-    text += fmt::format("{}{} ({}): {}\n", text.empty() ? "" : "\n", run["name"].get<std::string>(),
-                        run["kind"].get<std::string>(), run["source"].get<std::string>());
-    text += settings_text(data, run) + layers_text(data, run) + ranking_text(data, run) + stages_text(data, run);
+    const auto name = run["name"].get<std::string>();
+    text += fmt::format("{}{} ({}): {}\n", text.empty() ? "" : "\n", name, run["kind"].get<std::string>(),
+                        run["source"].get<std::string>());
+    text += settings_text(data, name) + layers_text(data, run) + ranking_text(data, name) + stages_text(data, run);
   }
   return text;
 }
