@@ -18,6 +18,7 @@ std::vector<ReportTable> empty_tables() {
                        "below_floor",
                        "action_rel_rmse",
                        "action_rel_rmse_floor",
+                       "on_frontier",
                        "action_rmse_se",
                        "action_cosine",
                        "action_cosine_worst",

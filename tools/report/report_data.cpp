@@ -140,7 +140,25 @@ class Reader {
         read_setting(JsonFields(entries[i], fmt::format("{}: entry {}", summary.string(), i + 1)), summary);
       }
     }
+    mark_frontier();
     if (fs::exists(sensitivity)) read_sensitivity(sensitivity);
+  }
+
+  // Settings that no other of the run beats in both bits and error.
+  void mark_frontier() {
+    ReportTable& table = data_.tables[tables_.at("settings")];
+    const auto place = [&](const char* name) { return std::ranges::find(table.columns, name) - table.columns.begin(); };
+    const auto bits = place("input_bits"), error = place("action_rel_rmse"), is_on_it = place("on_frontier");
+    std::map<std::pair<Json, Json>, std::vector<Json>*> rows;  // by bits and error
+    for (auto& row : table.rows) {
+      const bool has_both = row[bits].is_number() && row[error].is_number() && row[error] > 0;
+      if (row[0] == name_ && has_both) rows.emplace(std::pair(row[bits], row[error]), &row);
+    }
+    Json least;
+    for (auto& [key, row] : rows) {
+      (*row)[is_on_it] = least.is_null() || key.second < least;
+      if ((*row)[is_on_it] == true) least = key.second;
+    }
   }
 
   void read_setting(JsonFields entry, const fs::path& summary) {
@@ -163,6 +181,7 @@ class Reader {
     row.update(bits_in(row));
     row.update({{"run", name_}, {"setting", setting}, {"error", error}, {"source", stats.string()}});
     row["below_floor"] = flag_in(entry, "below_floor");
+    row["on_frontier"] = Json();  // see mark_frontier()
     row["worst_observation"] = text_in(entry, "worst_observation");
     add_numbers(row, entry, "settings");
     add_named("settings", row);

@@ -8,6 +8,7 @@
 
 #include "quant/stats_book.h"
 #include "tools/common/version.h"
+#include "tools/report/looks.h"
 #include "tools/report/report_parts.h"
 
 namespace pi0::tools {
@@ -67,7 +68,8 @@ Json packed(const ReportTable& table) {
 std::string report_page(const ReportData& data, const std::string& title) {
   Json tables = Json::object();
   for (const ReportTable& table : data.tables) tables[table.name] = packed(table);
-  const Json content = {{"made", quant::utc_now()}, {"version", version()}, {"runs", data.runs}, {"tables", tables}};
+  const Json content = {
+      {"made", quant::utc_now()}, {"version", version()}, {"runs", data.runs}, {"tables", tables}, {"looks", looks()}};
   std::string page;
   std::string_view rest = page_template();
   const auto put = [&](std::string_view place, const std::string& text) {

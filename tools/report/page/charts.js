@@ -2,27 +2,17 @@
 
 // ---- line charts
 
-const looks = [
-  ["var(--c0)", "", "circle"], ["var(--c1)", "6 3", "square"], ["var(--c2)", "2 3", "diamond"], ["var(--c3)", "8 3 2 3", "triangle"],
-  ["var(--c4)", "", "square"], ["var(--c5)", "4 4", "diamond"], ["var(--c6)", "", "triangle"], ["var(--c7)", "10 4", "circle"],
-  ["var(--c1)", "", "circle"], ["var(--c0)", "3 3", "triangle"], ["var(--c3)", "", "square"], ["var(--c2)", "", "triangle"],
-  ["var(--c4)", "7 3", "diamond"], ["var(--c6)", "2 3", "square"],
-];
-const shapes = {
-  circle: (r) => `M${-r},0a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
-  square: (r) => `M${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
-  diamond: (r) => `M0,${-1.3 * r}L${1.3 * r},0L0,${1.3 * r}L${-1.3 * r},0z`,
-  triangle: (r) => `M0,${-1.2 * r}L${1.2 * r},${r}H${-1.2 * r}z`,
-};
+const looks = data.looks.lines.map(([colour, dash, shape]) => [`var(--c${colour})`, dash, shape]);
+const shapeAt = (shape, radius, x, y) => ({ d: data.looks.marks[shape], transform: `translate(${x},${y}) scale(${radius})` });
 
 // Of lines, or with a `mark` of that alone.
 function legend(names, mark = null) {
   return html("div", { class: "legend" }, ...names.map((name, i) => {
     const [colour, dash, shape] = looks[i % looks.length];
-    if (mark) return html("span", {}, svg("svg", { width: 14, height: 12, "aria-hidden": "true" }, svg("path", { d: shapes[mark](5), fill: colour, transform: "translate(7,6)" })), name);
+    if (mark) return html("span", {}, svg("svg", { width: 14, height: 12, "aria-hidden": "true" }, svg("path", { ...shapeAt(mark, 5, 7, 6), fill: colour })), name);
     return html("span", {}, svg("svg", { width: 34, height: 12, "aria-hidden": "true" },
       svg("line", { x1: 0, y1: 6, x2: 34, y2: 6, stroke: colour, "stroke-width": 2, "stroke-dasharray": dash }),
-      svg("path", { d: shapes[shape](3.5), fill: colour, transform: "translate(17,6)" })), name);
+      svg("path", { ...shapeAt(shape, 3.5, 17, 6), fill: colour })), name);
   }));
 }
 
@@ -65,7 +55,7 @@ function lineChart(series, { title, xLabel, yLabel, width }) {
     const [colour, dash, shape] = looks[of % looks.length];
     const own = points.filter((point) => point.of === of).sort((a, b) => a.x - b.x);
     chart.append(svg("polyline", { points: own.map((point) => `${x(point.x)},${y(point.y)}`).join(" "), fill: "none", stroke: colour, "stroke-width": 1.6, "stroke-dasharray": dash }));
-    for (const point of own) chart.append(svg("path", { d: shapes[shape](2.8), fill: colour, transform: `translate(${x(point.x)},${y(point.y)})` }));
+    for (const point of own) chart.append(svg("path", { ...shapeAt(shape, 2.8, x(point.x), y(point.y)), fill: colour }));
   });
   const cursor = svg("circle", { class: "cursor", r: 7, visibility: "hidden" });
   chart.append(cursor);
@@ -210,7 +200,7 @@ function scatterChart(points, { title, xLabel, yLabel, width, floor = null, xTic
   const taken = [];
   for (const point of shown) {
     const at = [x(point.x), y(point.y)], [colour, , shape] = looks[(point.look ?? 0) % looks.length];
-    chart.append(svg("path", { d: shapes[shape](4), fill: point.isHollow ? "var(--card)" : colour, stroke: colour, "stroke-width": 1.5, transform: `translate(${at})`,
+    chart.append(svg("path", { ...shapeAt(shape, 4, ...at), fill: point.isHollow ? "var(--card)" : colour, stroke: colour, "stroke-width": 1.5 / 4,
       onpointermove: (event) => showTip(point.label, event.clientX, event.clientY), onpointerleave: hideTip }));
     if (!point.name) continue;
     const length = 6.4 * point.name.length, toLeft = at[0] + length + 10 > width - right;

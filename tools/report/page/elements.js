@@ -48,10 +48,8 @@ const hideTip = () => (tip.hidden = true);
 
 // ---- colours
 
-// Stops of cividis: even steps of lightness, the same for colour-blind eyes.
-const sequential = [[0, 34, 78], [35, 62, 108], [87, 92, 109], [122, 121, 120], [163, 152, 116], [208, 187, 94], [254, 232, 56]];
-// Blue, neutral, orange.
-const diverging = [[33, 102, 172], [103, 169, 207], [240, 240, 238], [253, 174, 97], [200, 85, 10]];
+// Sequential: cividis, even steps of lightness, the same for colour-blind eyes. Diverging: blue, neutral, orange.
+const { sequential, diverging } = data.looks;
 
 function colourAt(stops, share) {
   const place = Math.max(0, Math.min(1, share)) * (stops.length - 1);

@@ -71,12 +71,8 @@ function drawRuns() {
 
 const hollowNote = "Hollow: not above the floor.";
 
-// Settings that no other beats in both bits and error.
-function frontier(points) {
-  const sorted = [...points].sort((a, b) => a.x - b.x || a.y - b.y), line = [];
-  for (const point of sorted) if (line.length === 0 || point.y < line.at(-1).y) line.push(point);
-  return line.filter((point, i) => i === 0 || point.x !== line[i - 1].x);
-}
+// Of a closed loop, wherever it was run.
+const successOf = (setting) => rowsOf("settings", { setting }).find((row) => isNumber(row.success_rate));
 
 function drawBits() {
   const hasBoth = (row) => isNumber(row.action_rel_rmse) && isNumber(row.input_bits);
@@ -85,13 +81,18 @@ function drawBits() {
   section("Error against bits", `Relative error of the actions by the bits of a weight (and input). The dashed line joins the settings that no other beats in both. ${hollowNote}`,
     interactive([["run", "Run", () => runs]], ({ run }) => {
       const rows = rowsOf("settings", { run }).filter(hasBoth), outputs = distinct(rows, "output_fmt");
-      const points = rows.filter((row) => row.action_rel_rmse > 0).map((row) => ({
-        x: row.input_bits, y: row.action_rel_rmse, look: outputs.indexOf(row.output_fmt), isHollow: row.below_floor === true, name: rows.length <= 8 ? row.setting : null,
-        label: `${row.setting}\n${row.input_bits} bits, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}`,
-      }));
+      const points = rows.filter((row) => row.action_rel_rmse > 0).map((row) => {
+        const success = successOf(row.setting), rate = success ? percent(success.success_rate) : null;
+        return {
+          x: row.input_bits, y: row.action_rel_rmse, look: outputs.indexOf(row.output_fmt), isHollow: row.below_floor === true, isOnLine: row.on_frontier,
+          name: [rows.length <= 8 ? row.setting : null, rate].filter((part) => part !== null).join(", "),
+          label: `${row.setting}\n${row.input_bits} bits, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}${success ? `\nsuccess ${rate}${interval(success.success_low, success.success_high)} in ${success.run}` : ""}`,
+        };
+      });
+      const line = points.filter((point) => point.isOnLine).sort((a, b) => a.x - b.x);
       const ticks = distinct(rows, "input_bits").sort((a, b) => a - b);
-      return [html("p", {}, "Colour and shape: the format of outputs."), legend(outputs),
-        fitted("", (width) => scatterChart(points, { title: "Relative action error against bits", xLabel: "bits of a weight", yLabel: "relative action error", width, floor: rows[0].action_rel_rmse_floor, xTicks: ticks, line: frontier(points) })),
+      return [html("p", {}, `Colour and shape: the format of outputs.${rows.some((row) => successOf(row.setting)) ? " %: success in simulation." : ""}`), legend(outputs),
+        fitted("", (width) => scatterChart(points, { title: "Relative action error against bits", xLabel: "bits of a weight", yLabel: "relative action error", width, floor: rows[0].action_rel_rmse_floor, xTicks: ticks, line })),
         tableBehind("settings", rows)];
     }));
 }
@@ -151,7 +152,7 @@ function drawActionMap() {
     }));
 }
 
-const order = ["q_proj", "k_proj", "v_proj", "sdpa", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2"];
+const order = data.looks.matrices;
 const byOrder = (x, y) => (order.indexOf(x) + 1 || 99) - (order.indexOf(y) + 1 || 99);  // others come last
 
 const settingsOf = (run, table) => {
@@ -311,9 +312,9 @@ function drawLatency() {
     }));
 }
 
-// " (0.53 to 0.89)", or nothing.
+// " (0.533 to 0.891)", or nothing.
 function interval(low, high) {
-  return isNumber(low) && isNumber(high) ? ` (${low.toPrecision(2)} to ${high.toPrecision(2)})` : "";
+  return isNumber(low) && isNumber(high) ? ` (${short(low)} to ${short(high)})` : "";
 }
 
 function drawSuccess() {
@@ -328,8 +329,8 @@ function drawSuccess() {
         const colour = colourAt(sequential, cell.success_rate);
         return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${cell.success_rate}${interval(cell.success_low, cell.success_high)}` },
           `${cell.n_success} of ${cell.n_episodes}`, html("br", {}), html("small", {}, interval(cell.success_low, cell.success_high)),
-          ...(isNumber(cell.score_mean) ? [html("br", {}), html("small", { title: `mean score${interval(cell.score_mean_low, cell.score_mean_high)}` }, `score ${cell.score_mean.toPrecision(4)}`)] : []));
-      }), html("td", { class: "text" }, error ?? (isNumber(mcnemar_p) ? `p = ${mcnemar_p.toPrecision(2)}` : ""))));
+          ...(isNumber(cell.score_mean) ? [html("br", {}), html("small", { title: `mean score${interval(cell.score_mean_low, cell.score_mean_high)}` }, `score ${short(cell.score_mean)}`)] : []));
+      }), html("td", { class: "text" }, error ?? (isNumber(mcnemar_p) ? `p = ${short(mcnemar_p)}` : ""))));
       return [html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" },
         html("thead", {}, html("tr", {}, html("td", {}), ...scenes.map((scene) => html("th", { scope: "col" }, `scene ${scene}`)), html("td", {}))), html("tbody", {}, ...body))),
       tableBehind("success", rows)];
