@@ -1,10 +1,11 @@
-"""pi0 report: every number of its page and CSV files is one of the results', and the page stands alone."""
+"""pi0 report: every number of its page and CSV files is one of the results', and page and figures stand alone."""
 
 import csv
 import json
 import re
 import subprocess
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 from support import GOLDENS, PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, installed, run, small_disk
 
@@ -36,6 +37,23 @@ PROBE = """<script>
 }
 </script>"""
 
+# Of figures: texts that are cut off or lie on another one.
+CROWDED = """<script>
+{
+  const crowded = [], share = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]);
+  for (const figure of document.querySelectorAll("svg")) {
+    const edge = figure.getBoundingClientRect(), texts = [...figure.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+    texts.forEach(([text, box], i) => {
+      if (box.left < edge.left || box.right > edge.right || box.top < edge.top || box.bottom > edge.bottom + 1) crowded.push([text, "cut"]);
+      for (const [other, theirs] of texts.slice(i + 1)) {
+        if (share(box, theirs, "left", "right") > 1 && share(box, theirs, "top", "bottom") > 4) crowded.push([text, other]);
+      }
+    });
+  }
+  document.documentElement.dataset.crowded = JSON.stringify(crowded);
+}
+</script>"""
+
 
 class ReportTest(TemporaryFolderTest):
     def setUp(self):
@@ -44,6 +62,18 @@ class ReportTest(TemporaryFolderTest):
 
     def report(self, *results):
         return run("pi0", "report", *results, "--output", self.page)
+
+    def figures(self, *results):
+        """The names and roots of the figures of --svg."""
+        folder = self.folder / "new" / "figures"
+        done = run("pi0", "report", *results, "--svg", folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        files = sorted(folder.iterdir())
+        self.assertIn(f"{len(files)} SVG file", done.stderr)
+        for file in files:
+            self.assertRegex(file.name, r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.svg$")
+            self.assertNotRegex(file.read_text(), r"var\(|<script|<style|href|class=\"[^\"]*\"[^>]*style=")
+        return {file.stem: ElementTree.parse(file).getroot() for file in files}
 
     def data(self):
         text = re.search(r'<script type="application/json" id="data">(.*?)</script>', self.page.read_text(), re.DOTALL)
@@ -224,6 +254,90 @@ class ReportTest(TemporaryFolderTest):
                      "Formats and components", "Blocks and matrices", "Layers by depth", "Sensitivity",
                      "Action error over the chunk", "Two settings side by side", "Seconds per observation", "What was measured"],
                 )  # fmt: skip
+
+    def test_figures_show_what_the_page_shows(self):
+        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16")
+        ranking = self.sweep("ranking", "--input-fmts", "float8_e4m3", "--output-fmts", "float16", "--sensitivity", "layers")
+        bench = self.folder / "bench.json"
+        stages = {"wire": 0.25, "vision": 0.5, "denoise": 1}
+        bench.write_text(json.dumps({"mode": "a_mode", "seconds": 1, "stages": stages, "settings": {}}))
+        summary = json.loads((sweep / "summary.json").read_text())
+        summary[0]["below_floor"], summary[1]["below_floor"] = True, False
+        (sweep / "summary.json").write_text(json.dumps(summary))
+        loop = self.closed_loop()
+        figures = self.figures(sweep, ranking, loop, bench)
+        by_setting = [f"sweep_{figure}_{setting}_float16" for figure in ("blocks", "chunk", "layers") for setting in ("bfloat16", "float8_e4m3")]
+        of_loop = [f"{loop.name}_{figure}" for figure in ("blocks_float8_e4m3_float16", "components", "layers_float8_e4m3_float16", "success")]
+        of_sweep = ["action_error", "components", "error_against_bits", "joints", "seconds", "steps", "velocity"]
+        self.assertEqual(
+            sorted(figures),
+            sorted([*by_setting, *of_loop, *(f"sweep_{name}" for name in of_sweep), "ranking_sensitivity", "ranking_effect", "bench_stages"]),
+        )
+
+        def texts(name):
+            return ["".join(text.itertext()) for text in figures[name].iter("{http://www.w3.org/2000/svg}text")]
+
+        def of_class(name, wanted):
+            return [element for element in figures[name].iter() if element.get("class") == wanted]
+
+        for name, root in figures.items():
+            self.assertTrue(root.find("{http://www.w3.org/2000/svg}title").text, name)
+            self.assertLess(float(root.get("width")), 900, name)
+        legend = len({entry["output_fmt"] for entry in summary})
+        self.assertEqual(len(of_class("sweep_error_against_bits", "mark")), legend + len(summary))
+        self.assertEqual([mark.get("fill") for mark in of_class("sweep_error_against_bits", "mark")].count("#ffffff"), 1)
+        self.assertEqual(len(of_class("sweep_error_against_bits", "floor")), 1)
+        self.assertEqual(len(of_class("ranking_sensitivity", "floor")), 1)
+        self.assertIn("float8_e4m3 / float16, 66.7 %", texts("sweep_error_against_bits"))
+        self.assertEqual(sum(text.endswith("*") for text in texts("sweep_action_error")), 1)
+        joints = list(summary[0]["action_rmse_by_joint"])
+        self.assertEqual(len(of_class("sweep_joints", "mark")), len(summary) * (1 + len(joints)))
+        self.assertTrue(set(joints) < set(texts("sweep_joints")))
+        self.assertTrue({"a mode", "1750 ms", "vision"} < set(texts("bench_stages")), texts("bench_stages"))
+        self.assertTrue(any(text.startswith("2 of 3, 0.667") for text in texts(f"{loop.name}_success")))
+        self.assertIn("server_start_timeout", texts(f"{loop.name}_success"))
+        rows = json.loads((ranking / "sensitivity.json").read_text())
+        self.assertEqual(len(of_class("ranking_sensitivity", "bar")), min(len(rows), 20))
+
+        page = self.folder / "figures.html"
+        page.write_text("".join(file.read_text() for file in sorted((self.folder / "new" / "figures").iterdir())) + CROWDED)
+        command = [installed("chromium", "chromium"), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'profile'}",
+                   "--dump-dom", page.as_uri()]  # fmt: skip
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        self.assertIn('data-crowded="[]"', done.stdout[:3000])
+
+    def test_figures_of_two_settings_compare_them_and_odd_names_are_escaped(self):
+        statistics = json.loads(ORIGINALS.read_text())
+        statistics["layers"][0]["rmse"] = statistics["layers"][1]["rmse"] = None
+        for row in statistics["layers"]:
+            row["component"] = 'a<b>&"\x01\uffff'
+        files = [self.folder / name / "stats:1.json" for name in ('<svg> & "x"', "other")]  # the second run is named by its path
+        for file in files:
+            file.parent.mkdir()
+            file.write_text(json.dumps(statistics))
+        figures = self.figures(*files)
+        self.assertIn("comparison", figures)
+        self.assertEqual(len([name for name in figures if "_layers_" in name]), 2)
+        self.assertTrue(any('a<b>&"\ufffd\ufffd' in "".join(root.itertext()) for root in figures.values()))
+        self.assertTrue(any("url(#hatch)" in ElementTree.tostring(root, "unicode") for name, root in figures.items() if "_blocks_" in name))
+
+    def test_figures_that_cannot_be_drawn_or_written_are_refused(self):
+        empty = self.folder / "empty.json"
+        empty.write_text(json.dumps({"layers": [], "components": []}))
+        (self.folder / "file").write_text("")
+        absent = self.folder / "none"
+        for result, folder, words in (
+            (empty, self.folder / "new" / "figures", ["nothing to draw"]),
+            (absent, self.folder / "new" / "figures", ["none: does not exist"]),
+            (absent, self.folder / "file", [str(self.folder / "file"), "cannot be written"]),
+            (absent, self.folder / "file" / "figures", [str(self.folder / "file" / "figures"), "cannot be written"]),
+            (absent, "/proc/figures", ["/proc/figures", "cannot be written"]),
+        ):
+            done = run("pi0", "report", result, "--svg", folder, "--output", self.page)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            for word in words:
+                self.assertIn(word, done.stderr)
+            self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["empty.json", "file"])
 
     def test_what_cannot_be_read_or_written_is_named_and_nothing_is_left(self):
         sweep = self.sweep("sweep", "--input-fmts", "float16", "--output-fmts", "float16,bfloat16")
