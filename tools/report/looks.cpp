@@ -22,13 +22,11 @@ std::string light_colour(std::string_view name) {
 
 std::size_t look_count() { return looks().at("lines").size(); }
 
-std::string mark_path(const std::string& mark) { return looks().at("marks").at(mark).get<std::string>(); }
-
 LineLook line_look(std::size_t place) {
   const auto& look = looks().at("lines").at(place % look_count());
   return {.colour = light_colour(fmt::format("c{}", look.at(0).get<int>())),
           .dash = look.at(1).get<std::string>(),
-          .mark = mark_path(look.at(2).get<std::string>())};
+          .mark = looks().at("marks").at(look.at(2).get<std::string>()).get<std::string>()};
 }
 
 Rgb colour_at(const std::string& stops, double share) {

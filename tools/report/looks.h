@@ -24,8 +24,7 @@ struct LineLook {
 };
 
 std::size_t look_count();
-LineLook line_look(std::size_t place);           // they repeat
-std::string mark_path(const std::string& mark);  // circle, square, ...
+LineLook line_look(std::size_t place);  // they repeat
 
 struct Rgb {
   int red = 0, green = 0, blue = 0;
