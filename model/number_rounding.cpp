@@ -33,6 +33,19 @@ void for_rows(std::int64_t rows, std::int64_t length, std::int64_t multiple, con
   });
 }
 
+std::int64_t rows_that_share(const NumberFormat& format) {
+  return format.granularity == Granularity::tile ? format.group : 1;
+}
+
+// Rounds all rows of one tensor to `to`, which has their stride.
+void round_one_tensor(const Rows<const float>& from, float* to, const NumberFormat& format) {
+  const ScaledKernels& kernels = best_scaled_kernels();
+  const Range range = range_of(kernels, from, format);
+  for_rows(from.rows, from.length, rows_that_share(format), [&](std::int64_t begin, std::int64_t end) {
+    kernels.round(stretch(from, begin, end), to + begin * from.stride, format, range);
+  });
+}
+
 }  // namespace
 
 const ScaledKernels& scaled_kernels(InstructionSet set) {
@@ -84,16 +97,22 @@ Rounded round_activations(const at::Tensor& values, const NumberFormat& named) {
   if (source.numel() == 0) return result;
   const std::int64_t length = source.size(-1), samples = source.dim() > 1 ? source.size(0) : 1;
   const std::int64_t rows = source.numel() / samples / length;  // of a sample
-  const ScaledKernels& kernels = best_scaled_kernels();
   for (std::int64_t sample = 0; sample < samples; ++sample) {
     const std::int64_t offset = sample * rows * length;
-    const Rows<const float> from{source.const_data_ptr<float>() + offset, rows, length, length};
-    float* const to = result.values.mutable_data_ptr<float>() + offset;
-    const Range range = range_of(kernels, from, format);
-    for_rows(rows, length, 1, [&](std::int64_t begin, std::int64_t end) {
-      kernels.round(stretch(from, begin, end), to + begin * length, format, range);
-    });
+    round_one_tensor({source.const_data_ptr<float>() + offset, rows, length, length},
+                     result.values.mutable_data_ptr<float>() + offset, format);
   }
+  return result;
+}
+
+at::Tensor round_matrix(const at::Tensor& matrix, const NumberFormat& format) {
+  TORCH_CHECK(matrix.dim() == 2 && matrix.scalar_type() == at::kFloat && matrix.is_cpu(), "round_matrix: found ",
+              matrix.scalar_type(), " ", matrix.sizes(), ", expected float32 [rows, In]");
+  const at::Tensor source = matrix.contiguous();
+  at::Tensor result = at::empty_like(source);
+  const std::int64_t length = source.size(1);
+  round_one_tensor({source.const_data_ptr<float>(), source.size(0), length, length}, result.mutable_data_ptr<float>(),
+                   format);
   return result;
 }
 
@@ -119,7 +138,6 @@ CodedWeight encode(const at::Tensor& weight, const NumberFormat& format) {
   if (layout.scales_per_row > 0) coded.scales = at::empty({layout.scale_rows(out), layout.scales_per_row}, at::kFloat);
   if (format.rule == formats::Rule::asymmetric) coded.zero_points = at::empty_like(coded.scales);
   const ScaledKernels& kernels = best_scaled_kernels();
-  const bool is_tile = format.granularity == Granularity::tile;
   // Some rows at a time, so that a large weight needs no float32 copy.
   const std::int64_t rows_at_once = std::max<std::int64_t>(1, (1 << 20) / std::max<std::int64_t>(1, in) / 128) * 128;
   const auto for_slices = [&](const auto& work) {
@@ -137,7 +155,7 @@ CodedWeight encode(const at::Tensor& weight, const NumberFormat& format) {
                             coded.scales.defined() ? coded.scales.mutable_data_ptr<float>() : nullptr,
                             coded.zero_points.defined() ? coded.zero_points.mutable_data_ptr<float>() : nullptr};
   for_slices([&](std::int64_t first, const Rows<const float>& rows) {
-    for_rows(rows.rows, in, is_tile ? format.group : 1, [&](std::int64_t begin, std::int64_t end) {
+    for_rows(rows.rows, in, rows_that_share(format), [&](std::int64_t begin, std::int64_t end) {
       kernels.encode(stretch(rows, begin, end), format, range, first + begin, to);
     });
   });

@@ -11,6 +11,7 @@
 namespace pi0::model {
 
 using formats::NumberFormat;
+using formats::parse_number_format;
 using formats::ScaledKernels;
 
 // True only if rounding to the format changes no value of the dtype.
@@ -26,6 +27,10 @@ const ScaledKernels& best_scaled_kernels();
 // Rounds float32 activations [B, ..., In] along the last dimension. Scales are of one sample, an index of the first
 // dimension, alone; a vector [In] is one sample. Throws c10::Error for another dtype, or on a GPU for scaled formats.
 Rounded round_activations(const at::Tensor& values, const NumberFormat& format);
+
+// Rounds a float32 matrix [rows, In] on the CPU as a weight: one tensor, and tiles are tiles. The result is dense.
+// Throws c10::Error for anything else.
+at::Tensor round_matrix(const at::Tensor& matrix, const NumberFormat& format);
 
 // A weight [Out, In] as codes of a scaled format: what a file or an accelerator would hold of it. A value type; copies
 // share memory.

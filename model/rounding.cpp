@@ -72,46 +72,6 @@ const RoundingKernels& best_rounding_kernels() {
   return rounding_kernels(best);
 }
 
-const formats::ScaledKernels& scaled_kernels(InstructionSet set) {
-  switch (set) {
-#ifdef __x86_64__
-    case InstructionSet::avx2:
-      return formats::avx2_scaled();
-    case InstructionSet::avx512:
-    case InstructionSet::avx512_bf16:
-    case InstructionSet::amx_bf16:
-      return formats::avx512_scaled();
-#endif
-    default:
-      return formats::portable_scaled();
-  }
-}
-
-const formats::ScaledKernels& best_scaled_kernels() {
-  static const InstructionSet best = instruction_sets().back();
-  return scaled_kernels(best);
-}
-
-at::Tensor round_matrix(const at::Tensor& matrix, const NumberFormat& format) {
-  TORCH_CHECK(matrix.dim() == 2 && matrix.scalar_type() == at::kFloat && matrix.is_cpu(), "round_matrix: found ",
-              matrix.scalar_type(), " ", matrix.sizes(), ", expected float32 [rows, In]");
-  const at::Tensor source = matrix.contiguous();
-  at::Tensor result = at::empty_like(source);
-  const std::int64_t rows = source.size(0), length = source.size(1);
-  const auto* const in = source.const_data_ptr<float>();
-  auto* const out = result.mutable_data_ptr<float>();
-  const formats::ScaledKernels& kernels = best_scaled_kernels();
-  const formats::Range range = kernels.range({in, rows, length, length});
-  const std::int64_t block = format.granularity == formats::Granularity::tile ? format.group : 1;
-  const std::int64_t blocks_per_task =
-      std::max<std::int64_t>(1, values_per_task / std::max<std::int64_t>(1, block * length));
-  at::parallel_for(0, (rows + block - 1) / block, blocks_per_task, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = begin * block, last = std::min(end * block, rows);
-    kernels.round({in + first * length, last - first, length, length}, out + first * length, format, range);
-  });
-  return result;
-}
-
 bool overflows(float magnitude, Format format) { return std::isfinite(magnitude) && magnitude >= first_beyond(format); }
 
 Rounded round_to(const at::Tensor& values, Format format) {

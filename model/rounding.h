@@ -6,14 +6,11 @@
 #include "model/backends/cpu/gemm.h"
 #include "quant/formats/format.h"
 #include "quant/formats/rounding_kernels.h"
-#include "quant/formats/scaled_rounding.h"
 
 namespace pi0::model {
 
 using formats::ErrorSums;
 using formats::Format;
-using formats::NumberFormat;
-using formats::parse_number_format;
 using formats::RoundingKernels;
 
 // True only if rounding to the format changes no value of the dtype.
@@ -29,18 +26,12 @@ struct Rounded {
 // The rounding loops for an instruction set, and for the best one of this CPU.
 const RoundingKernels& rounding_kernels(InstructionSet set);
 const RoundingKernels& best_rounding_kernels();
-const formats::ScaledKernels& scaled_kernels(InstructionSet set);
-const formats::ScaledKernels& best_scaled_kernels();
 
 // Rounds with LibTorch's casts, on any device: slow, and what tests compare the loops with.
 at::Tensor round_by_casts(const at::Tensor& values, Format format);
 
 // Whether a finite magnitude rounds to beyond the format's largest value: from half a step above that on.
 bool overflows(float magnitude, Format format);
-
-// Rounds a float32 matrix [rows, In] on the CPU to a format with or without scales, as a weight: tiles are tiles. The
-// result is dense. Throws c10::Error for anything else.
-at::Tensor round_matrix(const at::Tensor& matrix, const NumberFormat& format);
 
 // Rounds float32 values of any shape. Format::float32 returns its argument. Throws c10::Error for another dtype.
 Rounded round_to(const at::Tensor& values, Format format);

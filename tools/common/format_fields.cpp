@@ -5,8 +5,8 @@
 namespace pi0::tools {
 
 using Json = nlohmann::ordered_json;
-using formats::NumberFormat;
-using formats::SiteFormats;
+using quant::NumberFormat;
+using quant::SiteFormats;
 
 Json fields_of(const SiteFormats& formats) {
   Json fields = {{"input_fmt", name_of(formats.input)}, {"output_fmt", name_of(formats.output)}};

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "model/rounding.h"
+#include "model/number_rounding.h"
 #include "model/safetensors.h"
 #include "protocol/files.h"
 #include "tools/common/commands.h"

@@ -175,7 +175,7 @@ class Reader {
     if (is_closed_loop) data_.runs.back()["kind"] = "closed-loop";
     const std::string folder = !combo.is_null()    ? combo.get<std::string>()
                                : rules.is_string() ? rules_folder(rules.get<std::string>())
-                                                   : folder_of(formats_in(row).value_or(formats::SiteFormats()));
+                                                   : folder_of(formats_in(row).value_or(quant::SiteFormats()));
     const fs::path stats = path_ / folder / "stats.json";
     const Json error = setting_error(entry, summary);
     row.update(bits_in(row));
