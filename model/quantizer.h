@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "model/operand_transform.h"
 #include "quant/formats/error_stats.h"
 #include "quant/formats/site_formats.h"
 
@@ -71,8 +72,10 @@ class Quantizer {
 
   // Call before the first product. Rounds a linear's weight and bias to the weight's format once and keeps them as
   // codes; a parameter that rounding would not change is shared. Returns the site's number, counted from 0. Throws
-  // std::invalid_argument that names the format and the site if the backend does not have the format.
-  virtual std::size_t add(const Linear& linear, const formats::SiteFormats& formats) = 0;
+  // std::invalid_argument that names the format and the site if the backend does not have the format, or if a method
+  // lacks `statistics`.
+  virtual std::size_t add(const Linear& linear, const formats::SiteFormats& formats,
+                          const InputStatistics& statistics) = 0;
   virtual std::size_t add(const Attention& attention, const formats::SiteFormats& formats) = 0;
   virtual std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) = 0;
 

@@ -26,6 +26,11 @@ std::string_view name_of(model::Operand operand) {
   return "output";
 }
 
+const QuantPlan& checked(const QuantPlan& plan, const model::SiteList& sites) {
+  if (plan.matmuls.size() == sites.all().size() && plan.kv_caches.size() == sites.kv_caches().size()) return plan;
+  throw std::logic_error("attach: the plan is for another model");
+}
+
 SiteEntry entry_of(const model::MatmulSite& site) {
   return {site.path,
           std::string(model::name_of(site.component)),
@@ -56,11 +61,9 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
     : sites_(sites),
       book_(book),
       observer_(book, std::move(warn)),
+      weight_size_(quant::weight_size(sites, checked(plan, sites))),
       quantizer_(sites.backend().quantizer(observer_, [&sites] { sites.hooks_changed(); })) {
   const c10::InferenceMode inference;
-  if (plan.matmuls.size() != sites.all().size() || plan.kv_caches.size() != sites.kv_caches().size()) {
-    throw std::logic_error("attach: the plan is for another model");
-  }
   for (const model::SiteList::Sites* list : {&sites.all(), &sites.kv_caches()}) {
     for (const model::MatmulSite& site : *list) {
       if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");

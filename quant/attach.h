@@ -12,6 +12,7 @@
 #include "quant/quant_hook.h"
 #include "quant/quant_plan.h"
 #include "quant/stats_book.h"
+#include "quant/weight_size.h"
 
 namespace pi0::quant {
 
@@ -37,6 +38,8 @@ class Attachment {
   void observe_samples_apart(bool apart);
 
   const model::HookClock& clock() const { return quantizer_->clock; }
+
+  const WeightSize& weight_size() const { return weight_size_; }  // of the model under the plan
 
  private:
   // Passes what the quantizer observes to the book.
@@ -69,6 +72,7 @@ class Attachment {
   model::SiteList& sites_;
   StatsBook* const book_;
   Observer observer_;
+  const WeightSize weight_size_;
   std::unique_ptr<model::Quantizer> quantizer_;
   std::vector<std::unique_ptr<model::SiteHook>> hooks_;
   std::vector<model::MatmulSite*> hooked_;

@@ -4,8 +4,9 @@ namespace pi0::quant {
 
 using model::Tensor;
 
-LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats)
-    : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
+LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats,
+                       const model::InputStatistics& statistics)
+    : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats, statistics)) {}
 
 void LinearHook::count_flop(const Tensor& x) const {
   if (quantizer_.mode.measured && !quantizer_.has_exact_operands(number_, x.scalar_type())) site_.count_flop(x);

@@ -12,7 +12,8 @@ namespace pi0::quant {
 class LinearHook : public model::LinearHook {
  public:
   // `site` and `quantizer` must outlive the hook.
-  LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats);
+  LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats,
+             const model::InputStatistics& statistics = {});
 
   model::Tensor linear(const model::Tensor& x) override;
   std::vector<model::Tensor> linears(std::span<model::LinearHook* const> hooks, const model::Tensor& x) override;

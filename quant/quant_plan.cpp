@@ -35,12 +35,28 @@ std::string describe(const Rule& rule) {
   return rule.component ? "component '" + std::string(name_of(*rule.component)) + "'" : "match '" + rule.match + "'";
 }
 
+formats::Methods read_methods(JsonFields& fields) {
+  formats::Methods methods;
+  const auto number = [&](const char* key, double least, double most) -> std::optional<double> {
+    if (!fields.has(key)) return std::nullopt;
+    const Json& value = fields.number_or_null(key);
+    if (value.is_number() && value >= least && value <= most) return value.get<double>();
+    fields.mistyped(key, "a number from " + std::to_string(static_cast<int>(least)) + " to " +
+                             std::to_string(static_cast<int>(most)));
+  };
+  methods.rotate = fields.has("rotate") && fields.flag("rotate");
+  methods.smooth = number("smooth", 0, 1);
+  methods.clip = number("clip", 50, 100);
+  return methods;
+}
+
 Rule read_rule(JsonFields fields) {
   Rule rule;
   const bool has_match = fields.has("match"), has_component = fields.has("component");
   const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
   const bool has_weight = fields.has("weight_fmt"), has_kv_cache = fields.has("kv_cache_fmt");
   const bool off = fields.has("off");
+  const formats::Methods methods = read_methods(fields);
   fields.finish();
   if (has_match == has_component) fields.refuse("needs either 'match' or 'component'");
   if (has_match) {
@@ -49,12 +65,12 @@ Rule read_rule(JsonFields fields) {
     rule.component = parse_component(fields.text("component"));
   }
   if (off) {
-    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache) {
+    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache || methods.any()) {
       fields.refuse("'off' must be true, and excludes formats");
     }
     return rule;
   }
-  const bool is_cache_alone = has_kv_cache && !has_input && !has_weight && !has_output;
+  const bool is_cache_alone = has_kv_cache && !has_input && !has_weight && !has_output && !methods.any();
   if (!is_cache_alone && (!has_input || !has_output)) {
     fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', or 'off'");
   }
@@ -64,6 +80,7 @@ Rule read_rule(JsonFields fields) {
   }
   if (has_weight) formats.weight = parse_format(fields.text("weight_fmt"));
   if (has_kv_cache) formats.kv_cache = parse_format(fields.text("kv_cache_fmt"));
+  formats.methods = methods;
   rule.formats = formats;
   return rule;
 }

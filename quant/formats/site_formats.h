@@ -1,4 +1,4 @@
-// The number formats of one matmul, by role.
+// How one matmul is quantized: number formats by role, and what is done to a linear's operands before.
 #pragma once
 
 #include <optional>
@@ -7,11 +7,29 @@
 
 namespace pi0::formats {
 
+// Changes of a linear's operands that leave the unrounded product as it is, but for clipping.
+struct Methods {
+  // Multiplies inputs and weights by a Hadamard matrix, in blocks of 64 inputs or of the largest power of two below
+  // that divides In.
+  bool rotate = false;
+
+  // Divides each input channel by max|x|^alpha / max|w|^(1 - alpha), which its weights are multiplied by; alpha from 0
+  // to 1. max|x| is of a calibration.
+  std::optional<double> smooth = {};
+
+  // Clips weights to this percentile of their magnitudes, and inputs to that of a calibration.
+  std::optional<double> clip = {};
+
+  bool any() const { return rotate || smooth || clip; }
+  bool operator==(const Methods&) const = default;
+};
+
 struct SiteFormats {
   NumberFormat input = {};   // of activations; of an attention all operands
   NumberFormat weight = {};  // of a linear, and of its bias if it is a plain cast; else the bias stays as it is
   NumberFormat output = {};
   std::optional<NumberFormat> kv_cache = {};  // of the prefix's keys and values; none: kept as they are
+  Methods methods = {};
 
   SiteFormats() = default;
   // The input's format is also that of weights, as in pi0-quant.

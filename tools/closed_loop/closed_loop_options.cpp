@@ -171,7 +171,8 @@ bool is_given(const std::vector<std::string>& words, const std::string& name) {
 
 // What makes the difference between settings is not the server's own.
 void refuse_formats(const std::vector<std::string>& server_arguments) {
-  for (const char* name : {"--input-fmt", "--weight-fmt", "--output-fmt", "--kv-cache-fmt", "--stats-output"}) {
+  for (const char* name : {"--input-fmt", "--weight-fmt", "--output-fmt", "--kv-cache-fmt", "--rotate", "--smooth",
+                           "--clip", "--stats-output"}) {
     if (!is_given(server_arguments, name)) continue;
     throw std::invalid_argument(fmt::format(
         "{} is set for each server; give the settings as --pairs, --input-fmts and --output-fmts, or --rules", name));
@@ -268,7 +269,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   check_rules(options.success);
   const auto given = [&](const char* name) { return command.count(name) > 0; };
   options.has_formats = given("--input-fmts") || given("--weight-fmts") || given("--output-fmts") || given("--pairs") ||
-                        (options.rules.empty() && !options.unquantized);
+                        given("--presets") || (options.rules.empty() && !options.unquantized);
   if (options.jobs > 1 && !options.videos_from.empty()) {
     throw std::invalid_argument(
         fmt::format("--jobs {}: simulators at the same time cannot share the videos of {}; without --jobs, or with a "

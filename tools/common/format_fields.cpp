@@ -1,5 +1,7 @@
 #include "tools/common/format_fields.h"
 
+#include <fmt/format.h>
+
 #include <stdexcept>
 
 namespace pi0::tools {
@@ -12,13 +14,22 @@ Json fields_of(const SiteFormats& formats) {
   Json fields = {{"input_fmt", name_of(formats.input)}, {"output_fmt", name_of(formats.output)}};
   if (formats.weight != formats.input) fields["weight_fmt"] = name_of(formats.weight);
   if (formats.kv_cache) fields["kv_cache_fmt"] = name_of(*formats.kv_cache);
+  if (formats.methods.rotate) fields["rotate"] = true;
+  if (formats.methods.smooth) fields["smooth"] = *formats.methods.smooth;
+  if (formats.methods.clip) fields["clip"] = *formats.methods.clip;
   return fields;
 }
+
+Json fields_of(const quant::WeightSize& size) { return {{"weight_bits", size.bits()}, {"weight_bytes", size.bytes}}; }
 
 std::vector<std::string> arguments_of(const SiteFormats& formats) {
   std::vector<std::string> arguments = {"--input-fmt", name_of(formats.input), "--output-fmt", name_of(formats.output)};
   if (formats.weight != formats.input) arguments.insert(arguments.end(), {"--weight-fmt", name_of(formats.weight)});
   if (formats.kv_cache) arguments.insert(arguments.end(), {"--kv-cache-fmt", name_of(*formats.kv_cache)});
+  if (formats.methods.rotate) arguments.emplace_back("--rotate");
+  if (formats.methods.smooth)
+    arguments.insert(arguments.end(), {"--smooth", fmt::format("{}", *formats.methods.smooth)});
+  if (formats.methods.clip) arguments.insert(arguments.end(), {"--clip", fmt::format("{}", *formats.methods.clip)});
   return arguments;
 }
 
@@ -26,6 +37,9 @@ std::string folder_of(const SiteFormats& formats) {
   std::string folder = file_name_of(formats.input) + "__" + file_name_of(formats.output);
   if (formats.weight != formats.input) folder += "__weight_" + file_name_of(formats.weight);
   if (formats.kv_cache) folder += "__kv_cache_" + file_name_of(*formats.kv_cache);
+  if (formats.methods.rotate) folder += "__rotate";
+  if (formats.methods.smooth) folder += fmt::format("__smooth_{}", *formats.methods.smooth);
+  if (formats.methods.clip) folder += fmt::format("__clip_{}", *formats.methods.clip);
   return folder;
 }
 
@@ -44,6 +58,13 @@ std::optional<SiteFormats> formats_in(const Json& fields) {
   SiteFormats found(*input, *output);
   found.weight = format("weight_fmt").value_or(*input);
   found.kv_cache = format("kv_cache_fmt");
+  found.methods.rotate = fields.value("rotate", Json()) == true;
+  const auto number = [&](const char* key) -> std::optional<double> {
+    const Json value = fields.value(key, Json());
+    return value.is_number() ? std::optional(value.get<double>()) : std::nullopt;
+  };
+  found.methods.smooth = number("smooth");
+  found.methods.clip = number("clip");
   return found;
 }
 

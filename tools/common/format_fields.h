@@ -7,18 +7,23 @@
 #include <vector>
 
 #include "quant/format.h"
+#include "quant/weight_size.h"
 
 namespace pi0::tools {
 
-// input_fmt and output_fmt, then weight_fmt where weights have another format than inputs, and kv_cache_fmt if there is
-// one.
+// input_fmt and output_fmt, then weight_fmt where weights have another format than inputs, and kv_cache_fmt, rotate,
+// smooth and clip where they are asked for.
 nlohmann::ordered_json fields_of(const quant::SiteFormats& formats);
 
-// The same as options of pi0-server.
+// weight_bits, of a value on average, and weight_bytes.
+nlohmann::ordered_json fields_of(const quant::WeightSize& size);
+
+// Formats as options of pi0-server.
 std::vector<std::string> arguments_of(const quant::SiteFormats& formats);
 
-// The folder of results: "<input>__<output>" as pi0-quant names it, then "__weight_<format>" and "__kv_cache_<format>"
-// where fields_of() has those. '-' stands for the ':' of formats' names.
+// The folder of results: "<input>__<output>" as pi0-quant names it, then "__weight_<format>", "__kv_cache_<format>",
+// "__rotate", "__smooth_<alpha>" and "__clip_<percentile>" where fields_of() has those. '-' stands for the ':' of
+// formats' names.
 std::string folder_of(const quant::SiteFormats& formats);
 
 // The keys of fields_of(), in their order.

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <stdexcept>
 
+#include "tools/common/option_checks.h"
+
 namespace pi0::tools {
 namespace {
 
@@ -66,8 +68,54 @@ std::vector<SiteFormats> FormatLists::settings() const {
       for (const NumberFormat& output : outputs) settings.emplace_back(input, output).weight = weight;
     }
   }
-  for (SiteFormats& setting : settings) setting.kv_cache = kv_cache;
+  for (SiteFormats& setting : settings) {
+    setting.kv_cache = kv_cache;
+    setting.methods.rotate |= methods.rotate;
+    setting.methods.smooth = methods.smooth;
+    setting.methods.clip = methods.clip;
+  }
   return settings;
+}
+
+const std::vector<NamedFormats>& preset_formats() {
+  // Outputs of scaled products are bfloat16, as accelerators give them.
+  static const std::vector<NamedFormats> presets = [] {
+    std::vector<NamedFormats> list;
+    const auto add = [&](const std::string& name, const char* input, const char* weight, const char* output) {
+      SiteFormats& formats =
+          list.emplace_back(name, SiteFormats(quant::parse_format(input), quant::parse_format(output))).formats;
+      formats.weight = quant::parse_format(weight);
+      return &formats;
+    };
+    for (const char* plain : {"float16", "bfloat16"}) add(plain, plain, plain, plain);
+    for (const char* scaled :
+         {"float8_e4m3", "float8_e5m2", "float8_e4m3:tensor", "float8_e4m3:row", "float8_e4m3:tile128", "mxfp8_e4m3",
+          "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxint8", "mxfp4", "nvfp4"}) {
+      add(scaled, scaled, scaled, "bfloat16");
+    }
+    add("W8A8", "int8:row", "int8:row", "bfloat16");
+    add("W4A16", "bfloat16", "int4:group128", "bfloat16");
+    add("W4A8", "int8:row", "int4:group128", "bfloat16");
+    add("W4A4", "int4:group128", "int4:group128", "bfloat16");
+    add("W4A4 rotated", "int4:group128", "int4:group128", "bfloat16")->methods.rotate = true;
+    return list;
+  }();
+  return presets;
+}
+
+void add_method_options(CLI::App& app, formats::Methods& methods, const std::string& group_name) {
+  app.add_flag("--rotate", methods.rotate,
+               "Multiply inputs and weights of linears by a Hadamard matrix, in blocks of 64, before they are rounded")
+      ->group(group_name);
+  app.add_option("--smooth", methods.smooth,
+                 "Move magnitude from input channels to weights before they are rounded: alpha, 0.5 is usual; needs "
+                 "--calibration")
+      ->check(between(0, 1))
+      ->group(group_name);
+  app.add_option("--clip", methods.clip,
+                 "Clip weights to this percentile of their magnitudes, and with --calibration inputs to that of theirs")
+      ->check(between(50, 100))
+      ->group(group_name);
 }
 
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group_name) {
@@ -86,6 +134,20 @@ void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& gr
       ->excludes(weights)
       ->excludes(outputs)
       ->group(group_name);
+  std::string names;
+  for (const NamedFormats& preset : preset_formats()) names += (names.empty() ? "" : ", ") + preset.name;
+  app.add_flag_callback(
+         "--presets",
+         [&formats] {
+           for (const NamedFormats& preset : preset_formats()) formats.named.push_back(preset.formats);
+         },
+         "Instead: what one would try first: " + names)
+      ->excludes(inputs)
+      ->excludes(weights)
+      ->excludes(outputs)
+      ->excludes("--pairs")
+      ->group(group_name);
+  add_method_options(app, formats.methods, group_name);
   add_format(app, "--kv-cache-fmt", formats.kv_cache, "Format of the prefix's keys and values, of all settings")
       ->group(group_name);
 }

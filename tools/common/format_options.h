@@ -14,6 +14,9 @@ namespace pi0::tools {
 CLI::Option* add_format(CLI::App& app, const std::string& name, std::optional<quant::NumberFormat>& format,
                         const std::string& description);
 
+// --rotate, --smooth and --clip.
+void add_method_options(CLI::App& app, formats::Methods& methods, const std::string& group);
+
 // Formats by role, as one setting after the other needs them: each of inputs with each of weights and of outputs, or
 // some combinations by name. All pairs of plain casts unless the command line names some.
 struct FormatLists {
@@ -21,11 +24,19 @@ struct FormatLists {
   std::vector<quant::NumberFormat> inputs, weights, outputs;  // no weights: as inputs
   std::vector<quant::SiteFormats> named;                      // if there are any, the lists do not count
   std::optional<quant::NumberFormat> kv_cache;                // of all settings
+  formats::Methods methods;                                   // likewise, beside a preset's own
 
   std::vector<quant::SiteFormats> settings() const;  // of lists, all of the first input format first
 };
 
-// --input-fmts, --weight-fmts, --output-fmts, --kv-cache-fmt and --pairs.
+// What a researcher would try first, with what it is called: W8A8 has weights and activations of 8 bits.
+struct NamedFormats {
+  std::string name;
+  quant::SiteFormats formats;
+};
+const std::vector<NamedFormats>& preset_formats();
+
+// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --kv-cache-fmt and methods.
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 }  // namespace pi0::tools

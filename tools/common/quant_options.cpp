@@ -34,6 +34,7 @@ quant::SiteFormats formats_of(const QuantOptions& options) {
   quant::SiteFormats formats(options.input_fmt.value_or(float32), options.output_fmt.value_or(float32));
   formats.weight = options.weight_fmt.value_or(formats.input);
   formats.kv_cache = options.kv_cache_fmt;
+  formats.methods = options.methods;
   return formats;
 }
 
@@ -74,6 +75,8 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
             "Format of the prefix's keys and values, which all denoise steps read; default: they stay as they are")}) {
     rules->excludes(format);
   }
+  add_method_options(app, options.methods, group);
+  for (const char* method : {"--rotate", "--smooth", "--clip"}) rules->excludes(method);
   add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,
                  "Write per-layer statistics to this file; without formats, those of full precision")

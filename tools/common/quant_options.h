@@ -18,6 +18,7 @@ namespace pi0::tools {
 
 struct QuantOptions {
   std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt;
+  formats::Methods methods;
   std::filesystem::path rules;
   quant::AttentionScope attention = quant::AttentionScope::all;
   std::vector<std::string> skip_components;
@@ -26,7 +27,7 @@ struct QuantOptions {
 
   // Hooks are attached only when something asks for them.
   bool asked() const { return has_formats() || !rules.empty() || !stats_output.empty(); }
-  bool has_formats() const { return input_fmt || weight_fmt || output_fmt || kv_cache_fmt; }
+  bool has_formats() const { return input_fmt || weight_fmt || output_fmt || kv_cache_fmt || methods.any(); }
 };
 
 // `options` must outlive `app`.

@@ -20,6 +20,7 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const
   meta_["skip_components"] = options.skip_components;
   meta_["stats_every"] = every_;
   attachment_ = quant::attach(model.sites(), plan, &book_, std::move(warn));
+  meta_.update(fields_of(attachment_->weight_size()));
 }
 
 std::vector<bool> QuantSession::begin(std::size_t count) {

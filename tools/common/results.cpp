@@ -28,6 +28,7 @@ void check_entry(JsonFields fields, const Json& names) {
                           "action_rmse_robot", "action_rmse_arm", "action_rmse_gripper", "inference_time_s"}) {
     fields.number_or_null(key);
   }
+  for (const char* key : {"weight_bits", "weight_bytes"}) fields.number_or_null(key);
   if (!fields.value("below_floor").is_null()) fields.flag("below_floor");
   fields.text("worst_observation");
   for (const char* key : {"action_rmse_by_dimension", "action_rmse_by_step", "velocity_rmse_by_denoise_step"}) {
@@ -68,8 +69,15 @@ std::string setting_name(const Json& entry) {
   const std::string input = text("input_fmt"), output = text("output_fmt");
   if (input.empty() || output.empty()) return "";
   const std::string weight = text("weight_fmt"), kv_cache = text("kv_cache_fmt");
-  return input + " / " + output + (weight.empty() ? "" : ", weights " + weight) +
-         (kv_cache.empty() ? "" : ", KV cache " + kv_cache);
+  std::string name = input + " / " + output;
+  if (!weight.empty()) name += ", weights " + weight;
+  if (!kv_cache.empty()) name += ", KV cache " + kv_cache;
+  if (entry.value("rotate", Json()) == true) name += ", rotated";
+  for (const auto& [key, words] : {std::pair{"smooth", "smoothed by"}, {"clip", "clipped at"}}) {
+    const Json value = entry.value(key, Json());
+    if (value.is_number()) name += fmt::format(", {} {}", words, value.get<double>());
+  }
+  return name;
 }
 
 void check_same_settings(const fs::path& place, const Json& found, const std::string& other, const Json& wanted) {
@@ -144,6 +152,10 @@ Json read_closed_loop_entry(const fs::path& file) {
     for (const char* key : {"weight_fmt", "kv_cache_fmt", "rules"}) {
       if (fields.has(key)) fields.text(key);
     }
+    for (const char* key : {"smooth", "clip"}) {
+      if (fields.has(key)) fields.number_or_null(key);
+    }
+    if (fields.has("rotate")) fields.flag("rotate");
     check_episodes(fields);
     fields.named_numbers("component_rmse");
     if (!fields.value("video_files").is_array()) fields.mistyped("video_files", "a list");

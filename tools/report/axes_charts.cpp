@@ -210,7 +210,13 @@ Frame frame_of(const ScatterChart& chart, const std::vector<ScatterPoint>& shown
 
 std::string scatter_x_ticks(const ScatterChart& chart, const Frame& frame) {
   std::string content;
-  for (const double tick : chart.x_ticks) content += x_tick(frame, tick, fmt::format("{}", tick));
+  constexpr double width_of_tick = 34;
+  double free = 0;  // where the next tick has room
+  for (const double tick : chart.x_ticks) {
+    if (frame.at_x(tick) < free) continue;
+    free = frame.at_x(tick) + width_of_tick;
+    content += x_tick(frame, tick, fmt::format("{:.3g}", tick));
+  }
   if (!chart.x_ticks.empty()) return content;
   const double step = frame.x.size() > 4 ? 1 : 0.5;
   for (double tick = std::ceil(frame.x.low / step) * step; tick <= frame.x.high; tick += step) {

@@ -13,6 +13,7 @@ std::vector<ReportTable> empty_tables() {
                        "input_bits",
                        "weight_bits",
                        "output_bits",
+                       "weight_bytes",
                        "action_rmse",
                        "action_rmse_floor",
                        "below_floor",

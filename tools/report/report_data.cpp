@@ -48,10 +48,10 @@ Json text_in(JsonFields& fields, const char* key) {
 
 Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Json(fields.flag(key)) : Json(); }
 
-// The bits of a value by role; empty when the entry does not name formats.
+// The bits of a value by role; of weights on average where the entry names no formats.
 Json bits_in(const Json& entry) {
   const auto formats = formats_in(entry);
-  if (!formats) return Json::object();
+  if (!formats) return {{"weight_bits", entry.value("weight_bits", Json())}};
   return {{"input_bits", bits_per_value(formats->input)},
           {"weight_bits", bits_per_value(formats->weight)},
           {"output_bits", bits_per_value(formats->output)}};
@@ -61,6 +61,8 @@ Json bits_in(const Json& entry) {
 Json formats_of(JsonFields& entry) {
   Json names = Json::object();
   for (const char* key : format_keys) names[key] = text_in(entry, key);
+  names["rotate"] = flag_in(entry, "rotate");
+  for (const char* key : {"smooth", "clip", "weight_bits"}) names[key] = number_in(entry, key);
   return names;
 }
 
@@ -148,7 +150,7 @@ class Reader {
   void mark_frontier() {
     ReportTable& table = data_.tables[tables_.at("settings")];
     const auto place = [&](const char* name) { return std::ranges::find(table.columns, name) - table.columns.begin(); };
-    const auto bits = place("input_bits"), error = place("action_rel_rmse"), is_on_it = place("on_frontier");
+    const auto bits = place("weight_bits"), error = place("action_rel_rmse"), is_on_it = place("on_frontier");
     std::map<std::pair<Json, Json>, std::vector<Json>*> rows;  // by bits and error
     for (auto& row : table.rows) {
       const bool has_both = row[bits].is_number() && row[error].is_number() && row[error] > 0;

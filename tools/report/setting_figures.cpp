@@ -28,9 +28,10 @@ std::string success_of(const ReportData& data, const std::string& setting) {
 void add_error_against_bits(FigureList& figures, const std::string& run) {
   constexpr std::size_t most_named = 8;
   ReportRows rows = rows_of(figures.data, "settings", run);
-  std::erase_if(rows, [](const ReportRow& row) { return !row.number("action_rel_rmse") || !row.number("input_bits"); });
+  std::erase_if(rows,
+                [](const ReportRow& row) { return !row.number("action_rel_rmse") || !row.number("weight_bits"); });
   if (rows.empty()) return;
-  std::ranges::stable_sort(rows, {}, [](const ReportRow& row) { return *row.number("input_bits"); });
+  std::ranges::stable_sort(rows, {}, [](const ReportRow& row) { return *row.number("weight_bits"); });
   const Texts outputs = distinct(rows_of(figures.data, "settings", run), "output_fmt");
   ScatterChart chart{.points = {},
                      .x_label = "bits of a weight",
@@ -40,7 +41,7 @@ void add_error_against_bits(FigureList& figures, const std::string& run) {
   bool has_success = false;
   std::string zeros;
   for (const ReportRow& row : rows) {
-    const double bits = *row.number("input_bits"), error = *row.number("action_rel_rmse");
+    const double bits = *row.number("weight_bits"), error = *row.number("action_rel_rmse");
     const std::string setting = row.text("setting"), success = success_of(figures.data, setting);
     has_success |= !success.empty();
     if (error == 0) zeros += (zeros.empty() ? " Exactly zero, which a log axis cannot show: " : ", ") + setting;

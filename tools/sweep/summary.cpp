@@ -15,12 +15,12 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Of inputs, weights and outputs; a rules file has no one number.
+// Of a weight with its share of scales, of inputs and of outputs; a rules file has only the first.
 std::string bits_of(const Json& entry) {
   const auto formats = formats_in(entry);
-  if (!formats) return "-";
-  return fmt::format("{}/{}/{}", bits_per_value(formats->input), bits_per_value(formats->weight),
-                     bits_per_value(formats->output));
+  const std::string weight = fmt::format("{:.4g}", entry["weight_bits"].get<double>());
+  if (!formats) return weight + "/-/-";
+  return fmt::format("{}/{:.4g}/{:.4g}", weight, bits_per_value(formats->input), bits_per_value(formats->output));
 }
 
 std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.3g}", value.get<double>()); }
@@ -28,8 +28,8 @@ std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::form
 std::string cosine(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.6f}", value.get<double>()); }
 
 void print_table(const std::vector<Json>& entries) {
-  std::vector<std::vector<std::string>> lines = {{"formats", "bits", "RMSE", "std error", "rel error", "rel floor",
-                                                  "cosine", "worst cosine", "worst RMSE", "observation"}};
+  std::vector<std::vector<std::string>> lines = {{"formats", "bits w/i/o", "RMSE", "std error", "rel error",
+                                                  "rel floor", "cosine", "worst cosine", "worst RMSE", "observation"}};
   for (const Json& entry : entries) {
     const bool is_below = entry["below_floor"] == true;
     lines.push_back({setting_name(entry), bits_of(entry), figure(entry["action_rmse"]) + (is_below ? floor_mark : " "),

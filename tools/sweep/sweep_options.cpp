@@ -27,7 +27,9 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
           ->delimiter(',')
           ->check(CLI::ExistingFile)
           ->excludes("--input-fmts")
+          ->excludes("--weight-fmts")
           ->excludes("--output-fmts")
+          ->excludes("--presets")
           ->group(group);
   CLI::Option* sensitivity =
       choose(command.add_option("--sensitivity", options.sensitivity,

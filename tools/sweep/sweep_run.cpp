@@ -15,6 +15,7 @@
 #include "protocol/files.h"
 #include "quant/attach.h"
 #include "quant/report.h"
+#include "tools/common/format_fields.h"
 #include "tools/common/load_policy.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
@@ -171,6 +172,7 @@ Json SweepRun::measure(const Setting& setting) {
     errors.add(one.name, one.reference, found);
   }
   Json entry = setting.names;
+  entry.update(fields_of(hooks->weight_size()));
   const std::optional<double> floor = model_.floor();
   errors.write(entry, model_.has_robot(), model_.action_names(), floor ? Json(*floor) : Json());
   const quant::StatsSnapshot seen = book.snapshot();
@@ -178,9 +180,11 @@ Json SweepRun::measure(const Setting& setting) {
   entry["n_observations"] = model_.cases().size();
   entry["inference_time_s"] = seconds;
   const Json meta = meta_of(setting);
+  Json stats_meta = meta;
+  stats_meta.update(fields_of(hooks->weight_size()));
   const fs::path folder = options_.output / setting.folder;
   fs::create_directories(folder);
-  protocol::write_whole(folder / "stats.json", quant::report_json(seen, meta));
+  protocol::write_whole(folder / "stats.json", quant::report_json(seen, stats_meta));
   // Last: a setting that has a result is complete.
   write_result(folder, {meta, setting.names, entry, setting.place, setting.of});
   return entry;

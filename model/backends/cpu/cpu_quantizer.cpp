@@ -68,10 +68,15 @@ class CpuQuantizer::Inputs {
  public:
   Inputs(CpuQuantizer& quantizer, const Tensor& x) : quantizer_(quantizer), x_(x) {}
 
-  const SharedInput& get(const NumberFormat& format, Lane lane) {
-    const auto known = std::ranges::find_if(
-        inputs_, [&](const SharedInput& input) { return input.format == format && input.lane == lane; });
-    return known != inputs_.end() ? *known : inputs_.emplace_back(quantizer_.pack(x_, format, lane));
+  const SharedInput& get(const NumberFormat& format, Lane lane, const OperandTransform& transform = {}) {
+    const auto known = std::ranges::find_if(inputs_, [&](const SharedInput& input) {
+      return input.format == format && input.lane == lane && input.transform.has_inputs_of(transform);
+    });
+    if (known != inputs_.end()) return *known;
+    const Tensor x = transform.changes_inputs() ? transform.inputs(x_) : x_;
+    SharedInput& packed = inputs_.emplace_back(quantizer_.pack(x, format, lane));
+    packed.transform = transform;
+    return packed;
   }
 
  private:
@@ -93,16 +98,28 @@ std::size_t CpuQuantizer::add(const KvCacheSite& cache, const NumberFormat& form
   return ReferenceQuantizer::add(cache, format);
 }
 
-std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
+std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
+                              const InputStatistics& statistics) {
   const std::size_t number = sites_.size();
   sites_.push_back({formats, &linear});
   Packed packed;
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
   const auto plain = plain_cast(formats.weight);
-  packed.weight_is_exact = keeps(formats.weight, linear.weight().scalar_type());
+  Site& site = sites_.back();
+  Tensor dense;  // as it is to be rounded; a plain cast of the weight itself needs none
+  if (!plain || formats.methods.any()) {
+    dense = unpack_weight(packed.exact_weight);
+    site.transform = OperandTransform(dense, formats.methods, statistics);
+    if (site.transform.changes_weights()) dense = site.transform.weight(dense);
+  }
+  packed.weight_is_exact = keeps(formats.weight, linear.weight().scalar_type()) && !site.transform.changes_weights();
   if (!plain) {
-    packed.weight = pack_coded(encode(unpack_weight(packed.exact_weight), formats.weight));
+    packed.weight = pack_coded(encode(dense, formats.weight));
+  } else if (site.transform.changes_weights()) {
+    const Rounded rounded = round_to(dense, *plain);
+    note(rounded.overflowed, number, Operand::weight);
+    packed.weight = pack_weight(to_codes(rounded.values, *plain));
   } else if (!packed.weight_is_exact) {
     RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
     note(rounded.overflowed, number, Operand::weight);
@@ -123,14 +140,15 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
 bool CpuQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
   const Packed& packed = packed_[number];
   return packed.weight_is_exact && packed.terms.is_same(packed.exact_terms) &&
-         keeps(sites_[number].formats.input, dtype);
+         !sites_[number].transform.changes_inputs() && keeps(sites_[number].formats.input, dtype);
 }
 
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   const Packed& packed = packed_[number];
   const NumberFormat& input = sites_[number].formats.input;
-  const bool fits = x == at::kBFloat16 && (keeps(input, x) || fits_pairs(input)) &&
+  const bool is_kept = keeps(input, x) && !sites_[number].transform.changes_inputs();
+  const bool fits = x == at::kBFloat16 && (is_kept || fits_pairs(input)) &&
                     (packed.weight.coded != nullptr || formats::fits_bfloat16(packed.weight.format())) &&
                     formats::fits_bfloat16(packed.exact_weight.format());
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
@@ -162,7 +180,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   const Packed& packed = packed_[number];
   const formats::SiteFormats& formats = sites_[number].formats;
   const Lane lane = lane_of(number, x.scalar_type());
-  const SharedInput& rounded = inputs.get(formats.input, lane);
+  const SharedInput& rounded = inputs.get(formats.input, lane, sites_[number].transform);
   note(rounded.overflowed, number, Operand::input);
   std::vector<Product> products = {{rounded.packed, packed.weight}};
   const bool two_products = mode.measured && !has_exact_operands(number, x.scalar_type());

@@ -14,7 +14,8 @@ class CpuQuantizer : public ReferenceQuantizer {
  public:
   CpuQuantizer(const CpuBackend& backend, ErrorSink& sink);
 
-  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats,
+                  const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
@@ -33,6 +34,7 @@ class CpuQuantizer : public ReferenceQuantizer {
     Lane lane;
     PackedInput packed;
     bool overflowed;
+    OperandTransform transform = {};
   };
   class Inputs;
 

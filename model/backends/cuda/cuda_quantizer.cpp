@@ -89,10 +89,15 @@ CudaQuantizer::CudaQuantizer(const Backend& backend, const DeviceKernels& kernel
                              std::function<void()> moved)
     : ReferenceQuantizer(backend, sink), kernels_(kernels), errors_(std::move(moved)) {}
 
-std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
+std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
+                               const InputStatistics& statistics) {
   plain_cast_of(formats.weight, linear);
+  if (formats.methods.any()) {
+    throw std::invalid_argument(
+        linear.path + ": rotation, smoothing and clipping are not available on a GPU; run with " + "--device cpu");
+  }
   const Format input = plain_cast_of(formats.input, linear), output = plain_cast_of(formats.output, linear);
-  const std::size_t number = ReferenceQuantizer::add(linear, formats);
+  const std::size_t number = ReferenceQuantizer::add(linear, formats, statistics);
   parts_.push_back({&linear, input, output, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
   errors_.add_site();
   return number;

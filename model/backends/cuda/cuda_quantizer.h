@@ -59,7 +59,8 @@ class CudaQuantizer : public ReferenceQuantizer {
  public:
   CudaQuantizer(const Backend& backend, const DeviceKernels& kernels, ErrorSink& sink, std::function<void()> moved);
 
-  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats,
+                  const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;

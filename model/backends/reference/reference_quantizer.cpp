@@ -22,7 +22,8 @@ Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tens
 
 }  // namespace
 
-std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFormats& formats) {
+std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
+                                    const InputStatistics& statistics) {
   const std::size_t number = sites_.size();
   const auto plain = plain_cast(formats.weight);
   const auto as_codes = [&](const Tensor& parameter, Operand operand) {
@@ -33,10 +34,12 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
   };
   Site site{formats, &linear};
   site.bias_codes = as_codes(linear.bias(), Operand::bias);
+  site.transform = OperandTransform(linear.weight(), formats.methods, statistics);
+  const Tensor weight = site.transform.changes_weights() ? site.transform.weight(linear.weight()) : linear.weight();
   if (plain) {
-    site.weight_codes = as_codes(linear.weight(), Operand::weight);
+    site.weight_codes = as_codes(weight, Operand::weight);
   } else {
-    site.coded_weight = encode(linear.weight(), formats.weight);
+    site.coded_weight = encode(weight, formats.weight);
   }
   sites_.push_back(std::move(site));
   return number;
@@ -57,8 +60,9 @@ std::size_t ReferenceQuantizer::add(const KvCacheSite&, const formats::NumberFor
 bool ReferenceQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   if (!keeps(site.formats.input, dtype)) return false;
-  return site.linear == nullptr ||
-         (site.weight_codes.is_same(site.linear->weight()) && site.bias_codes.is_same(site.linear->bias()));
+  if (site.linear == nullptr) return true;
+  return !site.transform.changes_inputs() && site.weight_codes.is_same(site.linear->weight()) &&
+         site.bias_codes.is_same(site.linear->bias());
 }
 
 std::vector<Tensor> ReferenceQuantizer::linears(std::span<const std::size_t> sites, const Tensor& x) {
@@ -70,7 +74,7 @@ std::vector<Tensor> ReferenceQuantizer::linears(std::span<const std::size_t> sit
 Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
   const Site& site = sites_[number];
   const Tensor exact = x.to(at::kFloat);
-  const Rounded operand = round_activations(exact, site.formats.input);
+  const Rounded operand = round_activations(site.transform.inputs(exact), site.formats.input);
   note(operand.overflowed, number, Operand::input);
   const Tensor weight = site.coded_weight.defined() ? site.coded_weight.values() : widened(site.weight_codes);
   const Tensor sum = plain_linear(operand.values, weight, widened(site.bias_codes));  // float32

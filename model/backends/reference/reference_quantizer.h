@@ -17,7 +17,8 @@ class ReferenceQuantizer : public Quantizer {
  public:
   ReferenceQuantizer(const Backend& backend, ErrorSink& sink) : Quantizer(sink), backend_(backend) {}
 
-  std::size_t add(const Linear& linear, const formats::SiteFormats& formats) override;
+  std::size_t add(const Linear& linear, const formats::SiteFormats& formats,
+                  const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
@@ -32,6 +33,7 @@ class ReferenceQuantizer : public Quantizer {
     Tensor weight_codes = {};        // [Out, In] in the dtype of a plain cast; undefined for other formats
     CodedWeight coded_weight = {};   // for those
     Tensor bias_codes = {};          // [Out]
+    OperandTransform transform = {};
   };
 
   // Reports an overflow to the sink.

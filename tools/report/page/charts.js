@@ -189,7 +189,12 @@ function scatterChart(points, { title, xLabel, yLabel, width, floor = null, xTic
     chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }), svg("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, tickText(tick)));
   }
   const marks = xTicks ?? Array.from({ length: 31 }, (_, i) => 10 ** (i / 2 - 12)).filter((value) => Math.log10(value) >= x0 - pad && Math.log10(value) <= x1 + pad);
-  for (const mark of marks) chart.append(svg("text", { x: x(mark), y: height - bottom + 18, "text-anchor": "middle" }, xTicks ? String(mark) : tickText(Math.log10(mark))));
+  let free = -Infinity;  // where the next mark has room
+  for (const mark of marks) {
+    if (x(mark) < free) continue;
+    free = x(mark) + 34;
+    chart.append(svg("text", { x: x(mark), y: height - bottom + 18, "text-anchor": "middle" }, xTicks ? short(mark) : tickText(Math.log10(mark))));
+  }
   chart.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
     svg("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xLabel),
     svg("text", { x: 12, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(top + height - bottom) / 2})` }, yLabel));

@@ -15,8 +15,8 @@ function sweepSentence(run) {
   const rows = rowsOf("settings", { run }).filter((row) => isNumber(row.action_rel_rmse) && row.action_rmse > 0);
   if (rows.length === 0) return null;
   const byError = [...rows].sort((a, b) => a.action_rel_rmse - b.action_rel_rmse), least = byError[0], worst = byError.at(-1);
-  const fewest = Math.min(...rows.map((row) => row.input_bits ?? Infinity));
-  const small = byError.find((row) => row.input_bits === fewest);
+  const fewest = Math.min(...rows.map((row) => row.weight_bits ?? Infinity));
+  const small = byError.find((row) => row.weight_bits === fewest);
   const below = rows.filter((row) => row.below_floor).length;
   const floor = isNumber(least.action_rel_rmse_floor) ? ` Rounding alone causes ${percent(least.action_rel_rmse_floor)}; ${below} of ${rows.length} settings are not above that.` : "";
   const best = small && small !== least ? ` With weights of ${fewest} bits, ${small.setting} is best: ${percent(small.action_rel_rmse)}.` : "";
@@ -75,7 +75,7 @@ const hollowNote = "Hollow: not above the floor.";
 const successOf = (setting) => rowsOf("settings", { setting }).find((row) => isNumber(row.success_rate));
 
 function drawBits() {
-  const hasBoth = (row) => isNumber(row.action_rel_rmse) && isNumber(row.input_bits);
+  const hasBoth = (row) => isNumber(row.action_rel_rmse) && isNumber(row.weight_bits);
   const runs = runsWith("settings", hasBoth);
   if (runs.length === 0) return;
   section("Error against bits", `Relative error of the actions by the bits of a weight (and input). The dashed line joins the settings that no other beats in both. ${hollowNote}`,
@@ -84,13 +84,13 @@ function drawBits() {
       const points = rows.filter((row) => row.action_rel_rmse > 0).map((row) => {
         const success = successOf(row.setting), rate = success ? percent(success.success_rate) : null;
         return {
-          x: row.input_bits, y: row.action_rel_rmse, look: outputs.indexOf(row.output_fmt), isHollow: row.below_floor === true, isOnLine: row.on_frontier,
+          x: row.weight_bits, y: row.action_rel_rmse, look: outputs.indexOf(row.output_fmt), isHollow: row.below_floor === true, isOnLine: row.on_frontier,
           name: [rows.length <= 8 ? row.setting : null, rate].filter((part) => part !== null).join(", "),
-          label: `${row.setting}\n${row.input_bits} bits, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}${success ? `\nsuccess ${rate}${interval(success.success_low, success.success_high)} in ${success.run}` : ""}`,
+          label: `${row.setting}\nweights ${row.weight_bits} bits, inputs ${row.input_bits}, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}${success ? `\nsuccess ${rate}${interval(success.success_low, success.success_high)} in ${success.run}` : ""}`,
         };
       });
       const line = points.filter((point) => point.isOnLine).sort((a, b) => a.x - b.x);
-      const ticks = distinct(rows, "input_bits").sort((a, b) => a - b);
+      const ticks = distinct(rows, "weight_bits").sort((a, b) => a - b);
       return [html("p", {}, `Colour and shape: the format of outputs.${rows.some((row) => successOf(row.setting)) ? " %: success in simulation." : ""}`), legend(outputs),
         fitted("", (width) => scatterChart(points, { title: "Relative action error against bits", xLabel: "bits of a weight", yLabel: "relative action error", width, floor: rows[0].action_rel_rmse_floor, xTicks: ticks, line })),
         tableBehind("settings", rows)];
