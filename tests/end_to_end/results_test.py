@@ -47,6 +47,8 @@ class ResultsTest(TemporaryFolderTest):
         pairs = "float32/float32,float16/float16,float8_e4m3/float16"
         self.assertIn("next: pi0 report", self.pi0(*sweep, "--pairs", pairs, "--output", "sweep").stderr)
         self.pi0(*sweep, "--rules", rules, "--output", "with_rules")
+        self.pi0(*sweep, "--pairs", "mxfp4/int4:group128/bfloat16", "--kv-cache-fmt", "int8:row", "--rotate", "--clip", 99.9,
+                 "--output", "scaled")  # fmt: skip
         one = ["--pairs", "float8_e4m3/float16", "--sensitivity"]
         self.pi0(*sweep, *one, "components", "--output", "components")
         self.pi0(*sweep, *one, "layers", "--budget", 0.02, "--output", "sensitivity")
@@ -69,7 +71,7 @@ class ResultsTest(TemporaryFolderTest):
 
     def test_every_key_is_explained_and_ten_questions_have_answers(self):
         self.make_results()
-        entries = [entry for path in ("sweep", "with_rules") for entry in self.json(f"{path}/summary.json")]
+        entries = [entry for path in ("sweep", "with_rules", "scaled") for entry in self.json(f"{path}/summary.json")]
         entries += [entry for path in ("components", "sensitivity") for entry in self.json(f"{path}/sensitivity.json")]
         self.check("An entry of a sweep", entries)
         budget = self.json("sensitivity/budget.json")

@@ -241,7 +241,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(list(rough["action_rmse_by_joint"].values()), rough["action_rmse_by_dimension"])
         self.assertEqual(rough["action_rmse_gripper"], rough["action_rmse_by_joint"]["gripper"])
         self.assertEqual(len(rough["velocity_rmse_by_denoise_step"]), 10)
-        self.assertRegex(done.stdout, r"float32 / float32 +32/32 +0\* ")
+        self.assertRegex(done.stdout, r"float32 / float32 +32/32/32 +0\* ")
         self.assertRegex(done.stdout, r"float8_e4m3 / float8_e4m3 +8/8 +[\d.]+  ")
         self.assertIn("floor: rounding alone changes actions", done.stdout)
 
@@ -314,7 +314,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             (["--observations", empty], ["empty", "request.msgpack"]),
             (["--synthetic", 1, "--input-fmts", "float12"], ["float12", "float8_e5m2"]),
             ([], ["--observations, --synthetic or --inputs"]),
-            (["--synthetic", 1, "--sensitivity", "layers"], ["one pair"]),
+            (["--synthetic", 1, "--sensitivity", "layers"], ["one setting"]),
             (["--synthetic", 1, "--sensitivity", "components", "--budget", 1], ["--budget", "layers"]),
             (["--synthetic", 1, "--rules", empty / "none.json"], ["none.json"]),
             (["--inputs", FOLDER / "model.safetensors"], ["model.safetensors", "images"]),

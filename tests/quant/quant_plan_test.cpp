@@ -24,7 +24,7 @@ std::size_t hooked(const quant::QuantPlan& plan) {
   return static_cast<std::size_t>(std::ranges::count_if(plan.matmuls, [](const auto& p) { return p.has_value(); }));
 }
 
-TEST_CASE("one pair, scopes and skipped components choose the sites", "[quant][plan]") {
+TEST_CASE("one rule, scopes and skipped components choose the sites", "[quant][plan]") {
   Sites sites;
   const auto count = [&](AttentionScope scope, std::set<Component> skip) {
     return hooked(quant::make_plan(sites.pi0.sites(), {quant::one_rule(pair), scope, std::move(skip)}));
