@@ -101,6 +101,7 @@ class ReportTest(TemporaryFolderTest):
         """A folder as pi0-quant leaves it, with one pair whose server did not start."""
         folder = self.folder / "2026-01-02_03-04-05"
         statistics = json.loads(ORIGINALS.read_text())
+        statistics["meta"] = {"config": NAME}  # that of a sweep with the same model
         rmse = {row["component"]: row["mean_rmse"] for row in statistics["components"]}
         pair = folder / "float8_e4m3__float16"
         pair.mkdir(parents=True)
@@ -173,7 +174,7 @@ class ReportTest(TemporaryFolderTest):
         self.assertEqual(content["runs"][1]["kind"], "closed-loop")
         self.assertEqual([row["success_rate"] for row in tables["success"]], [2 / 3])
         self.assertEqual(tables["settings"][-1]["error"], "server_start_timeout")
-        self.assertIn("0.6667", done.stdout)
+        self.assertIn("0.667", done.stdout)
 
     def test_what_python_writes_for_numbers_that_are_none_is_null(self):
         statistics = json.loads(ORIGINALS.read_text())

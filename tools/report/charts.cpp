@@ -119,8 +119,12 @@ std::string short_number(const Number& value) {
   if (!value) return "–";
   const double size = std::abs(*value);
   if (size == 0) return "0";
+  if (*value == std::floor(*value) && size < 1e5) return fmt::format("{}", *value);
+  if (size >= 100 && size < 1e5) return fmt::format("{:.0f}", *value);
+  if (size >= 1e-3 && size < 100) {  // three digits, zeros at the end included
+    return fmt::format("{:.{}f}", *value, 2 - static_cast<int>(std::floor(std::log10(size))));
+  }
   const std::string text = fmt::format("{:.2e}", *value);
-  if (size >= 1e-3 && size < 1e5) return fmt::format("{}", std::stod(text));
   const std::size_t e = text.find('e');
   const int power = std::stoi(text.substr(e + 1));
   return fmt::format("{}e{}{}", text.substr(0, e), power < 0 ? "−" : "", std::abs(power));

@@ -146,10 +146,12 @@ void add_ranking(FigureList& figures, const std::string& run, const ReportRows& 
        note(fmt::format("{}, one {} at a time.{}{}{}", rows[0].text("setting"), of, shown, budget_text(rows), floor))});
 }
 
-// The relative RMSE of each layer in the first run that has statistics of that setting.
-std::map<std::string, double> own_errors(const ReportData& data, const std::string& setting) {
+// The relative RMSE of each layer in the first run of the ranking's model that has statistics of that setting.
+std::map<std::string, double> own_errors(const ReportData& data, const std::string& ranking,
+                                         const std::string& setting) {
   std::map<std::string, double> errors;
   for (const auto& run : data.runs) {
+    if (!are_of_one_model(data, run["name"], ranking)) continue;
     const ReportRows rows = where(rows_of(data, "layers", run["name"]), "setting", setting);
     for (const ReportRow& row : rows) {
       if (const Number error = row.number("rel_rmse")) errors[row.text("layer")] = *error;
@@ -161,7 +163,7 @@ std::map<std::string, double> own_errors(const ReportData& data, const std::stri
 
 void add_effect(FigureList& figures, const std::string& run, const ReportRows& rows, const Texts& components) {
   constexpr std::size_t most_named = 8;
-  const auto errors = own_errors(figures.data, rows[0].text("setting"));
+  const auto errors = own_errors(figures.data, run, rows[0].text("setting"));
   if (rows[0].text("of") != "layer" || errors.empty()) return;
   ScatterChart chart{.points = {},
                      .x_label = "relative RMSE of the layer",

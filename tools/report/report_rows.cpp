@@ -57,4 +57,21 @@ std::vector<std::optional<double>> numbers(const ReportRows& rows, std::string_v
   return values;
 }
 
+bool are_of_one_model(const ReportData& data, const std::string& run, const std::string& other) {
+  using Json = nlohmann::ordered_json;
+  if (run == other) return true;
+  const auto fact = [&](const std::string& name, const char* key) {
+    const auto found = std::ranges::find_if(data.runs, [&](const Json& each) { return each["name"] == name; });
+    return (*found)["meta"].value(key, Json());
+  };
+  bool is_known = false;
+  for (const char* key : {"config", "precision", "checkpoint"}) {
+    const Json one = fact(run, key), another = fact(other, key);
+    if (one.is_null() || another.is_null()) continue;
+    if (one != another) return false;
+    is_known = true;
+  }
+  return is_known;
+}
+
 }  // namespace pi0::tools

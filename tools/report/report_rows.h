@@ -32,6 +32,9 @@ ReportRows rows_of(const ReportData& data, const std::string& table, const std::
 ReportRows where(const ReportRows& rows, std::string_view column, const nlohmann::ordered_json& value);
 bool have(const ReportRows& rows, std::string_view column);  // a number in any of them
 
+// Whether results are of one model: of config, precision and checkpoint, what both runs say is the same.
+bool are_of_one_model(const ReportData& data, const std::string& run, const std::string& other);
+
 // The texts of a column, each once, in order; null is none.
 std::vector<std::string> distinct(const ReportRows& rows, std::string_view column);
 std::vector<std::optional<double>> numbers(const ReportRows& rows, std::string_view column);

@@ -21,7 +21,7 @@ constexpr std::size_t shown = 15;  // rows of long tables
 std::string cell(const Json& value) {
   if (value.is_null()) return "-";
   if (value.is_string()) return value.get<std::string>();
-  return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
+  return value.is_number_float() ? fmt::format("{:.3g}", value.get<double>()) : value.dump();
 }
 
 // Indented by two blanks.
@@ -38,24 +38,34 @@ std::string aligned(const std::vector<std::string>& header, const std::vector<Ro
 std::string settings_text(const ReportData& data, const std::string& run) {
   const ReportRows settings = rows_of(data, "settings", run), components = rows_of(data, "components", run);
   if (settings.empty()) return "";
+  const char* const measure = have(components, "mean_rel_rmse") ? "mean_rel_rmse" : "mean_rmse";
   std::map<std::pair<std::string, std::string>, Json> rmse;  // of setting and component
   const ReportRows linears = where(components, "kind", "linear");
   const std::vector<std::string> names = distinct(linears, "component");
-  for (const ReportRow& row : linears) rmse[{row.text("setting"), row.text("component")}] = row.at("mean_rmse");
+  for (const ReportRow& row : linears) rmse[{row.text("setting"), row.text("component")}] = row.at(measure);
   std::vector<std::string> columns;
-  for (const char* column : {"action_rmse", "action_rmse_floor", "action_rel_rmse", "action_cosine", "inference_time_s",
-                             "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean", "error"}) {
+  for (const char* column :
+       {"action_rmse", "action_rmse_floor", "action_rmse_se", "action_rel_rmse", "action_cosine", "inference_time_s",
+        "success_rate", "success_low", "success_high", "mcnemar_p", "score_mean", "error"}) {
     const auto is_there = [&](const ReportRow& row) { return !row.at(column).is_null(); };
     if (std::ranges::any_of(settings, is_there)) columns.emplace_back(column);
   }
   std::vector<std::string> header = {"setting"};
   header.insert(header.end(), columns.begin(), columns.end());
-  header.insert(header.end(), names.begin(), names.end());
+  const std::string prefix = std::string_view(measure) == "mean_rmse" ? "rmse_" : "rel_rmse_";
+  for (const std::string& name : names) header.push_back(prefix + name);
   std::vector<Row> rows;
   for (const ReportRow& row : settings) {
     const std::string setting = row.text("setting");
     Row& line = rows.emplace_back(Row{setting});
-    for (const std::string& column : columns) line.push_back(row.at(column));
+    for (const std::string& column : columns) {
+      if (column == "action_cosine" && row.number(column)) {
+        line.emplace_back(fmt::format("{:.6f}", *row.number(column)));
+        continue;
+      }
+      const bool is_marked = column == "action_rmse" && row.is("below_floor");
+      line.push_back(is_marked ? Json(cell(row.at(column)) + "*") : row.at(column));
+    }
     for (const std::string& name : names) line.push_back(rmse[{setting, name}]);
   }
   return aligned(header, rows);
@@ -81,10 +91,11 @@ std::string ranking_text(const ReportData& data, const std::string& run) {
   std::vector<Row> rows;
   for (const ReportRow& row : ranking) {
     if (rows.size() == shown) break;
-    rows.push_back({row.at("name"), row.at("action_rmse"), row.at("setting")});
+    const Json rmse = row.is("below_floor") ? Json(cell(row.at("action_rmse")) + "*") : row.at("action_rmse");
+    rows.push_back({row.at("name"), rmse, row.at("action_rmse_floor"), row.at("setting")});
   }
   return fmt::format("\nThe {} most sensitive of {}, quantized alone\n", rows.size(), ranking.size()) +
-         aligned({"name", "action_rmse", "formats"}, rows);
+         aligned({"name", "action_rmse", "action_rmse_floor", "formats"}, rows);
 }
 
 std::string stages_text(const ReportData& data, const Json& run) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "tools/report/figure_list.h"
 
@@ -15,9 +16,10 @@ std::size_t place_in(const Texts& texts, const std::string& text) {
   return static_cast<std::size_t>(std::ranges::find(texts, text) - texts.begin());
 }
 
-// "77 %" of the first closed loop of that setting; empty without one.
-std::string success_of(const ReportData& data, const std::string& setting) {
+// "77 %" of the first closed loop of that setting with the same model; empty without one.
+std::string success_of(const ReportData& data, const std::string& sweep, const std::string& setting) {
   for (const Json& run : data.runs) {
+    if (!are_of_one_model(data, run["name"], sweep)) continue;
     for (const ReportRow& row : where(rows_of(data, "settings", run["name"]), "setting", setting)) {
       if (const Number rate = row.number("success_rate")) return short_number(*rate * 100) + " %";
     }
@@ -42,7 +44,7 @@ void add_error_against_bits(FigureList& figures, const std::string& run) {
   std::string zeros;
   for (const ReportRow& row : rows) {
     const double bits = *row.number("weight_bits"), error = *row.number("action_rel_rmse");
-    const std::string setting = row.text("setting"), success = success_of(figures.data, setting);
+    const std::string setting = row.text("setting"), success = success_of(figures.data, run, setting);
     has_success |= !success.empty();
     if (error == 0) zeros += (zeros.empty() ? " Exactly zero, which a log axis cannot show: " : ", ") + setting;
     const std::string name = rows.size() > most_named ? success : success.empty() ? setting : setting + ", " + success;
@@ -58,6 +60,13 @@ void add_error_against_bits(FigureList& figures, const std::string& run) {
                         hollow_note, has_success ? " %: success in simulation." : "", zeros))});
 }
 
+// "bfloat16, weights int4:group128" of "bfloat16 / float16, weights int4:group128".
+std::string without_output(const ReportRow& row) {
+  std::string name = row.text("setting");
+  const std::string output = " / " + row.text("output_fmt");
+  return name.erase(name.find(output), output.size());
+}
+
 void add_action_error(FigureList& figures, const std::string& run) {
   const ReportRows rows = rows_of(figures.data, "settings", run);
   const auto is_pair = [](const ReportRow& row) {
@@ -70,13 +79,21 @@ void add_action_error(FigureList& figures, const std::string& run) {
   Matrix map{
       .corner = "input \\ output", .groups = {}, .columns = distinct(rows, "output_fmt"), .rows = {}, .row_height = 24};
   bool has_stars = false;
-  for (const std::string& input : distinct(rows, "input_fmt")) {
+  std::map<std::pair<std::string, std::string>, ReportRow> settings;
+  std::vector<std::string> inputs;
+  for (const ReportRow& row : rows) {
+    if (!row.at("input_fmt").is_string()) continue;
+    const std::string input = without_output(row);
+    if (std::ranges::find(inputs, input) == inputs.end()) inputs.push_back(input);
+    settings.emplace(std::pair(input, row.text("output_fmt")), row);
+  }
+  for (const std::string& input : inputs) {
     auto& cells = map.rows.emplace_back(input, std::vector<MatrixCell>{}).second;
     for (const std::string& output : map.columns) {
-      const ReportRows found = where(where(rows, "input_fmt", input), "output_fmt", output);
-      MatrixCell& cell =
-          cells.emplace_back(heat_cell(found.empty() ? Number() : found[0].number(measure.column), scale));
-      if (found.empty() || !found[0].is("below_floor")) continue;
+      const auto found = settings.find({input, output});
+      MatrixCell& cell = cells.emplace_back(
+          heat_cell(found == settings.end() ? Number() : found->second.number(measure.column), scale));
+      if (found == settings.end() || !found->second.is("below_floor")) continue;
       cell.text += '*';
       has_stars = true;
     }

@@ -34,21 +34,23 @@ void add_to(at::Tensor& sum, const at::Tensor& values) { sum = sum.defined() ? s
 
 }  // namespace
 
-void ActionErrors::add_raw(const std::string& name, const at::Tensor& reference, const at::Tensor& found) {
-  // As in pi0-quant: summed in float32 within an observation, in double over observations.
-  const at::Tensor squares = (reference - found).pow(2);
+void ActionErrors::add_raw(const std::string& name, const ActionSample& reference, const at::Tensor& found) {
+  // As in pi0-quant: over all dimensions, summed in float32 within an observation, in double over observations.
+  const at::Tensor squares = (reference.raw - found).pow(2);
   raw_ += squares.sum().item<float>();
   raw_count_ += squares.numel();
-  for (std::int64_t i = 0; i < reference.size(0); ++i) {
-    const at::Tensor exact = reference[i].to(at::kDouble), other = found[i].to(at::kDouble);
-    samples_.push_back({reference.size(0) == 1 ? name : name + ", sample " + std::to_string(i),
-                        (exact - other).pow(2).mean().item<double>(), exact.pow(2).mean().item<double>(),
-                        cosine_of(exact, other)});
+  const std::int64_t batch = reference.raw.size(0), used = std::min(reference.answer.size(-1), reference.raw.size(-1));
+  for (std::int64_t i = 0; i < batch; ++i) {
+    const auto used_of = [&](const at::Tensor& raw) { return raw[i].narrow(-1, 0, used).to(at::kDouble); };
+    const at::Tensor exact = used_of(reference.raw), other = used_of(found);
+    samples_.push_back({batch == 1 ? name : name + ", sample " + std::to_string(i),
+                        squares[i].to(at::kDouble).mean().item<double>(), (exact - other).pow(2).mean().item<double>(),
+                        exact.pow(2).mean().item<double>(), cosine_of(exact, other)});
   }
 }
 
 void ActionErrors::add(const std::string& name, const ActionSample& reference, const ActionSample& found) {
-  add_raw(name, reference.raw, found.raw);
+  add_raw(name, reference, found.raw);
   if (!found.answer.defined()) {
     ++nonfinite_;
     return;
@@ -60,10 +62,19 @@ void ActionErrors::add(const std::string& name, const ActionSample& reference, c
 
 double ActionErrors::rmse() const { return std::sqrt(raw_ / static_cast<double>(raw_count_)); }
 
-void ActionErrors::write(Json& entry, bool in_robot_units, const ActionNames& names, const Json& floor) const {
-  double reference = 0, cosines = 0, squares = 0;
+double ActionErrors::rel_rmse() const {
+  double used = 0, reference = 0;
   for (const Sample& sample : samples_) {
+    used += sample.used;
     reference += sample.reference;
+  }
+  return std::sqrt(used / reference);
+}
+
+void ActionErrors::write(Json& entry, bool in_robot_units, const ActionNames& names,
+                         const std::optional<ActionFloor>& floor) const {
+  double cosines = 0, squares = 0;
+  for (const Sample& sample : samples_) {
     cosines += sample.cosine;
     squares += sample.square;
   }
@@ -71,15 +82,15 @@ void ActionErrors::write(Json& entry, bool in_robot_units, const ActionNames& na
   double spread = 0;
   for (const Sample& sample : samples_) spread += std::pow(sample.square - squares / n, 2);
   const auto worst = std::ranges::max_element(samples_, {}, [](const Sample& sample) {
-    return std::isfinite(sample.square) ? sample.square : std::numeric_limits<double>::infinity();
+    return std::isfinite(sample.used) ? sample.used : std::numeric_limits<double>::infinity();
   });
   const auto least_alike = std::ranges::min_element(
       samples_, {}, [](const Sample& sample) { return std::isfinite(sample.cosine) ? sample.cosine : -2; });
   entry["action_rmse"] = number(rmse());
-  entry["action_rmse_floor"] = floor;
-  entry["below_floor"] = floor.is_null() ? Json() : Json(rmse() <= floor.get<double>());
-  entry["action_rel_rmse"] = number(std::sqrt(squares / reference));
-  entry["action_rel_rmse_floor"] = floor.is_null() ? Json() : number(floor.get<double>() / std::sqrt(reference / n));
+  entry["action_rmse_floor"] = floor ? number(floor->rmse) : Json();
+  entry["below_floor"] = floor ? Json(rmse() <= floor->rmse) : Json();
+  entry["action_rel_rmse"] = number(rel_rmse());
+  entry["action_rel_rmse_floor"] = floor ? number(floor->rel_rmse) : Json();
   // The standard error of the mean square, carried over to its root; one observation has no spread.
   entry["action_rmse_se"] = number(n < 2         ? not_a_number
                                    : rmse() == 0 ? 0
@@ -87,7 +98,7 @@ void ActionErrors::write(Json& entry, bool in_robot_units, const ActionNames& na
   entry["action_cosine"] = number(cosines / n);
   entry["action_cosine_worst"] = number(least_alike->cosine);
   entry["worst_observation"] = worst->name;
-  entry["worst_observation_rmse"] = number(std::sqrt(worst->square));
+  entry["worst_observation_rmse"] = number(std::sqrt(worst->used));
 
   const at::Tensor mean = answers_.defined() ? answers_ / finite_ : at::full({1, 1}, not_a_number, at::kDouble);
   const at::Tensor by_dimension = mean.mean(0);

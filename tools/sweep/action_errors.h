@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,11 @@ struct ActionNames {
   std::vector<std::string> grippers;  // of them
 };
 
+// What rounding alone causes.
+struct ActionFloor {
+  double rmse = 0, rel_rmse = 0;
+};
+
 class ActionErrors {
  public:
   // Of the observation called `name`. One whose actions are not finite counts in action_rmse, which becomes null, and
@@ -27,21 +33,22 @@ class ActionErrors {
   void add(const std::string& name, const ActionSample& reference, const ActionSample& found);
 
   // The fields that docs/results.md explains, from action_rmse to nonfinite_observations. Numbers that are not finite
-  // are null; so are those in robot units without a robot. `floor` is the action RMSE that rounding alone causes, null
-  // where it was not measured.
+  // are null; so are those in robot units without a robot. `floor` is what rounding alone causes; none: not measured.
   void write(nlohmann::ordered_json& entry, bool in_robot_units, const ActionNames& names,
-             const nlohmann::ordered_json& floor) const;
+             const std::optional<ActionFloor>& floor) const;
 
-  double rmse() const;  // the field action_rmse; not a number without observations
+  double rmse() const;      // the field action_rmse; not a number without observations
+  double rel_rmse() const;  // action_rel_rmse, likewise
 
  private:
   struct Sample {
     std::string name;
     double square = 0;     // mean over A and N
-    double reference = 0;  // the reference's mean square
-    double cosine = 0;     // between all A x N values
+    double used = 0;       // mean over A and the D dimensions that the robot gets; the others are padding
+    double reference = 0;  // the reference's mean square, over the same
+    double cosine = 0;     // between these A x D values
   };
-  void add_raw(const std::string& name, const at::Tensor& reference, const at::Tensor& found);
+  void add_raw(const std::string& name, const ActionSample& reference, const at::Tensor& found);
 
   double raw_ = 0;
   std::int64_t raw_count_ = 0;

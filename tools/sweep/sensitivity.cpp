@@ -13,6 +13,7 @@
 #include "tools/common/format_fields.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
+#include "tools/common/text_table.h"
 #include "tools/common/version.h"
 #include "tools/sweep/setting.h"
 #include "tools/sweep/summary.h"
@@ -26,14 +27,17 @@ bool is_below_floor(const Json& entry) { return entry["below_floor"] == true; }
 
 void print_ranking(const std::vector<Json>& ranking) {
   constexpr std::size_t shown = 20;
+  std::vector<std::vector<std::string>> lines = {{"rank", "RMSE", "std error", "rel error", "quantized alone"}};
   for (std::size_t i = 0; i < std::min(shown, ranking.size()); ++i) {
     const Json& entry = ranking[i];
-    print("{:4} {:.3e}{} {}\n", i + 1, action_rmse(entry), is_below_floor(entry) ? floor_mark : " ",
-          entry.value("layer", entry["component"].get<std::string>()));
+    lines.push_back({std::to_string(i + 1), figure(entry["action_rmse"]) + (is_below_floor(entry) ? floor_mark : " "),
+                     figure(entry["action_rmse_se"]), figure(entry["action_rel_rmse"]),
+                     entry.value("layer", entry["component"].get<std::string>())});
   }
+  print("{}", text_table(lines, LastColumn::names));
   if (ranking.size() > shown) print("     and {} less sensitive ones\n", ranking.size() - shown);
   const auto below = static_cast<std::size_t>(std::ranges::count_if(ranking, is_below_floor));
-  if (below > 0) print("     {} of {} at or below the floor, in no certain order\n", below, ranking.size());
+  if (below > 0) print("     {} of {} at or below the floor, in no particular order\n", below, ranking.size());
   print("{}", floor_note(ranking.front()));
 }
 
@@ -72,7 +76,9 @@ class Budget {
     protocol::write_whole(options_.output / "budget.json", text_of(result));
     print(stderr, "sweep: {} of {} layers within an action RMSE of {}: {:.4g}; rules in {}\n", count_, ranking_.size(),
           *options_.budget, action_rmse(best_), rules.string());
-    if (!left_out.empty()) print(stderr, "sweep: left out: {}\n", left_out.front()["why"].get<std::string>());
+    if (left_out.empty()) return;
+    print(stderr, "sweep: first left out, {}: {}\n", left_out.front()["layer"].get<std::string>(),
+          left_out.front()["why"].get<std::string>());
   }
 
  private:
@@ -104,7 +110,7 @@ class Budget {
                                         "cause {}",
                                         too_many_, beyond)
                               : left_out.empty()
-                                  ? fmt::format("with it and the {} less sensitive ones, {}", count_, beyond)
+                                  ? fmt::format("with it and the {} less sensitive layers, {}", count_, beyond)
                                   : "more sensitive than one that is left out";
       left_out.push_back({{"layer", ranking_[i]["layer"]},
                           {"component", ranking_[i]["component"]},

@@ -23,9 +23,22 @@ std::string bits_of(const Json& entry) {
   return fmt::format("{}/{:.4g}/{:.4g}", weight, bits_per_value(formats->input), bits_per_value(formats->output));
 }
 
-std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.3g}", value.get<double>()); }
-
 std::string cosine(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.6f}", value.get<double>()); }
+
+// Mean relative error of each component's linears.
+void print_components(const std::vector<Json>& entries) {
+  std::vector<std::vector<std::string>> lines = {{"relative RMSE of linears, mean"}};
+  for (const auto& [component, unused] : entries.front()["components_rel_rmse"].items()) {
+    lines.front().push_back(component);
+  }
+  for (const Json& entry : entries) {
+    auto& line = lines.emplace_back(1, setting_name(entry));
+    for (std::size_t i = 1; i < lines.front().size(); ++i) {
+      line.push_back(figure(entry["components_rel_rmse"].value(lines.front()[i], Json())));
+    }
+  }
+  print("\n{}", text_table(lines));
+}
 
 void print_table(const std::vector<Json>& entries) {
   std::vector<std::vector<std::string>> lines = {{"formats", "bits w/i/o", "RMSE", "std error", "rel error",
@@ -40,9 +53,12 @@ void print_table(const std::vector<Json>& entries) {
   }
   print("{}", text_table(lines, LastColumn::names));
   print("{}", floor_note(entries.front()));
+  print_components(entries);
 }
 
 }  // namespace
+
+std::string figure(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.3g}", value.get<double>()); }
 
 std::string floor_note(const Json& entry) {
   if (entry["action_rmse_floor"].is_null()) return "";

@@ -15,6 +15,8 @@ void write_summary(const std::filesystem::path& folder, const std::vector<nlohma
 // The line that ends a sweep: how to look at the folder's results.
 void print_next(const std::filesystem::path& folder);
 
+std::string figure(const nlohmann::ordered_json& value);  // three digits; "-" for null
+
 // Marks a figure that rounding alone would cause, here and in rankings.
 inline constexpr const char* floor_mark = "*";
 std::string floor_note(const nlohmann::ordered_json& entry);  // explains the mark; empty without a floor

@@ -102,18 +102,19 @@ void SweepModel::run_references(std::int64_t floor_repeats) {
 void SweepModel::measure_floor(std::int64_t repeats) {
   if (repeats == 0) return;
   Stopwatch clock;
-  double floor = 0;
+  ActionFloor floor;
   for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
     ActionErrors errors;
     const std::uint64_t signs = seed() + static_cast<std::uint64_t>(repeat);
     for (const SweepCase& one : cases_) {
       errors.add(one.name, one.reference, sample(one, nudged(one.noise, options_.precision, signs)));
     }
-    floor = std::max(floor, errors.rmse());
+    floor.rmse = std::max(floor.rmse, errors.rmse());
+    floor.rel_rmse = std::max(floor.rel_rmse, errors.rel_rmse());
   }
   floor_ = floor;
   tell_(fmt::format("rounding alone changes actions by an RMSE of up to {:.4g}: {} with other last bits, {:.1f} s",
-                    floor, counted(static_cast<std::size_t>(repeats), "repeat"), clock.lap()));
+                    floor.rmse, counted(static_cast<std::size_t>(repeats), "repeat"), clock.lap()));
 }
 
 ActionNames SweepModel::action_names() const {

@@ -57,7 +57,7 @@ class SweepModel {
 
   // What rounding alone causes: the largest action RMSE of the repeats, in which the unquantized model's noise differs
   // by less than its activations hold. None without repeats.
-  std::optional<double> floor() const { return floor_; }
+  std::optional<ActionFloor> floor() const { return floor_; }
   std::string config() const { return has_robot() ? policy_->config().name : ""; }
   std::string observations() const { return description_; }  // where they come from
   std::int64_t steps() const { return steps_; }
@@ -80,7 +80,7 @@ class SweepModel {
   std::string description_;
   std::vector<SweepCase> cases_;
   std::shared_ptr<model::Pi0> model_;
-  std::optional<double> floor_;
+  std::optional<ActionFloor> floor_;
 };
 
 }  // namespace pi0::tools

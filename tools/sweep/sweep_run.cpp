@@ -124,13 +124,16 @@ void SweepRun::load() {
     protocol::check_writable(options_.output / "summary.json");
   }
   model_.load_weights();
-  if (!options_.dry_run) model_.run_references(options_.floor_repeats);
+  if (options_.dry_run) {
+    model_.sample(model_.cases().front());  // counts the sites' work, and makes what later calls reuse
+  } else {
+    model_.run_references(options_.floor_repeats);
+  }
 }
 
 void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t more) {
   load();
   const SweepCase& one = model_.cases().front();
-  model_.sample(one);  // the first call makes what later ones reuse
   Stopwatch clock;
   model_.sample(one);
   const double unquantized = clock.lap();
@@ -173,8 +176,7 @@ Json SweepRun::measure(const Setting& setting) {
   }
   Json entry = setting.names;
   entry.update(fields_of(hooks->weight_size()));
-  const std::optional<double> floor = model_.floor();
-  errors.write(entry, model_.has_robot(), model_.action_names(), floor ? Json(*floor) : Json());
+  errors.write(entry, model_.has_robot(), model_.action_names(), model_.floor());
   const quant::StatsSnapshot seen = book.snapshot();
   add_components(entry, seen);
   entry["n_observations"] = model_.cases().size();

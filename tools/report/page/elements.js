@@ -33,7 +33,7 @@ function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size < 1e-3 || size >= 1e5) return value.toExponential(2).replace("e-", "e−").replace("e+", "e");
-  return String(Number(value.toPrecision(3)));
+  return Number.isInteger(value) || size >= 100 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
 const tip = document.getElementById("tip");
@@ -152,7 +152,10 @@ function interactive(controls, draw) {
   return box;
 }
 
+const wordsTitle = "What was measured";
+const openWords = () => (document.getElementById("words").open = true);
+
 function section(title, explanation, ...parts) {
-  document.getElementById("report").append(html("section", {}, html("h2", {}, title), html("p", {}, explanation), ...parts));
+  document.getElementById("report").append(html("section", {}, html("h2", {}, title), html("p", {}, explanation, " ", title === wordsTitle ? "" : html("a", { href: "#words", onclick: openWords }, "What the words mean")), ...parts));
   drawFitted();
 }

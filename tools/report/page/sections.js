@@ -11,16 +11,28 @@ const runsOfKind = (kind) => data.runs.filter((run) => run.kind === kind).map((r
 const percent = (share) => `${short(share * 100)} %`;
 const plainLayer = (layer) => layer.replace(/^paligemma_with_expert\.(paligemma\.model\.)?/, "");
 
+// Whether two action errors differ by more than two standard errors; one observation has none.
+const isApart = (one, other) => Math.abs(one.action_rmse - other.action_rmse) > 2 * Math.hypot(one.action_rmse_se ?? 0, other.action_rmse_se ?? 0);
+
 function sweepSentence(run) {
-  const rows = rowsOf("settings", { run }).filter((row) => isNumber(row.action_rel_rmse) && row.action_rmse > 0);
-  if (rows.length === 0) return null;
+  const all = rowsOf("settings", { run }), rows = all.filter((row) => isNumber(row.action_rel_rmse));
+  const lost = all.filter((row) => row.nonfinite_observations > 0).map((row) => row.setting);
+  const notFinite = lost.length > 0 ? ` Actions that are not finite: ${lost.join("; ")}.` : "";
+  if (rows.length === 0) return notFinite === "" ? null : `${run}:${notFinite}`;
   const byError = [...rows].sort((a, b) => a.action_rel_rmse - b.action_rel_rmse), least = byError[0], worst = byError.at(-1);
   const fewest = Math.min(...rows.map((row) => row.weight_bits ?? Infinity));
-  const small = byError.find((row) => row.weight_bits === fewest);
+  const smallest = byError.filter((row) => row.weight_bits === fewest), small = smallest[0];
   const below = rows.filter((row) => row.below_floor).length;
-  const floor = isNumber(least.action_rel_rmse_floor) ? ` Rounding alone causes ${percent(least.action_rel_rmse_floor)}; ${below} of ${rows.length} settings are not above that.` : "";
-  const best = small && small !== least ? ` With weights of ${fewest} bits, ${small.setting} is best: ${percent(small.action_rel_rmse)}.` : "";
-  return `${run}: quantized actions differ from the unquantized ones by ${percent(least.action_rel_rmse)} (${least.setting}) to ${percent(worst.action_rel_rmse)} (${worst.setting}) of their size.${best}${floor}`;
+  const floor = isNumber(least.action_rel_rmse_floor)
+    ? ` Rounding alone causes ${percent(least.action_rel_rmse_floor)}; ${below === 0 ? "all settings are" : `${below} of ${rows.length} settings ${below === 1 ? "is" : "are"} not`} above this floor.`
+    : " The floor, what rounding alone causes, was not measured.";
+  const alike = smallest.filter((row) => row !== small && !isApart(row, small)).map((row) => row.setting);
+  const best = small && smallest.length < rows.length
+    ? ` With weights of ${short(fewest)} bits, ${small.setting} has the least error, ${percent(small.action_rel_rmse)}${alike.length > 0 ? `, not more than two standard errors below ${alike.slice(0, 3).join("; ")}` : ""}.` : "";
+  const range = rows.length === 1 ? `${percent(least.action_rel_rmse)} of their size (${least.setting})`
+    : `${percent(least.action_rel_rmse)} (${least.setting}) to ${percent(worst.action_rel_rmse)} (${worst.setting}) of their size`;
+  const n = least.n_observations, spread = n === 1 ? " One observation only, so nothing is known of the spread." : isNumber(n) ? ` ${n} observations.` : "";
+  return `${run}: quantized actions differ from the unquantized ones by ${range}.${best}${floor}${spread}${notFinite}`;
 }
 
 function sensitivitySentence(run) {
@@ -35,14 +47,19 @@ function sensitivitySentence(run) {
 function loopSentence(run) {
   const rows = rowsOf("settings", { run }).filter((row) => isNumber(row.success_rate));
   if (rows.length === 0) return null;
-  const said = rows.map((row) => `${row.setting} ${percent(row.success_rate)}${interval(row.success_low, row.success_high)}`);
+  const said = rows.map((row) => `${row.setting} ${percent(row.success_rate)}${interval(row.success_low, row.success_high, percent)}`);
   return `${run}: success in simulation, with 95 % intervals: ${said.slice(0, 4).join("; ")}${said.length > 4 ? `; and ${said.length - 4} more` : ""}.`;
 }
 
 function drawStory() {
-  const sentences = [...runsOfKind("sweep").map(sweepSentence), ...runsWith("sensitivity").map(sensitivitySentence), ...runsOfKind("closed-loop").map(loopSentence)].filter((sentence) => sentence !== null);
-  if (sentences.length === 0) return;
-  section("What it comes to", "", html("div", { class: "story" }, ...sentences.slice(0, 3).map((sentence) => html("p", {}, sentence))));
+  const kinds = [runsOfKind("closed-loop").map(loopSentence), runsOfKind("sweep").map(sweepSentence), runsWith("sensitivity").map(sensitivitySentence)]
+    .map((sentences) => sentences.filter((sentence) => sentence !== null));
+  // One of each kind first: what a robot does, what actions do, which layers do it.
+  const first = kinds.flatMap((sentences) => sentences.slice(0, 1)), others = kinds.flatMap((sentences) => sentences.slice(1));
+  if (first.length === 0) return;
+  const paragraphs = (sentences) => sentences.map((sentence) => html("p", {}, sentence));
+  section("What it comes to", "", html("div", { class: "story" }, ...paragraphs([...first, ...others].slice(0, 3))),
+    others.length + first.length <= 3 ? "" : html("details", { class: "words" }, html("summary", {}, `${others.length + first.length - 3} more`), ...paragraphs([...first, ...others].slice(3))));
 }
 
 // Settings of all runs in one row of names; only those that differ stand with each run.
@@ -56,13 +73,20 @@ function drawRuns() {
   const cards = data.runs.map((run, i) => html("div", {}, html("h3", {}, run.name),
     list([["source", run.source], ["kind", run.kind], ...keys.filter((key) => !isShared(key) && key in facts[i]).map((key) => [key, facts[i][key]])])));
   const shared = keys.filter(isShared);
-  section("What was measured", `Made ${data.made} with pi0 ${data.version.replace(/^pi0 /, "")}.`,
+  section(wordsTitle, `Made ${data.made} with pi0 ${data.version.replace(/^pi0 /, "")}.`,
     html("div", { class: "panels" }, ...cards),
     shared.length === 0 ? "" : html("details", { class: "words" }, html("summary", {}, `${shared.length} settings that all share`), list(shared.map((key) => [key, facts[0][key]]))),
-    html("details", { class: "words" }, html("summary", {}, "What the words mean"), list([
+    html("details", { class: "words", id: "words" }, html("summary", {}, "What the words mean"), list([
       ["action RMSE", "of a quantized model's actions against the unquantized model's, on the same observations and noise"],
-      ["relative action error", "action RMSE over the RMS of the unquantized model's actions"],
-      ["floor", "what rounding alone causes: the largest action RMSE when only last bits of the noise differ. What is not above it says nothing about a format"],
+      ["relative action error", "RMSE of the actions over the RMS of the unquantized model's, both over the dimensions that the robot gets"],
+      ["floor", "what rounding alone causes: the largest action RMSE when only last bits of the noise differ. What is not above it says nothing about a format, and what is just above it little"],
+      ["standard error", "of an action RMSE over the observations: two settings that differ by less than two of them may be alike"],
+      ["cosine", "between the quantized and the unquantized model's actions, 1 if they point the same way"],
+      ["frontier", "settings that no other beats in both bits and error"],
+      ["95 % interval", "of a rate of success: Wilson's; of a score: Student's"],
+      ["p", "McNemar's exact test: how probable so uneven a result is by chance, over the episodes that both settings played"],
+      ["left out", "of a budget: quantized with the others, the layer would take the action RMSE above it"],
+      ["velocity", "what the model gives in each denoise step; the action chunk is their sum"],
       ["RMSE of a layer", "of its outputs against its own exact outputs for the same inputs: errors of earlier layers do not count again"],
       ["relative RMSE", "RMSE over the RMS of the exact outputs"],
       ["component", "vision, language, action expert, action head: means over their layers"],
@@ -71,8 +95,16 @@ function drawRuns() {
 
 const hollowNote = "Hollow: not above the floor.";
 
-// Of a closed loop, wherever it was run.
-const successOf = (setting) => rowsOf("settings", { setting }).find((row) => isNumber(row.success_rate));
+// Whether results are of one model: what both say of it is the same.
+const modelFacts = ["config", "precision", "checkpoint"];
+function isSameModel(one, other) {
+  const meta = (name) => data.runs.find((run) => run.name === name).meta;
+  const known = modelFacts.filter((key) => (meta(one)[key] ?? null) !== null && (meta(other)[key] ?? null) !== null);
+  return one === other || (known.length > 0 && known.every((key) => meta(one)[key] === meta(other)[key]));
+}
+
+// Of a closed loop with the run's model.
+const successOf = (run, setting) => rowsOf("settings", { setting }).find((row) => isNumber(row.success_rate) && isSameModel(run, row.run));
 
 function drawBits() {
   const hasBoth = (row) => isNumber(row.action_rel_rmse) && isNumber(row.weight_bits);
@@ -82,16 +114,16 @@ function drawBits() {
     interactive([["run", "Run", () => runs]], ({ run }) => {
       const rows = rowsOf("settings", { run }).filter(hasBoth), outputs = distinct(rows, "output_fmt");
       const points = rows.filter((row) => row.action_rel_rmse > 0).map((row) => {
-        const success = successOf(row.setting), rate = success ? percent(success.success_rate) : null;
+        const success = successOf(run, row.setting), rate = success ? percent(success.success_rate) : null;
         return {
           x: row.weight_bits, y: row.action_rel_rmse, look: outputs.indexOf(row.output_fmt), isHollow: row.below_floor === true, isOnLine: row.on_frontier,
           name: [rows.length <= 8 ? row.setting : null, rate].filter((part) => part !== null).join(", "),
-          label: `${row.setting}\nweights ${row.weight_bits} bits, inputs ${row.input_bits}, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}${success ? `\nsuccess ${rate}${interval(success.success_low, success.success_high)} in ${success.run}` : ""}`,
+          label: `${row.setting}\nweights ${row.weight_bits} bits, inputs ${row.input_bits}, outputs ${row.output_bits}\nrelative error ${row.action_rel_rmse}\ncosine ${row.action_cosine}${success ? `\nsuccess ${rate}${interval(success.success_low, success.success_high, percent)} in ${success.run}` : ""}`,
         };
       });
       const line = points.filter((point) => point.isOnLine).sort((a, b) => a.x - b.x);
       const ticks = distinct(rows, "weight_bits").sort((a, b) => a - b);
-      return [html("p", {}, `Colour and shape: the format of outputs.${rows.some((row) => successOf(row.setting)) ? " %: success in simulation." : ""}`), legend(outputs),
+      return [html("p", {}, `Colour and shape: the format of outputs.${rows.some((row) => successOf(run, row.setting)) ? " %: success in simulation." : ""}`), legend(outputs),
         fitted("", (width) => scatterChart(points, { title: "Relative action error against bits", xLabel: "bits of a weight", yLabel: "relative action error", width, floor: rows[0].action_rel_rmse_floor, xTicks: ticks, line })),
         tableBehind("settings", rows)];
     }));
@@ -106,42 +138,46 @@ function heatMap(run, measure) {
     for (const component of distinct(cells.filter((cell) => cell.kind === kind), "component")) columns.push({ kind, component });
   }
   const scale = logScale(cells.map((cell) => cell[measure]));
-  const actions = settings.some((setting) => isNumber(setting.action_rmse));
-  const actionScale = logScale(settings.map((setting) => setting.action_rmse));
+  const actionMeasure = measure === "mean_rel_rmse" && settings.some((setting) => isNumber(setting.action_rel_rmse)) ? "action_rel_rmse" : "action_rmse";
+  const actions = settings.some((setting) => isNumber(setting[actionMeasure]));
+  const actionScale = logScale(settings.map((setting) => setting[actionMeasure]));
   const groups = Object.entries(kindName).map(([kind, name]) => [name, columns.filter((column) => column.kind === kind).length]).filter(([, count]) => count > 0);
   const head = html("thead", {},
     html("tr", {}, html("td", {}), ...(actions ? [html("th", { class: "group", scope: "colgroup" }, "Actions")] : []),
       ...groups.map(([name, count]) => html("th", { class: "group", scope: "colgroup", colspan: count }, name))),
-    html("tr", {}, html("th", { scope: "col" }, "input / output format"), ...(actions ? [html("th", { scope: "col" }, "RMSE")] : []),
+    html("tr", {}, html("th", { scope: "col" }, "input / output format"), ...(actions ? [html("th", { scope: "col" }, actionMeasure === "action_rmse" ? "RMSE" : "relative error")] : []),
       ...columns.map(({ component }) => html("th", { scope: "col" }, component.replaceAll("_", " ")))));
-  const body = settings.map(({ setting, action_rmse: action }) =>
+  const body = settings.map(({ setting, [actionMeasure]: action }) =>
     html("tr", {}, html("th", { scope: "row" }, setting), ...(actions ? [heatCell(action, actionScale, `${setting}, actions`)] : []),
       ...columns.map(({ kind, component }) => {
         const cell = cells.find((row) => row.setting === setting && row.kind === kind && row.component === component);
         return heatCell(cell?.[measure] ?? null, scale, `${setting}, ${component}, ${kind}`);
       })));
-  return [scaleBar(scale, `Mean ${componentMeasures[measure]}`), html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" }, head, html("tbody", {}, ...body))),
+  return [scaleBar(scale, `Mean ${componentMeasures[measure]}`), actions ? scaleBar(actionScale, actionMeasure === "action_rmse" ? "Action RMSE" : "Relative action error") : null, html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" }, head, html("tbody", {}, ...body))),
     tableBehind("components", cells)];
 }
 
 function drawHeatMaps() {
   const runs = runsWith("components");
   if (runs.length === 0) return;
-  section("Formats and components", "Mean error of each component's layers under each pair of formats, and the RMSE of the actions as the model gives them.",
+  section("Formats and components", "Mean error of each component's layers under each pair of formats, and the error of the actions.",
     interactive([["run", "Run", () => runs], ["measure", "Measure", ({ run }) => Object.keys(componentMeasures).filter((key) => rowsOf("components", { run }).some((row) => row[key] !== null))]],
       ({ run, measure }) => heatMap(run, measure)));
 }
 
+// "bfloat16, weights int4:group128" of "bfloat16 / float16, weights int4:group128".
+const withoutOutput = (row) => row.setting.replace(` / ${row.output_fmt}`, "");
+
 function drawActionMap() {
   const runs = runsWith("settings", (row) => isNumber(row.action_rmse) && row.input_fmt !== null);
   if (runs.length === 0) return;
-  section("Action error by format", "Error of the model's actions against its own without quantization. Rows: format of inputs and weights; columns: of outputs. *: not above the floor, so rounding alone causes as much.",
+  section("Action error by format", "Error of the model's actions against its own without quantization. Rows: format of inputs and weights, and what else differs; columns: of outputs. *: not above the floor, so rounding alone causes as much.",
     interactive([["run", "Run", () => runs]], ({ run }) => {
-      const rows = rowsOf("settings", { run }), inputs = distinct(rows, "input_fmt").filter((name) => name !== null), outputs = distinct(rows, "output_fmt").filter((name) => name !== null);
+      const rows = rowsOf("settings", { run }), inputs = [...new Set(rows.filter((row) => row.input_fmt !== null).map(withoutOutput))], outputs = distinct(rows, "output_fmt").filter((name) => name !== null);
       const measure = rows.some((row) => isNumber(row.action_rel_rmse)) ? "action_rel_rmse" : "action_rmse";
       const scale = logScale(rows.map((row) => row[measure]));
       const body = inputs.map((input) => html("tr", {}, html("th", { scope: "row" }, input), ...outputs.map((output) => {
-        const row = rows.find((candidate) => candidate.input_fmt === input && candidate.output_fmt === output);
+        const row = rows.find((candidate) => candidate.input_fmt !== null && withoutOutput(candidate) === input && candidate.output_fmt === output);
         const cell = heatCell(row?.[measure] ?? null, scale, `${input} / ${output}`);
         if (row?.below_floor) cell.append("*");
         return cell;
@@ -242,13 +278,13 @@ function drawSensitivity() {
 
 // A layer's own error beside what it does to the actions, where a run has statistics of the same formats.
 function drawEffect() {
-  const statisticsOf = (setting) => data.runs.map((run) => run.name).find((run) => rowsOf("layers", { run, setting }).length > 0);
-  const runs = runsWith("sensitivity", (row) => row.of === "layer" && statisticsOf(row.setting) !== undefined);
+  const statisticsOf = (ranking, setting) => data.runs.map((run) => run.name).find((run) => rowsOf("layers", { run, setting }).length > 0 && isSameModel(run, ranking));
+  const runs = runsWith("sensitivity", (row) => row.of === "layer" && statisticsOf(row.run, row.setting) !== undefined);
   if (runs.length === 0) return;
   const components = distinct(tables.sensitivity, "component");
   section("Own error and effect", `Layer by layer: the relative RMSE of its outputs, and the RMSE of the actions when it alone is quantized. Far up and left: small errors that matter. ${hollowNote}`,
     interactive([["run", "Run", () => runs]], ({ run }) => {
-      const ranking = rowsOf("sensitivity", { run }), from = statisticsOf(ranking[0].setting);
+      const ranking = rowsOf("sensitivity", { run }), from = statisticsOf(run, ranking[0].setting);
       const errors = new Map(rowsOf("layers", { run: from, setting: ranking[0].setting }).map((row) => [row.layer, row.rel_rmse]));
       const points = ranking.filter((row) => isNumber(errors.get(row.name))).map((row, i) => ({
         x: errors.get(row.name), y: row.action_rmse, look: components.indexOf(row.component), isHollow: row.below_floor === true, name: i < 8 ? plainLayer(row.name) : null,
@@ -313,8 +349,8 @@ function drawLatency() {
 }
 
 // " (0.533 to 0.891)", or nothing.
-function interval(low, high) {
-  return isNumber(low) && isNumber(high) ? ` (${short(low)} to ${short(high)})` : "";
+function interval(low, high, text = short) {
+  return isNumber(low) && isNumber(high) ? ` (${text(low)} to ${text(high)})` : "";
 }
 
 function drawSuccess() {
@@ -327,8 +363,8 @@ function drawSuccess() {
         const cell = rows.find((row) => row.setting === setting && row.scene === scene);
         if (!isNumber(cell?.success_rate) || cell.error) return html("td", { class: "none", title: cell?.error ?? error ?? "no success rate" }, cell?.error ?? "–");
         const colour = colourAt(sequential, cell.success_rate);
-        return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${cell.success_rate}${interval(cell.success_low, cell.success_high)}` },
-          `${cell.n_success} of ${cell.n_episodes}`, html("br", {}), html("small", {}, interval(cell.success_low, cell.success_high)),
+        return html("td", { style: `background: ${css(colour)}; color: ${inkOn(colour)}`, title: `${setting}, scene ${scene}: ${percent(cell.success_rate)}${interval(cell.success_low, cell.success_high, percent)}` },
+          `${cell.n_success} of ${cell.n_episodes}`, html("br", {}), html("small", {}, interval(cell.success_low, cell.success_high, percent)),
           ...(isNumber(cell.score_mean) ? [html("br", {}), html("small", { title: `mean score${interval(cell.score_mean_low, cell.score_mean_high)}` }, `score ${short(cell.score_mean)}`)] : []));
       }), html("td", { class: "text" }, error ?? (isNumber(mcnemar_p) ? `p = ${short(mcnemar_p)}` : ""))));
       return [html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" },
@@ -353,10 +389,10 @@ function drawComparison() {
   section("Two settings side by side", "How many times larger the second's error is: orange where it is larger, blue where it is smaller, full colour from four times on. Point at a cell for both numbers.",
     interactive([["first", "First", () => names], ["second", "Second", ({ first }) => names.filter((name) => name !== first)]], ({ first, second }) => {
       const one = split.get(first), other = split.get(second);
-      const action = ({ run, setting }) => rowsOf("settings", { run, setting })[0]?.action_rmse ?? null;
+      const action = ({ run, setting }, key) => rowsOf("settings", { run, setting })[0]?.[key === "mean_rmse" ? "action_rmse" : "action_rel_rmse"] ?? null;
       const cells = rowsOf("components", one), columns = cells.map(({ kind, component }) => ({ kind, component }));
       const value = (place, { kind, component }, key) => rowsOf("components", { ...place, kind, component })[0]?.[key] ?? null;
-      const line = (title, key) => html("tr", {}, html("th", { scope: "row" }, title), key === "mean_rmse" ? ratioCell(action(one), action(other), "actions") : html("td", { class: "none" }, "–"),
+      const line = (title, key) => html("tr", {}, html("th", { scope: "row" }, title), ratioCell(action(one, key), action(other, key), "actions"),
         ...columns.map((column) => ratioCell(value(one, column, key), value(other, column, key), `${column.component}, ${column.kind}`)));
       const theirs = new Map(rowsOf("layers", other).map((row) => [row.layer, row]));
       const ratios = rowsOf("layers", one).map((row) => ({ layer: row.layer, ratio: (theirs.get(row.layer)?.rmse ?? NaN) / row.rmse })).filter(({ ratio }) => Number.isFinite(ratio) && ratio > 0).sort((x, y) => y.ratio - x.ratio);
@@ -364,7 +400,7 @@ function drawComparison() {
       return [html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" },
         html("thead", {}, html("tr", {}, html("td", {}), html("th", { scope: "col" }, "actions"), ...columns.map(({ kind, component }) => html("th", { scope: "col" }, `${component.replaceAll("_", " ")}${kind === "attention" ? " (attention)" : ""}`)))),
         html("tbody", {}, line("RMSE", "mean_rmse"), line("relative RMSE", "mean_rel_rmse")))),
-      ratios.length === 0 ? null : html("p", {}, `Layers that change most: ${named(ratios.slice(0, 3))}; least: ${named(ratios.slice(-3).reverse())}.`),
+      ratios.length === 0 ? null : html("p", {}, `Layers whose errors grow most: ${named(ratios.slice(0, 3))}; shrink most: ${named(ratios.slice(-3).reverse())}.`),
       tableBehind("components", [...cells, ...rowsOf("components", other)])];
     }));
 }
