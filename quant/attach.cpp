@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "model/backend.h"
+#include "quant/calibration.h"
 
 namespace pi0::quant {
 namespace {
@@ -57,11 +58,12 @@ void Attachment::Observer::overflowed(std::size_t number, model::Operand operand
 }
 
 Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-                       std::function<void(const std::string&)> warn)
+                       std::function<void(const std::string&)> warn, std::shared_ptr<const Calibration> calibration)
     : sites_(sites),
       book_(book),
       observer_(book, std::move(warn)),
       weight_size_(quant::weight_size(sites, checked(plan, sites))),
+      calibration_(std::move(calibration)),
       quantizer_(sites.backend().quantizer(observer_, [&sites] { sites.hooks_changed(); })) {
   const c10::InferenceMode inference;
   for (const model::SiteList::Sites* list : {&sites.all(), &sites.kv_caches()}) {
@@ -87,15 +89,25 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
 
 // With an entry in the book for what the hook observes.
 template <class Hook>
-std::function<void()> Attachment::add_hook(auto& site, const auto& formats) {
+std::function<void()> Attachment::add_hook(auto& site, const auto&... formats) {
   observer_.add(site.path, book_ != nullptr ? book_->add_site(entry_of(site)) : 0);
-  auto hook = std::make_unique<Hook>(site, *quantizer_, formats);
+  auto hook = std::make_unique<Hook>(site, *quantizer_, formats...);
   hooked_.push_back(&site);
   return [&site, set = hooks_.emplace_back(std::move(hook)).get()] { site.set_hook(static_cast<Hook*>(set)); };
 }
 
+model::InputStatistics Attachment::statistics_of(const model::Linear& linear, const formats::Methods& methods) const {
+  model::InputStatistics statistics;
+  if (calibration_ == nullptr) return statistics;
+  if (methods.smooth) statistics.absmax = calibration_->absmax(linear.path);
+  if (methods.clip) statistics.clip = calibration_->percentile(linear.path, *methods.clip);
+  return statistics;
+}
+
 std::function<void()> Attachment::add(model::MatmulSite& site, const SiteFormats& formats) {
-  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) return add_hook<LinearHook>(*linear, formats);
+  if (auto* const linear = dynamic_cast<model::Linear*>(&site)) {
+    return add_hook<LinearHook>(*linear, formats, statistics_of(*linear, formats.methods));
+  }
   if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
     return add_hook<AttentionHook>(*attention, formats);
   }
@@ -120,7 +132,7 @@ void Attachment::observe_samples_apart(bool apart) {
 
 std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,
                                    std::function<void(const std::string&)> warn) {
-  return std::make_unique<Attachment>(sites, make_plan(sites, request), book, std::move(warn));
+  return std::make_unique<Attachment>(sites, make_plan(sites, request), book, std::move(warn), request.calibration);
 }
 
 }  // namespace pi0::quant

@@ -22,8 +22,10 @@ class Attachment {
   // Sets a hook on every site that the plan gives formats, with an entry in `book` unless that is null. An UnusedHead
   // gets an entry only. `sites` and `book` must outlive the attachment. Throws std::logic_error if a site has a hook
   // already, or if the plan is for another model. `warn` is called once per layer in which a value overflowed.
+  // `calibration` is what smoothing and clipping take; null: none. Throws what that throws for a site it lacks.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-             std::function<void(const std::string&)> warn = {});
+             std::function<void(const std::string&)> warn = {},
+             std::shared_ptr<const Calibration> calibration = {});
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
@@ -67,12 +69,15 @@ class Attachment {
   std::function<void()> add(model::MatmulSite& site, const SiteFormats& formats);
 
   template <class Hook>
-  std::function<void()> add_hook(auto& site, const auto& formats);
+  std::function<void()> add_hook(auto& site, const auto&... formats);
+
+  model::InputStatistics statistics_of(const model::Linear& linear, const formats::Methods& methods) const;
 
   model::SiteList& sites_;
   StatsBook* const book_;
   Observer observer_;
   const WeightSize weight_size_;
+  const std::shared_ptr<const Calibration> calibration_;
   std::unique_ptr<model::Quantizer> quantizer_;
   std::vector<std::unique_ptr<model::SiteHook>> hooks_;
   std::vector<model::MatmulSite*> hooked_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -12,6 +13,8 @@
 #include "quant/format.h"
 
 namespace pi0::quant {
+
+class Calibration;
 
 // Names the file, the rule, what was found and what was expected.
 class RulesError : public std::runtime_error {
@@ -35,7 +38,8 @@ struct Rule {
 struct PlanRequest {
   std::vector<Rule> rules;  // the first match decides; without one, a site is not quantized
   AttentionScope attention = AttentionScope::all;
-  std::set<model::Component> skip;  // not quantized, attention included
+  std::set<model::Component> skip = {};  // not quantized, attention included
+  std::shared_ptr<const Calibration> calibration = {};  // for smoothing and clipping; null: none
 };
 
 // One entry per site, in the sites' order; none: no hook.

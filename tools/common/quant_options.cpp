@@ -1,9 +1,11 @@
 #include "tools/common/quant_options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <stdexcept>
 
 #include "protocol/files.h"
+#include "quant/calibration.h"
 #include "tools/common/format_options.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/version.h"
@@ -91,7 +93,20 @@ quant::PlanRequest plan_request(const QuantOptions& options) {
     request.skip.insert(quant::parse_component(name));
   }
   if (!options.stats_output.empty()) protocol::check_writable(options.stats_output);
+  check_methods(request, options);
   return request;
+}
+
+void check_methods(const quant::PlanRequest& request, const QuantOptions& options) {
+  const bool smooths = std::ranges::any_of(
+      request.rules, [](const quant::Rule& rule) { return rule.formats && rule.formats->methods.smooth; });
+  if (smooths && options.calibration.empty()) {
+    throw std::invalid_argument("smoothing needs --calibration, a file that pi0 calibrate writes");
+  }
+}
+
+std::shared_ptr<const quant::Calibration> read_calibration(const QuantOptions& options, const model::SiteList& sites) {
+  return options.calibration.empty() ? nullptr : std::make_shared<const quant::Calibration>(options.calibration, sites);
 }
 
 nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,

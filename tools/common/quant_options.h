@@ -20,6 +20,7 @@ struct QuantOptions {
   std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt;
   formats::Methods methods;
   std::filesystem::path rules;
+  std::filesystem::path calibration;  // of pi0 calibrate
   quant::AttentionScope attention = quant::AttentionScope::all;
   std::vector<std::string> skip_components;
   std::filesystem::path stats_output;
@@ -42,6 +43,12 @@ std::string name_of(quant::AttentionScope scope);  // as on the command line
 // read. Throws std::invalid_argument, quant::RulesError and, for a place that cannot be written,
 // std::runtime_error.
 quant::PlanRequest plan_request(const QuantOptions& options);
+
+// Throws std::invalid_argument for smoothing without a calibration. plan_request() does it for its own rules.
+void check_methods(const quant::PlanRequest& request, const QuantOptions& options);
+
+// The file of --calibration; null without one. Throws model::CheckpointError if it is of another model.
+std::shared_ptr<const quant::Calibration> read_calibration(const QuantOptions& options, const model::SiteList& sites);
 
 // What is known before the model runs: version, config, device, precision, steps.
 nlohmann::ordered_json report_meta(const std::string& config, at::Device device, model::Precision precision,

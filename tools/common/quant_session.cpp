@@ -19,7 +19,10 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const
   meta_["quantize_attention"] = name_of(options.attention);
   meta_["skip_components"] = options.skip_components;
   meta_["stats_every"] = every_;
-  attachment_ = quant::attach(model.sites(), plan, &book_, std::move(warn));
+  if (!options.calibration.empty()) meta_["calibration"] = options.calibration.string();
+  quant::PlanRequest request = plan;
+  request.calibration = read_calibration(options, model.sites());
+  attachment_ = quant::attach(model.sites(), request, &book_, std::move(warn));
   meta_.update(fields_of(attachment_->weight_size()));
 }
 

@@ -41,6 +41,7 @@ std::vector<Setting> format_settings(const SweepOptions& options) {
   quant::PlanRequest plan = plan_request(options.quant);
   for (const quant::SiteFormats& formats : options.formats.settings()) {
     plan.rules = quant::one_rule(formats);
+    check_methods(plan, options.quant);
     settings.push_back({folder_of(formats), fields_of(formats), plan});
   }
   return settings;
