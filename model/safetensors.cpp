@@ -122,6 +122,14 @@ SafetensorsFile::Entry read_entry(const fs::path& path, const std::string& name,
   return entry;
 }
 
+std::map<std::string, std::string> read_metadata(const fs::path& path, const Json& fields) {
+  const auto is_text = [](const Json& value) { return value.is_string(); };
+  if (!fields.is_object() || !std::all_of(fields.begin(), fields.end(), is_text)) {
+    fail(path, "__metadata__ is " + shown(fields) + ", expected an object of texts");
+  }
+  return fields.get<std::map<std::string, std::string>>();
+}
+
 void check_coverage(const fs::path& path, const std::map<std::string, SafetensorsFile::Entry>& all,
                     std::size_t data_start, std::size_t file_size) {
   std::vector<std::pair<const std::string*, const SafetensorsFile::Entry*>> by_offset;
@@ -169,7 +177,10 @@ SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
     if (!header.is_object()) fail(path_, "header is not a JSON object");
     const std::size_t data_start = 8 + header_bytes;
     for (const auto& [name, fields] : header.items()) {
-      if (name == "__metadata__") continue;
+      if (name == "__metadata__") {
+        metadata_ = read_metadata(path_, fields);
+        continue;
+      }
       entries_.emplace(name, read_entry(path_, name, fields, data_start, size_));
     }
     check_coverage(path_, entries_, data_start, size_);
@@ -182,6 +193,7 @@ SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
 SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
     : path_(std::move(other.path_)),
       entries_(std::move(other.entries_)),
+      metadata_(std::move(other.metadata_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(other.size_) {}
 
@@ -262,12 +274,13 @@ void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPar
   }
 }
 
-void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors) {
+void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   std::vector<SafetensorsPart> parts;
   for (const auto& [name, tensor] : tensors) {
     parts.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [values = tensor] { return values; }});
   }
-  write_safetensors(write, parts);
+  write_safetensors(write, parts, metadata);
 }
 
 }  // namespace pi0::model

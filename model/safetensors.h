@@ -26,7 +26,7 @@ class SafetensorsFile {
     std::size_t end = 0;
   };
 
-  // Maps the file and checks the whole header: length, JSON, dtypes, shapes, and that the tensors
+  // Maps the file and checks the whole header: length, JSON, metadata, dtypes, shapes, and that the tensors
   // fill the rest of the file without gap or overlap. Throws CheckpointError.
   explicit SafetensorsFile(std::filesystem::path path);
   ~SafetensorsFile();
@@ -35,6 +35,7 @@ class SafetensorsFile {
 
   const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }  // __metadata__
 
   // Throws CheckpointError when the file has no tensor of that name.
   const Entry& entry(const std::string& name) const;
@@ -53,6 +54,7 @@ class SafetensorsFile {
  private:
   std::filesystem::path path_;
   std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
@@ -69,6 +71,7 @@ struct SafetensorsPart {
 // what `write` throws.
 void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
                        const std::map<std::string, std::string>& metadata = {});
-void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors);
+void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace pi0::model

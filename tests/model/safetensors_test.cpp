@@ -53,6 +53,15 @@ TEST_CASE("tensors of every dtype come back as they were written", "[safetensors
   CHECK_THROWS_WITH(file.tensor("absent"), contains_text("absent"));
 }
 
+TEST_CASE("metadata come back as they were written", "[safetensors]") {
+  const test::TemporaryFolder folder;
+  const std::map<std::string, std::string> metadata{{"config", "pi05_droid"}, {"percentiles", "[99,99.9]"}};
+  test::write_tensors(folder.path() / "f.safetensors", {{"a", at::ones({3})}}, metadata);
+  CHECK(SafetensorsFile(folder.path() / "f.safetensors").metadata() == metadata);
+  test::write_tensors(folder.path() / "g.safetensors", {{"a", at::ones({3})}});
+  CHECK(SafetensorsFile(folder.path() / "g.safetensors").metadata().empty());
+}
+
 TEST_CASE("copy_to rounds on the way and crosses slice borders", "[safetensors]") {
   const test::TemporaryFolder folder;
   const std::int64_t count = (std::int64_t{70} << 20) / 4;  // more than one slice
@@ -108,6 +117,9 @@ TEST_CASE("hostile and broken files are refused by file, tensor and reason", "[s
   CHECK_THAT(refusal(file_bytes(pair("[0,4]", "[2,6]"), 6)), contains_text("inside the tensor before"));
   CHECK_THAT(refusal(file_bytes(pair("[0,4]", "[5,9]"), 9)), contains_text("gap"));
   CHECK_THAT(refusal(file_bytes(R"({"a":{},"a":{}})", 0)), contains_text("twice"));
+  CHECK(refusal(file_bytes(R"({"__metadata__":{"format":"pt"}})", 0)) == "accepted");
+  CHECK_THAT(refusal(file_bytes(R"({"__metadata__":{"steps":10}})", 0)), contains_text("expected an object of texts"));
+  CHECK_THAT(refusal(file_bytes(R"({"__metadata__":"pt"})", 0)), contains_text("expected an object of texts"));
 }
 
 }  // namespace
