@@ -54,11 +54,18 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
       attention_scopes)
       ->default_str("all")
       ->group(group);
-  choose(app.add_option("--skip-components", options.skip_components,
-                        "Components that stay in full precision, separated by commas"),
-         component_names())
-      ->delimiter(',')
+  add_skip_option(app, options.skip_components, "Components that stay in full precision, separated by commas")
       ->group(group);
+}
+
+CLI::Option* add_skip_option(CLI::App& app, std::vector<std::string>& components, const std::string& description) {
+  return choose(app.add_option("--skip-components", components, description), component_names())->delimiter(',');
+}
+
+std::set<model::Component> skipped(const std::vector<std::string>& components) {
+  std::set<model::Component> skip;
+  for (const std::string& name : components) skip.insert(quant::parse_component(name));
+  return skip;
 }
 
 void add_quant_options(CLI::App& app, QuantOptions& options) {
@@ -89,9 +96,7 @@ quant::PlanRequest plan_request(const QuantOptions& options) {
   quant::PlanRequest request;
   request.rules = options.rules.empty() ? quant::one_rule(formats_of(options)) : quant::read_rules(options.rules);
   request.attention = options.attention;
-  for (const std::string& name : options.skip_components) {
-    request.skip.insert(quant::parse_component(name));
-  }
+  request.skip = skipped(options.skip_components);
   if (!options.stats_output.empty()) protocol::check_writable(options.stats_output);
   check_methods(request, options);
   return request;

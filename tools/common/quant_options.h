@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ struct QuantOptions {
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
 void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
+CLI::Option* add_skip_option(CLI::App& app, std::vector<std::string>& components, const std::string& description);
+std::set<model::Component> skipped(const std::vector<std::string>& components);
 
 quant::SiteFormats formats_of(const QuantOptions& options);  // float32 where none is given; weights as inputs
 

@@ -15,6 +15,7 @@
 #include "tools/common/load_policy.h"
 #include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
+#include "tools/common/quant_options.h"
 #include "tools/common/stop_signals.h"
 #include "tools/common/stopwatch.h"
 
@@ -115,6 +116,16 @@ void SweepModel::measure_floor(std::int64_t repeats) {
   floor_ = floor;
   tell_(fmt::format("rounding alone changes actions by an RMSE of up to {:.4g}: {} with other last bits, {:.1f} s",
                     floor.rmse, counted(static_cast<std::size_t>(repeats), "repeat"), clock.lap()));
+}
+
+nlohmann::ordered_json SweepModel::meta() const {
+  nlohmann::ordered_json meta = report_meta(config(), chosen_device(options_.device), options_.precision, steps_);
+  meta["checkpoint"] = options_.random_weights ? "random weights" : options_.checkpoint_dir.string();
+  meta["kernels"] = name_of(options_.kernels);
+  meta["masked"] = options_.masked == model::MaskedInputs::skip ? "skip" : "keep";
+  meta["observations"] = description_;
+  meta["seed"] = seed();
+  return meta;
 }
 
 ActionNames SweepModel::action_names() const {

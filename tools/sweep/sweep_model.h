@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,6 +63,7 @@ class SweepModel {
   std::string observations() const { return description_; }  // where they come from
   std::int64_t steps() const { return steps_; }
   std::uint64_t seed() const { return *options_.seed; }  // 0 if the options have none
+  nlohmann::ordered_json meta() const;                   // what results must share to be compared
 
   ActionSample sample(const SweepCase& one) const { return sample(one, one.noise); }  // of the model as it is now
 

@@ -60,7 +60,9 @@ void add_floor_option(CLI::App& command, SweepOptions& options) {
       ->group(group);
 }
 
-void add_observation_options(CLI::App& command, ObservationSource& source) {
+}  // namespace
+
+void add_observation_options(CLI::App& command, ObservationSource& source, const char* group) {
   CLI::Option* recorded =
       command.add_option("--observations", source.recorded, "Folder that pi0-server --record wrote")
           ->check(CLI::ExistingDirectory)
@@ -80,15 +82,23 @@ void add_observation_options(CLI::App& command, ObservationSource& source) {
       ->group(group);
 }
 
-}  // namespace
+void add_observed_model_options(CLI::App& command, ModelOptions& options) {
+  add_place_options(command, options);
+  add_model_options(command, options);
+  command.get_option("--seed")->description("Of noise and synthetic observations; default: 0");
+}
+
+void check_observations(const CLI::App& command) {
+  if (command.count("--observations") + command.count("--synthetic") + command.count("--inputs") == 0) {
+    throw CLI::RequiredError("--observations, --synthetic or --inputs");
+  }
+}
 
 void add_sweep_options(CLI::App& command, SweepOptions& options) {
-  add_place_options(command, options.model);
-  add_model_options(command, options.model);
-  command.get_option("--seed")->description("Of noise and synthetic observations; default: 0");
+  add_observed_model_options(command, options.model);
   add_scope_options(command, options.quant);
   add_setting_options(command, options);
-  add_observation_options(command, options.source);
+  add_observation_options(command, options.source, group);
   add_floor_option(command, options);
   command.add_option("--output", options.output, "Folder of the results")->required()->group(group);
   command
@@ -100,9 +110,7 @@ void add_sweep_options(CLI::App& command, SweepOptions& options) {
 }
 
 void check(const SweepOptions& options, const CLI::App& command) {
-  if (command.count("--observations") + command.count("--synthetic") + command.count("--inputs") == 0) {
-    throw CLI::RequiredError("--observations, --synthetic or --inputs");
-  }
+  check_observations(command);
   if (options.budget && options.sensitivity != "layers") {
     throw CLI::ValidationError("--budget", "needs the ranking of --sensitivity layers");
   }

@@ -16,7 +16,6 @@
 #include "quant/attach.h"
 #include "quant/report.h"
 #include "tools/common/format_fields.h"
-#include "tools/common/load_policy.h"
 #include "tools/common/print.h"
 #include "tools/common/results.h"
 #include "tools/common/stopwatch.h"
@@ -51,12 +50,7 @@ std::string duration(double seconds) {
 
 SweepRun::SweepRun(const SweepOptions& options)
     : options_(options), model_(options.model, options.source, tell, [this] { stop_.check(); }) {
-  meta_ = report_meta(model_.config(), chosen_device(options.model.device), options.model.precision, model_.steps());
-  meta_["checkpoint"] = options.model.random_weights ? "random weights" : options.model.checkpoint_dir.string();
-  meta_["kernels"] = name_of(options.model.kernels);
-  meta_["masked"] = options.model.masked == model::MaskedInputs::skip ? "skip" : "keep";
-  meta_["observations"] = model_.observations();
-  meta_["seed"] = model_.seed();
+  meta_ = model_.meta();
   meta_["quantize_attention"] = name_of(options.quant.attention);
   meta_["floor_repeats"] = options.floor_repeats;
   meta_["skip_components"] = options.quant.skip_components;
