@@ -15,6 +15,7 @@ void add_inspect(CLI::App& app);
 void add_round(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
+void add_calibrate(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_closed_loop(CLI::App& app);
 void add_report(CLI::App& app);

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   pi0::tools::add_round(app);
   pi0::tools::add_bench(app);
   pi0::tools::add_sweep(app);
+  pi0::tools::add_calibrate(app);
   pi0::tools::add_merge(app);
   pi0::tools::add_closed_loop(app);
   pi0::tools::add_report(app);
