@@ -24,8 +24,7 @@ class Attachment {
   // already, or if the plan is for another model. `warn` is called once per layer in which a value overflowed.
   // `calibration` is what smoothing and clipping take; null: none. Throws what that throws for a site it lacks.
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
-             std::function<void(const std::string&)> warn = {},
-             std::shared_ptr<const Calibration> calibration = {});
+             std::function<void(const std::string&)> warn = {}, std::shared_ptr<const Calibration> calibration = {});
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;

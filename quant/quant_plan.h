@@ -38,7 +38,7 @@ struct Rule {
 struct PlanRequest {
   std::vector<Rule> rules;  // the first match decides; without one, a site is not quantized
   AttentionScope attention = AttentionScope::all;
-  std::set<model::Component> skip = {};  // not quantized, attention included
+  std::set<model::Component> skip = {};                 // not quantized, attention included
   std::shared_ptr<const Calibration> calibration = {};  // for smoothing and clipping; null: none
 };
 

@@ -47,8 +47,9 @@ class ResultsTest(TemporaryFolderTest):
         pairs = "float32/float32,float16/float16,float8_e4m3/float16"
         self.assertIn("next: pi0 report", self.pi0(*sweep, "--pairs", pairs, "--output", "sweep").stderr)
         self.pi0(*sweep, "--rules", rules, "--output", "with_rules")
+        self.pi0("calibrate", *MODEL, "--synthetic", 1, "--output", "calibration.safetensors")
         self.pi0(*sweep, "--pairs", "mxfp4/int4:group128/bfloat16", "--kv-cache-fmt", "int8:row", "--rotate", "--clip", 99.9,
-                 "--output", "scaled")  # fmt: skip
+                 "--smooth", 0.5, "--calibration", "calibration.safetensors", "--output", "scaled")  # fmt: skip
         one = ["--pairs", "float8_e4m3/float16", "--sensitivity"]
         self.pi0(*sweep, *one, "components", "--output", "components")
         self.pi0(*sweep, *one, "layers", "--budget", 0.02, "--output", "sensitivity")

@@ -225,7 +225,8 @@ std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& pla
 
   const quant::QuantPlan plan = quant::make_plan(bench.model.sites(), plan_request);
   quant::StatsBook book;
-  quant::Attachment attachment(bench.model.sites(), plan, &book, tell);
+  quant::Attachment attachment(bench.model.sites(), plan, &book, tell,
+                               read_calibration(bench.options.quant, bench.model.sites()));
   Hooks hooks{plan, attachment.clock(), book, false};
   if (options.all_modes || options.without_statistics) {
     attachment.measure(false);

@@ -58,6 +58,13 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
       ->group(group);
 }
 
+CLI::Option* add_calibration_option(CLI::App& app, QuantOptions& options) {
+  return app
+      .add_option("--calibration", options.calibration,
+                  "File of pi0 calibrate, for --smooth, --clip and rules that have them")
+      ->check(CLI::ExistingFile);
+}
+
 CLI::Option* add_skip_option(CLI::App& app, std::vector<std::string>& components, const std::string& description) {
   return choose(app.add_option("--skip-components", components, description), component_names())->delimiter(',');
 }
@@ -85,6 +92,7 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
     rules->excludes(format);
   }
   add_method_options(app, options.methods, group);
+  add_calibration_option(app, options)->group(group);
   for (const char* method : {"--rotate", "--smooth", "--clip"}) rules->excludes(method);
   add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,

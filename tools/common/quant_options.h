@@ -38,6 +38,8 @@ void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention
 CLI::Option* add_skip_option(CLI::App& app, std::vector<std::string>& components, const std::string& description);
 std::set<model::Component> skipped(const std::vector<std::string>& components);
 
+CLI::Option* add_calibration_option(CLI::App& app, QuantOptions& options);
+
 quant::SiteFormats formats_of(const QuantOptions& options);  // float32 where none is given; weights as inputs
 
 std::string name_of(quant::AttentionScope scope);  // as on the command line

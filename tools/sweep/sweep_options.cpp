@@ -22,6 +22,7 @@ SweepOptions::Shard read_shard(const std::string& text) {
 
 void add_setting_options(CLI::App& command, SweepOptions& options) {
   add_format_lists(command, options.formats, group);
+  add_calibration_option(command, options.quant)->group(group);
   CLI::Option* rules =
       command.add_option("--rules", options.rules, "Instead of pairs: JSON files of formats per layer")
           ->delimiter(',')

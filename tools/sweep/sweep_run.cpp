@@ -54,6 +54,7 @@ SweepRun::SweepRun(const SweepOptions& options)
   meta_["quantize_attention"] = name_of(options.quant.attention);
   meta_["floor_repeats"] = options.floor_repeats;
   meta_["skip_components"] = options.quant.skip_components;
+  if (!options.quant.calibration.empty()) meta_["calibration"] = options.quant.calibration.string();
 }
 
 std::vector<Json> SweepRun::entries_of(const std::vector<Setting>& settings) {
@@ -118,11 +119,18 @@ void SweepRun::load() {
     protocol::check_writable(options_.output / "summary.json");
   }
   model_.load_weights();
+  calibration_ = read_calibration(options_.quant, model_.model().sites());
   if (options_.dry_run) {
     model_.sample(model_.cases().front());  // counts the sites' work, and makes what later calls reuse
   } else {
     model_.run_references(options_.floor_repeats);
   }
+}
+
+std::unique_ptr<quant::Attachment> SweepRun::attach(const Setting& setting, quant::StatsBook& book) const {
+  quant::PlanRequest plan = setting.plan;
+  plan.calibration = calibration_;
+  return quant::attach(model_.model().sites(), plan, &book, tell);
 }
 
 void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t more) {
@@ -132,7 +140,7 @@ void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t 
   model_.sample(one);
   const double unquantized = clock.lap();
   quant::StatsBook book;
-  const auto hooks = quant::attach(model_.model().sites(), settings.front().plan, &book, tell);
+  const auto hooks = attach(settings.front(), book);
   const double attach = clock.lap();
   model_.sample(one);
   const double quantized = clock.lap();
@@ -157,7 +165,7 @@ void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t 
 
 Json SweepRun::measure(const Setting& setting) {
   quant::StatsBook book;
-  const auto hooks = quant::attach(model_.model().sites(), setting.plan, &book, tell);
+  const auto hooks = attach(setting, book);
   ActionErrors errors;
   Stopwatch clock;
   double seconds = 0;

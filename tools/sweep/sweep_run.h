@@ -1,9 +1,11 @@
 // Runs the settings of a sweep on one loaded model and keeps their results on disk.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "quant/attach.h"
 #include "tools/common/stop_signals.h"
 #include "tools/sweep/setting.h"
 #include "tools/sweep/sweep_model.h"
@@ -30,11 +32,13 @@ class SweepRun {
   nlohmann::ordered_json meta_of(const Setting& setting) const;
   nlohmann::ordered_json earlier_entry(const Setting& setting) const;
   void load();
+  std::unique_ptr<quant::Attachment> attach(const Setting& setting, quant::StatsBook& book) const;
   nlohmann::ordered_json measure(const Setting& setting);
 
   const SweepOptions& options_;
   StopSignals stop_{"sweep"};
   SweepModel model_;
+  std::shared_ptr<const quant::Calibration> calibration_;
   nlohmann::ordered_json meta_;  // what results must share to be compared
 };
 
