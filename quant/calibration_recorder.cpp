@@ -99,9 +99,11 @@ void CalibrationRecorder::complete(Site& site) {
   kept_bytes_ -= std::exchange(site.kept_bytes, 0);
 }
 
-void CalibrationRecorder::finish_pass() {
+void CalibrationRecorder::finish_pass(const std::function<void()>& before_site) {
   for (Site& site : sites_) {
-    if (site.values == Values::kept) complete(site);
+    if (site.values != Values::kept) continue;
+    before_site();
+    complete(site);
   }
   ::malloc_trim(0);  // the values were many small blocks
   is_first_pass_ = false;

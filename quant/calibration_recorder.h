@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -49,8 +50,9 @@ class CalibrationRecorder {
   void finish_request();
 
   // Computes the percentiles of the sites whose values were kept. Throws std::runtime_error that names a site without
-  // any input: that of cameras which no request has.
-  void finish_pass();
+  // any input: that of cameras which no request has. `before_site` is called before each site and may throw to stop the
+  // work.
+  void finish_pass(const std::function<void()>& before_site = [] {});
 
   bool is_complete() const { return completed() == sites_.size(); }
   std::size_t site_count() const { return sites_.size(); }

@@ -12,7 +12,7 @@
 namespace pi0::quant {
 namespace {
 
-constexpr std::int64_t channels_at_once = 16;  // of a row: the two cache lines that float32 needs
+constexpr std::int64_t channels_at_once = 16;  // of a row: a cache line of float32
 constexpr std::uint32_t infinity_bits = 0x7F800000;
 
 // Magnitudes are handled as bits, which order finite values as numbers do and put what is not finite above them.

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <set>
 
+#include "model/backend.h"
 #include "quant/calibration_recorder.h"
 #include "support/catch.h"
 #include "support/temporary_folder.h"
@@ -140,31 +141,34 @@ TEST_CASE("statistics of every site and step are those of the inputs that a list
   compare_with_listeners(Case("tiny_pi0", Precision::bfloat16, fast), 3);
 }
 
-TEST_CASE("recording changes no bit of the actions", "[quant][calibration]") {
-  std::vector<model::Execution> executions = {{}};
-  for (const model::InstructionSet set : model::instruction_sets()) executions.push_back(test::fast(set));
-  for (const model::Execution& execution : executions) {
-    for (const Precision precision : {Precision::bfloat16, Precision::float32}) {
-      for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
-        const Case of(name, precision, execution);
-        INFO(name << " " << of.pi0->sites().backend().name() << " " << of.pi0->sites().backend().instructions());
-        const at::Tensor plain = of.run(1);
-        {
-          CalibrationRecorder recorder(of.pi0->sites(), {wanted, num_steps, {}, plenty});
-          CHECK(at::equal(of.run(1), plain));
-          CHECK_THROWS_AS(CalibrationRecorder(of.pi0->sites(), {wanted, num_steps, {}, plenty}), std::logic_error);
-        }
-        CHECK(at::equal(of.run(1), plain));
-        CHECK(std::ranges::all_of(of.linears(), [](const auto* linear) { return linear->hook() == nullptr; }));
-      }
-    }
+void check_neutral(const char* name, Precision precision, const model::Execution& execution) {
+  const Case of(name, precision, execution);
+  const model::Backend& backend = of.pi0->sites().backend();
+  INFO(name << " " << backend.name() << " " << backend.instructions());
+  const at::Tensor plain = of.run(1);
+  {
+    CalibrationRecorder recorder(of.pi0->sites(), {wanted, num_steps, {}, plenty});
+    CHECK(at::equal(of.run(1), plain));
+    CHECK_THROWS_AS(CalibrationRecorder(of.pi0->sites(), {wanted, num_steps, {}, plenty}), std::logic_error);
   }
+  CHECK(std::ranges::all_of(of.linears(), [](const auto* linear) { return linear->hook() == nullptr; }));
+}
+
+TEST_CASE("recording changes no bit of the actions", "[quant][calibration]") {
+  check_neutral("tiny_pi05", Precision::bfloat16, {});
+  check_neutral("tiny_pi0", Precision::float32, {});
+  for (const model::InstructionSet set : model::instruction_sets()) {
+    check_neutral("tiny_pi05", Precision::bfloat16, test::fast(set));
+  }
+  const model::Execution best = test::fast(model::instruction_sets().back());
+  check_neutral("tiny_pi05", Precision::float32, best);
+  check_neutral("tiny_pi0", Precision::bfloat16, best);
 }
 
 TEST_CASE("several passes find what one does", "[quant][calibration]") {
   const Case of("tiny_pi05", Precision::bfloat16, test::fast(model::instruction_sets().back()));
   const Recorded whole = record(of, plenty);
-  const Recorded parts = record(of, std::int64_t{1} << 20);
+  const Recorded parts = record(of, std::int64_t{5} << 20);
   CHECK(parts.passes > 2);
   CHECK(parts.foreseen == parts.passes);
   CHECK(all_equal(parts.tensors, whole.tensors));
@@ -298,6 +302,33 @@ TEST_CASE("a calibration that is damaged or of another model is refused", "[quan
   const CalibrationFile whole(good, meta());
   CHECK_THROWS_WITH(Calibration(whole.path(), Case("tiny_pi0", Precision::bfloat16).pi0->sites()),
                     contains_text("is it of another model?"));
+}
+
+TEST_CASE("a calibration with a changed byte is read or refused by its name", "[quant][calibration]") {
+  const Case of("tiny_pi05", Precision::bfloat16);
+  nlohmann::ordered_json head_only = meta();
+  head_only["skip_components"] = {"vision", "language", "action_expert"};
+  const CalibrationFile file(
+      record(of, plenty, {model::Component::vision, model::Component::language, model::Component::action_expert})
+          .tensors,
+      head_only);
+  const std::string good = test::read_all(file.path());
+  const std::size_t header_end = good.find("}}") + 2;
+  std::size_t refused = 0;
+  for (std::size_t at = 0; at < header_end; ++at) {
+    for (const char change : {'\x01', '\x10', '\x80'}) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ change);
+      test::write_all(file.path(), bad);
+      try {
+        const Calibration read(file.path(), of.pi0->sites());
+      } catch (const model::CheckpointError& error) {
+        ++refused;
+        CHECK(std::string(error.what()).starts_with(file.path().string()));
+      }
+    }
+  }
+  CHECK(refused > 2 * header_end);  // the rest is free text of the metadata
 }
 
 TEST_CASE("a component that was left out is named when it is asked for", "[quant][calibration]") {

@@ -39,7 +39,7 @@ struct CalibrateOptions {
 
 void tell_progress(const std::string& line) { print(stderr, "calibrate: {}\n", line); }
 
-void run_pass(const SweepModel& model, quant::CalibrationRecorder& recorder) {
+void run_pass(const SweepModel& model, quant::CalibrationRecorder& recorder, const StopSignals& stop) {
   for (const SweepCase& one : model.cases()) {
     try {
       model.sample(one);
@@ -50,13 +50,13 @@ void run_pass(const SweepModel& model, quant::CalibrationRecorder& recorder) {
       throw std::runtime_error(fmt::format("observation {}: {}", one.name, failure_text(error)));
     }
   }
-  recorder.finish_pass();
+  recorder.finish_pass([&stop] { stop.check(); });
 }
 
-void record(const SweepModel& model, quant::CalibrationRecorder& recorder) {
+void record(const SweepModel& model, quant::CalibrationRecorder& recorder, const StopSignals& stop) {
   Stopwatch clock;
   for (std::size_t pass = 1; !recorder.is_complete(); ++pass) {
-    run_pass(model, recorder);
+    run_pass(model, recorder, stop);
     tell_progress(fmt::format("pass {} of {}: {}, {} of {} done, {:.1f} s", pass, pass + recorder.passes_left(),
                               counted(model.cases().size(), "observation"), recorder.completed(),
                               counted(recorder.site_count(), "layer"), clock.lap()));
@@ -84,7 +84,7 @@ void calibrate(const CalibrateOptions& options) {
                                        .num_steps = model.steps(),
                                        .skip = skipped(options.skip_components),
                                        .memory_bytes = static_cast<std::int64_t>(options.memory_gib * (1 << 30))});
-  record(model, recorder);
+  record(model, recorder, stop);
   stop.check();
   write_file(options, model, recorder);
   print("{}", calibration_summary(model.model().sites(), recorder.tensors()));
