@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <tuple>
 #include <vector>
 
 #include "tools/common/text_table.h"
@@ -55,8 +57,19 @@ Lines component_lines(const std::vector<Outliers>& sites) {
   return lines;
 }
 
+// Whether both are of one input: query, key and value projections, for example. They lie in one module.
+bool share_input(const Outliers& a, const Outliers& b) {
+  const auto module_of = [](const Outliers& of) { return of.site->path.substr(0, of.site->path.rfind('.')); };
+  const auto figures_of = [](const Outliers& of) {
+    return std::tuple(of.channel, of.absmax, of.median, of.outlier_count, of.site->in_features);
+  };
+  return figures_of(a) == figures_of(b) && module_of(a) == module_of(b);
+}
+
 Lines site_lines(std::vector<Outliers> sites) {
   std::ranges::stable_sort(sites, std::greater{}, &Outliers::ratio);
+  const auto repeated = std::ranges::unique(sites, share_input);
+  sites.erase(repeated.begin(), repeated.end());
   sites.resize(std::min(sites.size(), shown_sites));
   Lines lines = {{"channels that stand out most", "max / median", "channel", "max", "median"}};
   for (const Outliers& each : sites) {
