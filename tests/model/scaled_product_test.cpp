@@ -8,12 +8,31 @@ namespace {
 using formats::NumberFormat;
 using model::Lane;
 
-const std::vector<std::string> scaled_names = {
-    "mxfp8_e4m3",        "mxfp8_e5m2",           "mxfp6_e2m3",         "mxfp6_e3m2",           "mxfp4",
-    "mxint8",            "nvfp4",                "nvfp4:one_level",    "float8_e4m3:tensor",   "float8_e4m3:row",
-    "float8_e5m2:row",   "float8_e4m3:group128", "float8_e4m3:tile128", "float8_e4m3:tensor:po2", "int8:tensor",
-    "int8:row",          "int8:row:asymmetric",  "int4:row",           "int4:group128",        "int4:group32:asymmetric",
-    "int4:group16",      "int3:group64",         "int6:row",           "float4_e2m1",          "float6_e3m2"};
+const std::vector<std::string> scaled_names = {"mxfp8_e4m3",
+                                               "mxfp8_e5m2",
+                                               "mxfp6_e2m3",
+                                               "mxfp6_e3m2",
+                                               "mxfp4",
+                                               "mxint8",
+                                               "nvfp4",
+                                               "nvfp4:one_level",
+                                               "float8_e4m3:tensor",
+                                               "float8_e4m3:row",
+                                               "float8_e5m2:row",
+                                               "float8_e4m3:group128",
+                                               "float8_e4m3:tile128",
+                                               "float8_e4m3:tensor:po2",
+                                               "int8:tensor",
+                                               "int8:row",
+                                               "int8:row:asymmetric",
+                                               "int4:row",
+                                               "int4:group128",
+                                               "int4:group32:asymmetric",
+                                               "int4:group16",
+                                               "int3:group64",
+                                               "int6:row",
+                                               "float4_e2m1",
+                                               "float6_e3m2"};
 
 at::Tensor heavy_tailed(at::IntArrayRef sizes) { return at::randn(sizes) * at::exp(at::randn(sizes)); }
 
@@ -58,11 +77,10 @@ TEST_CASE("products of scaled formats equal the reference within float32's sums"
         const model::GemmKernels& kernels = model::gemm_kernels(set);
         for (const Lane lane : {Lane::float32, Lane::bfloat16_pair}) {
           if (lane == Lane::bfloat16_pair && !kernels.has_pairs) continue;
-          INFO(name_of(set) << " pairs " << (lane == Lane::bfloat16_pair) << ", " << input << " x " << weight_name << ", "
-                            << rows << " x " << in << " x " << out);
-          const model::PackedInput packed_x = plain_cast(of_input)
-                                                  ? model::pack_input(kernels, x, lane, {})
-                                                  : pack_scaled_input(kernels, x, lane, of_input);
+          INFO(name_of(set) << " pairs " << (lane == Lane::bfloat16_pair) << ", " << input << " x " << weight_name
+                            << ", " << rows << " x " << in << " x " << out);
+          const model::PackedInput packed_x = plain_cast(of_input) ? model::pack_input(kernels, x, lane, {})
+                                                                   : pack_scaled_input(kernels, x, lane, of_input);
           check_close(product(kernels, packed_x, packed), rounded, values);
         }
       }

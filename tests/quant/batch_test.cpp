@@ -53,7 +53,7 @@ double apart(std::optional<double> found, std::optional<double> expected) {
   return found && expected ? std::abs(*found / *expected - 1) : 1;
 }
 
-void compare(const test::GoldenCase& golden, model::Pi0& pi0, SiteFormats formats) {
+void compare(const test::GoldenCase& golden, model::Pi0& pi0, const SiteFormats& formats) {
   constexpr std::int64_t steps = 1;
   StatsBook together, alone;
   const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
@@ -114,6 +114,13 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
     const auto pi0 = test::load_case(golden, Precision::bfloat16, test::fast(model::fastest_instruction_set()));
     compare(golden, *pi0, {Format::float8_e4m3, Format::float16});
     compare(golden, *pi0, {Format::float32, Format::float8_e5m2});
+  }
+  SECTION("scales of a sample alone") {
+    SiteFormats scaled(formats::parse_number_format("float8_e4m3:tensor"), formats::parse_number_format("int8:tensor"));
+    scaled.kv_cache = formats::parse_number_format("int8:tensor");
+    for (const model::Execution& execution : {model::Execution(), test::fast(model::fastest_instruction_set())}) {
+      compare(golden, *test::load_case(golden, Precision::bfloat16, execution), scaled);
+    }
   }
 }
 

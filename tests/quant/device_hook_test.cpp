@@ -179,7 +179,8 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
     weights.weight = {Format::float8_e4m3};
     for (const SiteFormats& formats :
          {SiteFormats{Format::float8_e4m3, Format::float16}, SiteFormats{Format::float16, Format::float8_e5m2},
-          SiteFormats{Format::bfloat16, Format::bfloat16}, SiteFormats{Format::float32, Format::float8_e4m3}, weights}) {
+          SiteFormats{Format::bfloat16, Format::bfloat16}, SiteFormats{Format::float32, Format::float8_e4m3},
+          weights}) {
       if (precision == Precision::float32 && formats.input.element == Format::float8_e4m3) continue;
       INFO(quant::name_of(formats.input) << "/" << quant::name_of(formats.output));
       compare(run(golden, *device, formats), run(golden, *reference, formats));

@@ -73,6 +73,28 @@ TEST_CASE("the first rule that matches a site decides", "[quant][plan]") {
                     contains_text("component 'vision'"));
 }
 
+TEST_CASE("a rule may take weights and the KV cache apart, and has methods", "[quant][plan]") {
+  Sites sites;
+  const auto rules = rules_of(R"({"rules": [
+      {"match": "*.layers.1.self_attn.kv_cache", "kv_cache_fmt": "mxfp8_e4m3"},
+      {"component": "language", "input_fmt": "int8:row", "weight_fmt": "int4:group128", "output_fmt": "bfloat16",
+       "kv_cache_fmt": "int8:row", "rotate": true, "smooth": 0.5, "clip": 99.9}]})");
+  const quant::QuantPlan plan = quant::make_plan(sites.pi0.sites(), {rules, AttentionScope::all, {}});
+  CHECK(hooked(plan) == 30 + 4);
+  REQUIRE(plan.kv_caches.size() == 4);  // of the language model only
+  for (std::size_t layer = 0; layer < 4; ++layer) {
+    CHECK(plan.kv_caches[layer] == quant::parse_format(layer == 1 ? "mxfp8_e4m3" : "int8:row"));
+  }
+  std::size_t i = 0;
+  for (const model::MatmulSite& site : sites.pi0.sites().all()) {
+    const auto& formats = plan.matmuls[i++];
+    if (site.component != Component::language) continue;
+    REQUIRE(formats);
+    CHECK(formats->weight == quant::parse_format("int4:group128"));
+    CHECK(formats->methods == formats::Methods{true, 0.5, 99.9});
+  }
+}
+
 TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]") {
   const auto refuses = [](const std::string& json, const std::string& what) {
     INFO(json);
@@ -99,6 +121,11 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses(R"({"rules":[{"mach":"*","input_fmt":"float16","output_fmt":"float16"}]})",
           "unknown key 'mach'; did you mean 'match'?");
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"bflaot16"}]})", "did you mean 'bfloat16'?");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"int8:columns","output_fmt":"bfloat16"}]})", "granularity 'columns'");
+  refuses(R"({"rules":[{"match":"*","weight_fmt":"int8:row"}]})", "input_fmt");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"int8:row","output_fmt":"bfloat16","smooth":2}]})", "from 0 to 1");
+  refuses(R"({"rules":[{"match":"*","input_fmt":"int8:row","output_fmt":"bfloat16","clip":"99"}]})", "from 50 to 100");
+  refuses(R"({"rules":[{"match":"*","off":true,"rotate":true}]})", "off");
   CHECK_THROWS_WITH(quant::read_rules("absent.json"), contains_text("cannot be opened"));
 }
 
