@@ -1,6 +1,9 @@
 #include "model/linear.h"
 
+#include <c10/core/InferenceMode.h>
+
 #include <algorithm>
+#include <stdexcept>
 
 namespace pi0::model {
 
@@ -26,6 +29,17 @@ Linear::Linear(const BuildContext& context, std::int64_t in, std::int64_t out, B
 Tensor Linear::operator()(const Tensor& x) const {
   count_flop(x);
   return hook_ != nullptr ? hook_->linear(x) : backend.linear(*this, x);
+}
+
+const Tensor& Linear::weight() const {
+  if (is_released_) throw std::logic_error(path + ": its weight was released; only hooks can compute it");
+  return weight_;
+}
+
+void Linear::release_weight() {
+  const c10::InferenceMode inference;
+  weight_.set_data(at::empty({0}, weight_.options()));  // of the registered tensor too
+  is_released_ = true;
 }
 
 void Linear::move_parameters(const Tensor& weight, const Tensor& bias) {

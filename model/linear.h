@@ -30,7 +30,11 @@ class Linear : public MatmulSite {
   at::ScalarType dtype() const { return dtype_; }  // of its inputs and outputs
 
   // As the backend keeps it: registered as the parameter "weight" [Out, In], or packed as the buffer "packed_weight".
-  const Tensor& weight() const { return weight_; }
+  // Throws std::logic_error once it was released.
+  const Tensor& weight() const;
+
+  // Frees the weight: from now on only a hook that has one of its own can compute.
+  void release_weight();
   const Tensor& bias() const { return bias_; }  // [Out]; undefined without one
 
   // For Backend::join(): replaces the parameters by views of the same values.
@@ -46,6 +50,7 @@ class Linear : public MatmulSite {
  private:
   at::ScalarType dtype_;
   Tensor weight_, bias_;
+  bool is_released_ = false;
   LinearHook* hook_ = nullptr;
 };
 

@@ -90,6 +90,10 @@ class Quantizer {
   // no second, exact product.
   virtual bool has_exact_operands(std::size_t site, at::ScalarType dtype) const = 0;
 
+  // Lets go of a linear's exact weight. Returns whether the site has one of its own, so that the model's can be freed;
+  // nothing may be measured afterwards.
+  virtual bool release_exact_weight(std::size_t /*site*/) { return false; }
+
   // Called at the end of a request: passes pending observations to the sink.
   virtual void collect() {}
 

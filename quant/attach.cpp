@@ -125,6 +125,15 @@ Attachment::~Attachment() {
 
 void Attachment::measure(bool measured) { quantizer_->mode.measured = book_ != nullptr && measured; }
 
+void Attachment::release_weights() {
+  if (book_ != nullptr) throw std::logic_error("release_weights: statistics need the exact weights");
+  for (std::size_t number = 0; number < hooked_.size(); ++number) {
+    auto* const linear = dynamic_cast<model::Linear*>(hooked_[number]);
+    if (linear != nullptr && quantizer_->release_exact_weight(number)) linear->release_weight();
+  }
+  ::malloc_trim(0);
+}
+
 void Attachment::observe_samples_apart(bool apart) {
   if (quantizer_->mode.samples_apart != apart) sites_.hooks_changed();
   quantizer_->mode.samples_apart = apart;

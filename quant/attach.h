@@ -34,6 +34,10 @@ class Attachment {
   // Whether the next requests are measured; a request that is not costs one matmul per site instead of two.
   void measure(bool measured);
 
+  // Frees the weights of linears that hooks keep in another form, for good: afterwards the model computes only with
+  // these hooks. Throws std::logic_error if there is a book, since measuring needs them.
+  void release_weights();
+
   // Whether each sample of the next batches is an observation of its own, as if requests had come one by one. Otherwise
   // a whole batch is one, as in pi0-quant.
   void observe_samples_apart(bool apart);
@@ -79,7 +83,7 @@ class Attachment {
   const std::shared_ptr<const Calibration> calibration_;
   std::unique_ptr<model::Quantizer> quantizer_;
   std::vector<std::unique_ptr<model::SiteHook>> hooks_;
-  std::vector<model::MatmulSite*> hooked_;
+  std::vector<model::MatmulSite*> hooked_;  // by quantizer number
 };
 
 // Makes a plan of `request` for the sites, and an attachment of the plan.

@@ -14,7 +14,7 @@ WeightSize weight_size(const model::SiteList& sites, const QuantPlan& plan) {
     const auto* const linear = dynamic_cast<const model::Linear*>(&site);
     if (linear == nullptr) continue;
     const std::int64_t values = site.in_features * site.out_features;
-    const at::ScalarType stored = linear->weight().scalar_type();
+    const at::ScalarType stored = linear->dtype();
     const bool is_kept = !formats || model::keeps(formats->weight, stored);
     size.values += values;
     size.bytes += is_kept ? values * static_cast<std::int64_t>(c10::elementSize(stored))

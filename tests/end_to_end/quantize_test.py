@@ -119,6 +119,38 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             server.stop(signal.SIGKILL)
         self.assertIn("layers", self.report())
 
+    def test_roles_methods_and_scaled_formats(self):
+        fast = ARGUMENTS[:-2]
+        arguments = [*fast, "--num-steps", 2, "--seed", 0, "--input-fmt", "int8:row", "--weight-fmt", "int4:group128",
+                     "--output-fmt", "bfloat16", "--kv-cache-fmt", "mxfp8_e4m3", "--rotate"]  # fmt: skip
+        answers = {}
+        for extra in (["--stats-output", self.stats], ["--no-statistics"]):
+            with serve(*arguments, *extra) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                answers[extra[0]] = client.infer(golden_request(FOLDER))["actions"]
+                status, _ = fetch(server.port, "GET", "/stats")
+                self.assertEqual(status, 200 if extra[0] == "--stats-output" else 404)
+                self.assertEqual(server.stop(), 0)
+        np.testing.assert_array_equal(*answers.values())
+        report = self.report()
+        kinds = {row["kind"] for row in report["layers"]}
+        self.assertEqual(kinds, {"linear", "attention", "kv_cache"})
+        meta = report["meta"]
+        wanted = {"input_fmt": "int8:row", "weight_fmt": "int4:group128", "output_fmt": "bfloat16", "kv_cache_fmt": "mxfp8_e4m3", "rotate": True}
+        self.assertEqual({key: meta[key] for key in wanted}, wanted)
+        self.assertTrue(4 < meta["weight_bits"] < 4.5, meta["weight_bits"])
+        for words, wrong in (
+            (["granularity 'rows'", "group128"], ["--input-fmt", "int8:rows"]),
+            (["did you mean 'mxfp4'"], ["--weight-fmt", "mxpf4"]),
+            (["float8_e4m3:tensor", "po2"], ["--output-fmt", "int8:row:po2"]),
+            (["--calibration"], ["--input-fmt", "int4:row", "--smooth", 0.5]),
+            (["nothing to measure"], ["--no-statistics"]),
+        ):
+            done = run("pi0-server", *ARGUMENTS, *wrong)
+            self.assertNotEqual(done.returncode, 0)
+            for word in words:
+                self.assertIn(word, done.stderr)
+
     def test_bad_places_and_settings(self):
         def refuse(code, expected, *arguments):
             done = run("pi0-server", *ARGUMENTS, "--dry-run", *arguments)

@@ -51,9 +51,10 @@ TEST_CASE("rotation and smoothing lower the error of few bits where channels dif
     const double rotated = error_of(x, weight, {weight, {true, {}, {}}, {}}, format);
     const double smoothed = error_of(x, weight, {weight, {false, 0.5, {}}, statistics_of(x)}, format);
     INFO(format << ": plain " << plain << ", rotated " << rotated << ", smoothed " << smoothed);
-    CHECK(smoothed < 0.8 * plain);
-    // Blocks of 64 spread an outlier within its block; MX scales already keep it to 32 values.
-    if (std::string_view(format) != "mxfp4") CHECK(rotated < 0.8 * plain);
+    // Scales of MX already keep an outlier to its 32 values, so that there is less to gain.
+    const bool is_mx = std::string_view(format) == "mxfp4";
+    CHECK(rotated < (is_mx ? 0.95 : 0.8) * plain);
+    if (!is_mx) CHECK(smoothed < 0.8 * plain);
   }
 }
 

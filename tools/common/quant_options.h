@@ -26,6 +26,7 @@ struct QuantOptions {
   std::vector<std::string> skip_components;
   std::filesystem::path stats_output;
   std::int64_t stats_every = 1;  // observe every so many requests
+  bool no_statistics = false;    // measure nothing, and free the weights that hooks replace
 
   // Hooks are attached only when something asks for them.
   bool asked() const { return has_formats() || !rules.empty() || !stats_output.empty(); }

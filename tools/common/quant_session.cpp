@@ -8,6 +8,15 @@
 
 namespace pi0::tools {
 
+std::unique_ptr<quant::Attachment> attach_unmeasured(model::Pi0& model, const QuantOptions& options,
+                                                     quant::PlanRequest plan,
+                                                     std::function<void(const std::string&)> warn) {
+  plan.calibration = read_calibration(options, model.sites());
+  auto attachment = quant::attach(model.sites(), plan, nullptr, std::move(warn));
+  attachment->release_weights();
+  return attachment;
+}
+
 QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const quant::PlanRequest& plan,
                            nlohmann::ordered_json meta, std::function<void(const std::string&)> warn)
     : output_(options.stats_output), every_(options.stats_every), meta_(std::move(meta)) {

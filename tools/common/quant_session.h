@@ -18,6 +18,11 @@
 
 namespace pi0::tools {
 
+// Hooks without statistics. Weights that they keep as codes are freed, so the model needs the hooks from now on.
+std::unique_ptr<quant::Attachment> attach_unmeasured(model::Pi0& model, const QuantOptions& options,
+                                                     quant::PlanRequest plan,
+                                                     std::function<void(const std::string&)> warn);
+
 // Hooks on a model for as long as it lives, and their statistics.
 class QuantSession {
  public:

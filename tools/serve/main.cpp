@@ -103,9 +103,11 @@ void log_configuration(const ProgramOptions& options, const std::string& policy,
 std::string quantized_text(const QuantOptions& quant, std::size_t layers) {
   const std::string formats =
       !quant.rules.empty() ? "by " + quant.rules.string() : setting_name(fields_of(formats_of(quant)));
-  const std::string every = quant.stats_every == 1 ? "" : fmt::format(" in every {}th request", quant.stats_every);
-  return fmt::format("{}, {}, measured{}; attention {}", counted(layers, "layer"), formats, every,
-                     name_of(quant.attention));
+  const std::string measured = quant.no_statistics ? "not measured"
+                               : quant.stats_every == 1
+                                   ? "measured"
+                                   : fmt::format("measured in every {}th request", quant.stats_every);
+  return fmt::format("{}, {}, {}; attention {}", counted(layers, "layer"), formats, measured, name_of(quant.attention));
 }
 
 // Null without --record, and for a dry run.
@@ -162,6 +164,9 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   const auto warn = [](const std::string& line) { spdlog::warn("{}", line); };
   PolicyParts parts = load_parts(options.model);
   // Errors in the formats should show before loading.
+  if (options.quant.no_statistics && !options.quant.has_formats() && options.quant.rules.empty()) {
+    throw std::invalid_argument("--no-statistics: there is nothing to measure without formats or --rules");
+  }
   const quant::PlanRequest plan = plan_request(options.quant);
   const auto meta = report_meta(parts.config.name, chosen_device(options.model.device), options.model.precision,
                                 step_count(options.model, parts.sizes));
@@ -170,7 +175,11 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", loaded.seed);
   std::unique_ptr<QuantSession> session;
-  if (options.quant.asked()) {
+  std::unique_ptr<quant::Attachment> unmeasured;  // with --no-statistics
+  if (options.quant.no_statistics) {
+    unmeasured = attach_unmeasured(*loaded.model, options.quant, plan, warn);
+    spdlog::info("{}", quantized_text(options.quant, unmeasured->site_count()));
+  } else if (options.quant.asked()) {
     session = std::make_unique<QuantSession>(*loaded.model, options.quant, plan, meta, warn);
     spdlog::info("{}", quantized_text(options.quant, session->site_count()));
   }

@@ -119,6 +119,10 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_model_options(app, options.model);
   add_quant_options(app, options.quant);
   CLI::Option* output = app.get_option("--stats-output");
+  app.add_flag("--no-statistics", options.quant.no_statistics,
+               "Measure nothing: faster, and weights that are kept as codes are freed in full precision")
+      ->excludes("--stats-output")
+      ->group("Quantization");
   app.add_option("--stats-every", options.quant.stats_every,
                  "Measure every Nth request; the others cost one matmul per layer, not two")
       ->check(positive())

@@ -36,12 +36,13 @@ void write_statistics(const QuantSession& session) {
 void refuse_statistics(server::Server& server) {
   server.on_signal(SIGUSR1, [] { spdlog::warn("SIGUSR1: there are no statistics to write"); });
   for (const auto& [method, path] : {std::pair("GET", "/stats"), std::pair("POST", "/stats/reset")}) {
-    server.add_route({method, path, [] {
-                        return server::HttpResponse{
-                            404,
-                            "no statistics: the server was started without --input-fmt, --output-fmt, "
-                            "--rules and --stats-output\n"};
-                      }});
+    server.add_route(
+        {method, path, [] {
+           return server::HttpResponse{
+               404,
+               "no statistics: the server was started without formats, --rules and --stats-output, or with "
+               "--no-statistics\n"};
+         }});
   }
 }
 

@@ -105,6 +105,7 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
   Packed packed;
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
+  packed.exact_fits_pairs = formats::fits_bfloat16(packed.exact_weight.format());
   const auto plain = plain_cast(formats.weight);
   Site& site = sites_.back();
   Tensor dense;  // as it is to be rounded; a plain cast of the weight itself needs none
@@ -143,6 +144,12 @@ bool CpuQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) 
          !sites_[number].transform.changes_inputs() && keeps(sites_[number].formats.input, dtype);
 }
 
+bool CpuQuantizer::release_exact_weight(std::size_t number) {
+  if (sites_[number].linear == nullptr || packed_[number].weight_is_exact) return false;
+  packed_[number].exact_weight = {};
+  return true;
+}
+
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   const Packed& packed = packed_[number];
@@ -150,7 +157,7 @@ Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   const bool is_kept = keeps(input, x) && !sites_[number].transform.changes_inputs();
   const bool fits = x == at::kBFloat16 && (is_kept || fits_pairs(input)) &&
                     (packed.weight.coded != nullptr || formats::fits_bfloat16(packed.weight.format())) &&
-                    formats::fits_bfloat16(packed.exact_weight.format());
+                    packed.exact_fits_pairs;
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 

@@ -20,6 +20,7 @@ class CpuQuantizer : public ReferenceQuantizer {
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+  bool release_exact_weight(std::size_t site) override;
 
  private:
   // A linear's parameters. The rounded ones are the linear's own if rounding changes nothing.
@@ -27,6 +28,7 @@ class CpuQuantizer : public ReferenceQuantizer {
     PackedWeight exact_weight, weight;
     Tensor exact_terms, terms;  // the bias padded to whole panels
     bool weight_is_exact = true;
+    bool exact_fits_pairs = true;  // the exact weight's values fit bfloat16
   };
   // x, rounded to a format and packed. Linears that share x share it.
   struct SharedInput {

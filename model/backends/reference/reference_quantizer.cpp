@@ -65,6 +65,11 @@ bool ReferenceQuantizer::has_exact_operands(std::size_t number, at::ScalarType d
          site.bias_codes.is_same(site.linear->bias());
 }
 
+bool ReferenceQuantizer::release_exact_weight(std::size_t number) {
+  const Site& site = sites_[number];
+  return site.linear != nullptr && (site.coded_weight.defined() || !site.weight_codes.is_same(site.linear->weight()));
+}
+
 std::vector<Tensor> ReferenceQuantizer::linears(std::span<const std::size_t> sites, const Tensor& x) {
   std::vector<Tensor> results;
   for (const std::size_t site : sites) results.push_back(linear(site, x));

@@ -25,6 +25,7 @@ class ReferenceQuantizer : public Quantizer {
   Tensor attention(std::size_t site, const AttentionOperands& operands) override;
   LayerKv keep(std::size_t site, const LayerKv& layer) override;
   bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+  bool release_exact_weight(std::size_t site) override;
 
  protected:
   struct Site {
