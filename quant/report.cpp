@@ -119,16 +119,19 @@ std::string report_json(const StatsSnapshot& snapshot, const Json& meta) {
   full_meta["measured"] = snapshot.measured;
   full_meta["start"] = snapshot.start;
   full_meta["end"] = utc_now();
-  const Json report = {{"layers", std::move(layers)},
-                       {"components", components_json(snapshot, "linear")},
-                       {"components_attention", components_json(snapshot, "attention")},
-                       {"meta", std::move(full_meta)}};
+  Json report = {{"layers", std::move(layers)},
+                 {"components", components_json(snapshot, "linear")},
+                 {"components_attention", components_json(snapshot, "attention")}};
+  if (Json caches = components_json(snapshot, "kv_cache"); !caches.empty()) {
+    report["components_kv_cache"] = std::move(caches);
+  }
+  report["meta"] = std::move(full_meta);
   return report.dump(1) + "\n";
 }
 
 std::string report_table(const StatsSnapshot& snapshot) {
   std::string text;
-  for (const char* kind : {"linear", "attention"}) {
+  for (const char* kind : {"linear", "attention", "kv_cache"}) {
     const std::vector<ComponentRow> rows = component_rows(snapshot, kind);
     if (rows.empty()) continue;
     char line[160];

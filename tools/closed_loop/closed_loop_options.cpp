@@ -270,6 +270,10 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   const auto given = [&](const char* name) { return command.count(name) > 0; };
   options.has_formats = given("--input-fmts") || given("--weight-fmts") || given("--output-fmts") || given("--pairs") ||
                         given("--presets") || (options.rules.empty() && !options.unquantized);
+  for (const char* name : {"--kv-cache-fmt", "--rotate", "--smooth", "--clip"}) {
+    if (options.has_formats || !given(name)) continue;
+    throw std::invalid_argument(std::string(name) + ": there are no formats that it goes with; rules have their own");
+  }
   if (options.jobs > 1 && !options.videos_from.empty()) {
     throw std::invalid_argument(
         fmt::format("--jobs {}: simulators at the same time cannot share the videos of {}; without --jobs, or with a "

@@ -22,7 +22,7 @@ NumberFormat parsed(const std::string& option, const std::string& name) {
 // "input/output" or "input/weight/output".
 SiteFormats parsed_roles(const std::string& option, const std::string& text) {
   const std::vector<std::string> names = CLI::detail::split(text, '/');
-  if (names.size() < 2 || names.size() > 3) {
+  if (text.ends_with('/') || names.size() < 2 || names.size() > 3) {
     throw CLI::ValidationError(option, "found '" + text + "', expected INPUT/OUTPUT or INPUT/WEIGHT/OUTPUT");
   }
   SiteFormats formats(parsed(option, names.front()), parsed(option, names.back()));
@@ -82,10 +82,9 @@ const std::vector<NamedFormats>& preset_formats() {
   static const std::vector<NamedFormats> presets = [] {
     std::vector<NamedFormats> list;
     const auto add = [&](const std::string& name, const char* input, const char* weight, const char* output) {
-      SiteFormats& formats =
-          list.emplace_back(name, SiteFormats(quant::parse_format(input), quant::parse_format(output))).formats;
-      formats.weight = quant::parse_format(weight);
-      return &formats;
+      list.push_back({name, SiteFormats(quant::parse_format(input), quant::parse_format(output))});
+      list.back().formats.weight = quant::parse_format(weight);
+      return &list.back().formats;
     };
     for (const char* plain : {"float16", "bfloat16"}) add(plain, plain, plain, plain);
     for (const char* scaled :
@@ -104,16 +103,20 @@ const std::vector<NamedFormats>& preset_formats() {
 }
 
 void add_method_options(CLI::App& app, formats::Methods& methods, const std::string& group_name) {
-  app.add_flag("--rotate", methods.rotate,
-               "Multiply inputs and weights of linears by a Hadamard matrix, in blocks of 64, before they are rounded")
+  app.add_flag(
+         "--rotate", methods.rotate,
+         "Multiply inputs and weights of linears by a Hadamard matrix before they are rounded, in blocks of 64 inputs "
+         "or of the largest power of two that divides them")
       ->group(group_name);
   app.add_option("--smooth", methods.smooth,
                  "Move magnitude from input channels to weights before they are rounded: alpha, 0.5 is usual; needs "
                  "--calibration")
       ->check(between(0, 1))
       ->group(group_name);
-  app.add_option("--clip", methods.clip,
-                 "Clip weights to this percentile of their magnitudes, and with --calibration inputs to that of theirs")
+  app.add_option(
+         "--clip", methods.clip,
+         "Clip weights to this percentile of their magnitudes, and with --calibration inputs to that of theirs, "
+         "which the file must have")
       ->check(between(50, 100))
       ->group(group_name);
 }
@@ -148,6 +151,7 @@ void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& gr
       ->excludes("--pairs")
       ->group(group_name);
   add_method_options(app, formats.methods, group_name);
+  app.get_option("--rotate")->excludes("--presets");  // which has settings with and without
   add_format(app, "--kv-cache-fmt", formats.kv_cache, "Format of the prefix's keys and values, of all settings")
       ->group(group_name);
 }

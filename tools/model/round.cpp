@@ -32,6 +32,11 @@ void round_file(const RoundOptions& options) {
     throw CLI::ValidationError("--format", "a name stands there twice, expected each once");
   }
   protocol::check_writable(options.output);
+  std::error_code unknown;
+  if (std::filesystem::equivalent(options.input, options.output, unknown)) {
+    throw std::invalid_argument(options.output.string() +
+                                ": is the input, of which only rounded matrices would be left");
+  }
   const model::SafetensorsFile file(options.input);
   std::vector<model::SafetensorsPart> parts;
   std::size_t left_out = 0;

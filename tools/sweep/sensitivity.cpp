@@ -121,11 +121,14 @@ class Budget {
   }
 
   Json rules_file(const Json& left_out) const {
-    const quant::SiteFormats formats = only_formats(options_);
     Json rules = Json::array();
     for (const quant::Rule& rule : least_sensitive(count_).plan.rules) {
       Json fields = {{"match", rule.match}};
-      fields.update(fields_of(formats));
+      if (rule.match.ends_with(".kv_cache")) {
+        fields["kv_cache_fmt"] = name_of(*rule.formats->kv_cache);
+      } else {
+        fields.update(fields_of(*rule.formats));
+      }
       rules.push_back(std::move(fields));
     }
     return {{"about",

@@ -42,6 +42,10 @@ std::vector<Setting> format_settings(const SweepOptions& options) {
   for (const quant::SiteFormats& formats : options.formats.settings()) {
     plan.rules = quant::one_rule(formats);
     check_methods(plan, options.quant);
+    if (has_folder(settings, folder_of(formats))) {
+      throw std::invalid_argument("'" + setting_name(fields_of(formats)) +
+                                  "' is asked for twice; its results would share a folder");
+    }
     settings.push_back({folder_of(formats), fields_of(formats), plan});
   }
   return settings;
@@ -67,29 +71,49 @@ quant::SiteFormats only_formats(const SweepOptions& options) {
       "--sensitivity ranks under one setting: give --input-fmts, --weight-fmts and --output-fmts one format each");
 }
 
+quant::Rule rule_of(const std::string& layer, const quant::SiteFormats& formats) {
+  quant::SiteFormats own = formats;
+  if (layer.ends_with(".kv_cache")) {
+    own = {};
+    own.kv_cache = formats.kv_cache;
+  } else {
+    own.kv_cache.reset();
+  }
+  return {layer, std::nullopt, own};
+}
+
 std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteList& sites) {
   const quant::SiteFormats formats = only_formats(options);
   quant::PlanRequest all = plan_request(options.quant);
   all.rules = quant::one_rule(formats);
+  check_methods(all, options.quant);
   const quant::QuantPlan plan = quant::make_plan(sites, all);
   std::vector<Setting> settings;
+  const auto add_layer = [&](const model::MatmulSite& site) {
+    Setting setting{options.sensitivity + "/" + site.path, {}, all};
+    setting.names = {
+        {"layer", site.path}, {"component", model::name_of(site.component)}, {"kind", model::name_of(site.kind)}};
+    setting.plan.rules = {rule_of(site.path, formats)};
+    setting.names.update(fields_of(*setting.plan.rules.front().formats));
+    settings.push_back(std::move(setting));
+  };
+  const auto add_component = [&](const model::MatmulSite& site) {
+    const std::string component(model::name_of(site.component));
+    Setting setting{options.sensitivity + "/" + component, {{"component", component}}, all};
+    if (has_folder(settings, setting.folder)) return;
+    setting.plan.rules = {{"", site.component, formats}};
+    setting.names.update(fields_of(formats));
+    settings.push_back(std::move(setting));
+  };
+  const bool by_layer = options.sensitivity == "layers";
   std::size_t index = 0;
   for (const model::MatmulSite& site : sites.all()) {
     if (!plan.matmuls[index++] || site.flop == 0) continue;
-    const std::string component(model::name_of(site.component));
-    Setting setting{options.sensitivity, {}, all};
-    if (options.sensitivity == "layers") {
-      setting.folder += "/" + site.path;
-      setting.names = {{"layer", site.path}, {"component", component}, {"kind", model::name_of(site.kind)}};
-      setting.plan.rules = {{site.path, std::nullopt, formats}};
-    } else {
-      setting.folder += "/" + component;
-      setting.names = {{"component", component}};
-      setting.plan.rules = {{"", site.component, formats}};
-      if (has_folder(settings, setting.folder)) continue;
-    }
-    setting.names.update(fields_of(formats));
-    settings.push_back(std::move(setting));
+    by_layer ? add_layer(site) : add_component(site);
+  }
+  index = 0;
+  for (const model::MatmulSite& site : sites.kv_caches()) {
+    if (by_layer && plan.kv_caches[index++]) add_layer(site);
   }
   return settings;
 }
@@ -99,7 +123,7 @@ Setting together(const SweepOptions& options, const std::vector<std::string>& la
   Setting setting{fmt::format("budget/{}", layers.size()), {{"layers", layers.size()}}, plan_request(options.quant)};
   setting.names.update(fields_of(formats));
   setting.plan.rules.clear();
-  for (const std::string& layer : layers) setting.plan.rules.push_back({layer, std::nullopt, formats});
+  for (const std::string& layer : layers) setting.plan.rules.push_back(rule_of(layer, formats));
   return setting;
 }
 

@@ -31,6 +31,11 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
           ->excludes("--weight-fmts")
           ->excludes("--output-fmts")
           ->excludes("--presets")
+          ->excludes("--pairs")
+          ->excludes("--kv-cache-fmt")
+          ->excludes("--rotate")
+          ->excludes("--smooth")
+          ->excludes("--clip")
           ->group(group);
   CLI::Option* sensitivity =
       choose(command.add_option("--sensitivity", options.sensitivity,

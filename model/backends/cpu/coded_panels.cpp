@@ -99,41 +99,61 @@ Tensor without_tensor_scale(const Tensor& scales, float tensor_scale) {
   return round_to(scales / tensor_scale, Format::float8_e4m3).values;
 }
 
-// One sample's rows as a format's elements and scales.
+// One sample's rows as elements that are exact in bfloat16, and what is left of their scales.
 class SampleElements {
  public:
-  SampleElements(const NumberFormat& format, std::int64_t rows, std::int64_t length)
+  SampleElements(const NumberFormat& format, const formats::Rows<const float>& values)
       : format_(format),
-        layout_(layout_of(format, length)),
-        length_(length),
-        codes_(at::empty({rows, layout_.row_bytes}, at::kByte)),
-        scales_(at::empty({layout_.scale_rows(rows), std::max<std::int64_t>(layout_.scales_per_row, 1)}, at::kFloat)),
+        values_(values),
+        range_(range_of(best_scaled_kernels(), values, format)),
+        tensor_scale_(tensor_scale_of(format, range_)),
+        layout_(layout_of(format, values.length)),
+        codes_(at::empty({values.rows, layout_.row_bytes}, at::kByte)),
+        scales_(at::empty({layout_.scale_rows(values.rows), layout_.scales_per_row}, at::kFloat)),
         zero_points_(at::empty_like(scales_)) {}
 
-  void encode(const float* values, std::int64_t first, std::int64_t count, const formats::Range& range) {
-    best_scaled_kernels().encode({values, count, length_, length_}, format_, range, first,
+  void encode(std::int64_t first, std::int64_t rows) {
+    best_scaled_kernels().encode({values_.values + first * values_.stride, rows, values_.length, values_.stride},
+                                 format_, range_, first,
                                  {codes_.mutable_data_ptr<std::uint8_t>(), scales_.mutable_data_ptr<float>(),
                                   zero_points_.mutable_data_ptr<float>()});
   }
 
-  void decode(std::int64_t row, std::uint16_t* elements) const {
-    best_scaled_kernels().decode_elements(
-        {codes_.const_data_ptr<std::uint8_t>(), scales_.const_data_ptr<float>(), zero_points_.const_data_ptr<float>()},
-        format_, row, {elements, 1, length_, length_});
+  // Of an encoded row: the elements, and the scales that its sums lack, one for each group of ScaleKind::group.
+  void write(std::int64_t row, std::uint16_t* elements, float* left) const {
+    const formats::CodesFrom codes{codes_.const_data_ptr<std::uint8_t>(), scales_.const_data_ptr<float>(),
+                                   zero_points_.const_data_ptr<float>()};
+    best_scaled_kernels().decode_elements(codes, format_, row, {elements, 1, values_.length, values_.length});
+    const float* const scales = codes.scales + row / layout_.rows_per_scale * layout_.scales_per_row;
+    if (scale_kind(format_) != ScaleKind::float8_group) {
+      std::copy_n(scales, layout_.scales_per_row, left);
+      return;
+    }
+    *left = tensor_scale_;
+    for (std::int64_t group = 0; group < layout_.scales_per_row; ++group) {
+      const float inner = formats::round_one<Format::float8_e4m3>(scales[group] / tensor_scale_);
+      const std::int64_t first = group * format_.group, end = std::min(first + format_.group, values_.length);
+      for (std::int64_t i = first; i < end; ++i) {
+        elements[i] = formats::bfloat16_of(formats::float_of_bfloat16(elements[i]) * inner);
+      }
+    }
   }
-
-  // The scales that values from the first input of `group` on share.
-  float scale(std::int64_t row, std::int64_t group) const {
-    return scales_.const_data_ptr<float>()[row / layout_.rows_per_scale * layout_.scales_per_row + group];
-  }
-  std::int64_t groups() const { return layout_.scales_per_row; }
 
  private:
   const NumberFormat format_;
+  const formats::Rows<const float> values_;
+  const formats::Range range_;
+  const float tensor_scale_;
   const formats::CodeLayout layout_;
-  const std::int64_t length_;
   Tensor codes_, scales_, zero_points_;
 };
+
+// Whether lanes hold whole values, so that no scale is left for the sums.
+bool holds_values(const NumberFormat& format, Lane lane) {
+  const ScaleKind kind = scale_kind(format);
+  return lane == Lane::float32 || kind == ScaleKind::none || kind == ScaleKind::power_of_two ||
+         format.rule == formats::Rule::one_level;
+}
 
 }  // namespace
 
@@ -170,49 +190,31 @@ PackedWeight pack_coded(const CodedWeight& weight) {
 
 PackedInput pack_scaled_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const NumberFormat& named) {
   const NumberFormat format = for_activations(named);
-  const ScaleKind kind = scale_kind(format);
-  const std::int64_t in = x.size(-1);
-  const bool holds_values = lane == Lane::float32 || kind == ScaleKind::none || kind == ScaleKind::power_of_two ||
-                            format.rule == formats::Rule::one_level;
-  if (holds_values) return pack_input(kernels, round_activations(x.to(at::kFloat), format).values, lane, {});
-
+  if (holds_values(format, lane)) {
+    return pack_input(kernels, round_activations(x.to(at::kFloat), format).values, lane, {});
+  }
   const Tensor values = x.to(at::kFloat).contiguous();
-  const std::int64_t rows = values.numel() / in, samples = values.dim() > 1 ? values.size(0) : 1;
-  const std::int64_t rows_of_sample = rows / samples,
-                     groups = kind == ScaleKind::group ? divided_up(in, format.group) : 1;
-  PackedInput packed = empty_input(lane, rows, in);
-  packed.scales = at::empty({rows, groups}, at::kFloat);
-  packed.scale_group = kind == ScaleKind::group ? format.group : in;
+  const std::int64_t in = x.size(-1), samples = values.dim() > 1 ? values.size(0) : 1;
+  const std::int64_t rows = values.numel() / in / samples;  // of a sample
+  const bool is_grouped = scale_kind(format) == ScaleKind::group;
+  const std::int64_t groups = is_grouped ? divided_up(in, format.group) : 1;
+  PackedInput packed = empty_input(lane, samples * rows, in);
+  packed.scales = at::empty({samples * rows, groups}, at::kFloat);
+  packed.scale_group = is_grouped ? format.group : in;
+  const std::int64_t stride = packed.lanes.size(1);
   for (std::int64_t sample = 0; sample < samples; ++sample) {
-    const float* const from = values.const_data_ptr<float>() + sample * rows_of_sample * in;
-    const formats::Range range = range_of(best_scaled_kernels(), {from, rows_of_sample, in, in}, format);
-    const float tensor_scale = tensor_scale_of(format, range);
-    SampleElements elements(format, rows_of_sample, in);
-    at::parallel_for(
-        0, rows_of_sample, divided_up(coded_values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
-          elements.encode(from + begin * in, begin, end - begin, range);
-          for (std::int64_t row = begin; row < end; ++row) {
-            const std::int64_t place = sample * rows_of_sample + row;
-            auto* const lanes =
-                static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr()) + place * packed.lanes.size(1);
-            auto* const halves = reinterpret_cast<std::uint16_t*>(lanes);
-            std::fill(lanes + in / 2, lanes + packed.lanes.size(1), 0U);
-            elements.decode(row, halves);
-            float* const scales = packed.scales.mutable_data_ptr<float>() + place * groups;
-            if (kind != ScaleKind::float8_group) {
-              for (std::int64_t group = 0; group < groups; ++group) scales[group] = elements.scale(row, group);
-              continue;
-            }
-            scales[0] = tensor_scale;
-            for (std::int64_t group = 0; group < elements.groups(); ++group) {
-              const float inner = formats::round_one<Format::float8_e4m3>(elements.scale(row, group) / tensor_scale);
-              const std::int64_t end = std::min(in, (group + 1) * format.group);
-              for (std::int64_t i = group * format.group; i < end; ++i) {
-                halves[i] = formats::bfloat16_of(formats::float_of_bfloat16(halves[i]) * inner);
-              }
-            }
-          }
-        });
+    const std::int64_t first = sample * rows;
+    SampleElements elements(format, {values.const_data_ptr<float>() + first * in, rows, in, in});
+    auto* const lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr()) + first * stride;
+    auto* const scales = packed.scales.mutable_data_ptr<float>() + first * groups;
+    at::parallel_for(0, rows, divided_up(coded_values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
+      elements.encode(begin, end - begin);
+      for (std::int64_t row = begin; row < end; ++row) {
+        std::uint32_t* const own = lanes + row * stride;
+        std::fill(own + in / 2, own + stride, 0U);
+        elements.write(row, reinterpret_cast<std::uint16_t*>(own), scales + row * groups);
+      }
+    });
   }
   return packed;
 }
