@@ -297,7 +297,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--eval-command", "run {prot}"], ["{prot}", "{port}"]),
             (["--success-regex", "\\d+"], ["0 groups", "two"]),
             (["--success-csv", "results"], ["expected FILE:COLUMN"]),
-            (["--pairs", "float16"], ["expected two formats"]),
+            (["--pairs", "float16"], ["expected INPUT/OUTPUT"]),
             (["--jobs", 2, "--port", 8000], ["cannot share port 8000"]),
             (["--jobs", 2, "--videos-from", self.folder], ["cannot share the videos of"]),
             (["--tls-cert", "certificate"], ["without TLS"]),

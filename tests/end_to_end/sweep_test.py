@@ -242,7 +242,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(rough["action_rmse_gripper"], rough["action_rmse_by_joint"]["gripper"])
         self.assertEqual(len(rough["velocity_rmse_by_denoise_step"]), 10)
         self.assertRegex(done.stdout, r"float32 / float32 +[0-9.]+/32/32 +0\* ")
-        self.assertRegex(done.stdout, r"float8_e4m3 / float8_e4m3 +8/8 +[\d.]+  ")
+        self.assertRegex(done.stdout, r"float8_e4m3 / float8_e4m3 +8/8/8 +[\d.]+  ")
         self.assertIn("floor: rounding alone changes actions", done.stdout)
 
         # A bfloat16 model's last bits are far above a float32 one's.

@@ -360,9 +360,9 @@ void print_settings(const std::vector<Json>& entries) {
           counted ? figure(entry["success_low"], "{:.2f}") + " to " + figure(entry["success_high"], "{:.2f}") : "-");
     if (has_test) print("{:>9}", figure(entry.value("mcnemar_p", Json()), "{:.3f}"));
     if (has_score) {
-      const Json low = entry["score_mean_low"], high = entry["score_mean_high"];
+      const Json& low = entry["score_mean_low"];
       print("{:>11}{:>20}", figure(entry["score_mean"], "{:.4g}"),
-            low.is_number() ? figure(low, "{:.4g}") + " to " + figure(high, "{:.4g}") : "-");
+            low.is_number() ? figure(low, "{:.4g}") + " to " + figure(entry["score_mean_high"], "{:.4g}") : "-");
     }
     const Json& rmse = entry["component_rmse"];
     const auto component = [&](const char* name) { return figure(rmse.value(name, Json()), "{:.2e}"); };

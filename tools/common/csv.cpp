@@ -40,14 +40,12 @@ std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
       row.back() += text[++i];  // a doubled quote
     } else if (c == '"') {
       is_quoted = !is_quoted;
-    } else if (is_quoted) {
+    } else if (is_quoted || (c != ',' && c != '\n' && c != '\r')) {
       row.back() += c;
     } else if (c == ',') {
       row.emplace_back();
     } else if (c == '\n') {
       end_row();
-    } else if (c != '\r') {
-      row.back() += c;
     }
   }
   if (is_quoted) throw std::runtime_error("a quote has no end");
