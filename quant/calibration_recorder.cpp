@@ -3,7 +3,6 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <ranges>
 #include <stdexcept>
 #include <utility>
 
@@ -62,7 +61,7 @@ void CalibrationRecorder::give_up_last() {
                                       "' alone take more than the ", memory_bytes_ >> 20,
                                       " MiB for values; allow more memory or fewer observations"));
   }
-  Site& last = *std::ranges::find_if(sites_ | std::views::reverse, is_kept);
+  Site& last = *std::find_if(sites_.rbegin(), sites_.rend(), is_kept);
   for (ChannelStatistics& step : last.steps) step.drop_values();
   last.values = Values::pending;
   kept_bytes_ -= std::exchange(last.kept_bytes, 0);

@@ -23,8 +23,10 @@ class ChannelStatistics {
   void keep(const at::Tensor& x);
   void drop_values() { kept_ = {}; }
 
-  std::int64_t rows() const { return rows_; }                                                // that were counted
-  std::int64_t value_bytes() const { return rows_ * channels_ * c10::elementSize(dtype_); }  // of all of them
+  std::int64_t rows() const { return rows_; }  // that were counted
+  std::int64_t value_bytes() const {           // of all of them
+    return rows_ * channels_ * static_cast<std::int64_t>(c10::elementSize(dtype_));
+  }
   bool is_finite() const;  // whether all values counted so far are
 
   at::Tensor absmax() const;       // [In] float32; exact
