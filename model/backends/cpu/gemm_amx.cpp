@@ -6,6 +6,7 @@
 #include <array>
 
 #include "model/backends/cpu/gemm_coded_pairs.h"
+#include "model/backends/cpu/gemm_table.h"
 
 namespace pi0::model {
 namespace {
@@ -133,19 +134,8 @@ bool may_use_amx() {
 }
 
 const GemmKernels& amx_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::amx_bf16,
-                                      widen_with_permutes,
-                                      widen_elements_with_permutes,
-                                      scale_elements,
-                                      multiply,
-                                      add,
-                                      add_scaled,
-                                      add_terms,
-                                      store,
-                                      widen_bfloat16,
-                                      narrow_to_bfloat16,
-                                      true,
-                                      layer_kernels};
+  static const GemmKernels kernels = kernel_table(InstructionSet::amx_bf16, widen_with_permutes,
+                                                  widen_elements_with_permutes, multiply, /*has_pairs=*/true);
   return kernels;
 }
 

@@ -1,9 +1,7 @@
 #include <immintrin.h>
 
-#include "model/backends/cpu/gemm_coded.h"
-#include "model/backends/cpu/gemm_tile.h"
+#include "model/backends/cpu/gemm_table.h"
 #include "model/backends/cpu/gemm_widen.h"
-#include "model/backends/cpu/layer_loops.h"
 
 namespace pi0::model {
 namespace {
@@ -28,10 +26,8 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& avx2_gemm() {
-  static const GemmKernels kernels = {
-      InstructionSet::avx2, widen,     widen_elements, scale_elements, multiply,           add,
-      add_scaled,           add_terms, store,          widen_bfloat16, narrow_to_bfloat16, false,
-      layer_kernels};
+  static const GemmKernels kernels =
+      kernel_table(InstructionSet::avx2, widen, widen_elements, multiply, /*has_pairs=*/false);
   return kernels;
 }
 

@@ -1,6 +1,6 @@
 #include "model/backends/cpu/gemm_avx512.h"
 
-#include "model/backends/cpu/gemm_coded.h"
+#include "model/backends/cpu/gemm_table.h"
 
 namespace pi0::model {
 namespace {
@@ -10,19 +10,8 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& avx512_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512,
-                                      widen,
-                                      widen_elements,
-                                      scale_elements,
-                                      multiply,
-                                      add,
-                                      add_scaled,
-                                      add_terms,
-                                      store,
-                                      widen_bfloat16,
-                                      narrow_to_bfloat16,
-                                      false,
-                                      layer_kernels};
+  static const GemmKernels kernels =
+      kernel_table(InstructionSet::avx512, widen, widen_elements, multiply, /*has_pairs=*/false);
   return kernels;
 }
 

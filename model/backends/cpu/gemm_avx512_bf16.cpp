@@ -1,4 +1,5 @@
 #include "model/backends/cpu/gemm_coded_pairs.h"
+#include "model/backends/cpu/gemm_table.h"
 
 namespace pi0::model {
 namespace {
@@ -18,19 +19,8 @@ void multiply(Lane lane, const Run& run) {
 }  // namespace
 
 const GemmKernels& avx512_bf16_gemm() {
-  static const GemmKernels kernels = {InstructionSet::avx512_bf16,
-                                      widen_with_permutes,
-                                      widen_elements_with_permutes,
-                                      scale_elements,
-                                      multiply,
-                                      add,
-                                      add_scaled,
-                                      add_terms,
-                                      store,
-                                      widen_bfloat16,
-                                      narrow_to_bfloat16,
-                                      true,
-                                      layer_kernels};
+  static const GemmKernels kernels = kernel_table(InstructionSet::avx512_bf16, widen_with_permutes,
+                                                  widen_elements_with_permutes, multiply, /*has_pairs=*/true);
   return kernels;
 }
 

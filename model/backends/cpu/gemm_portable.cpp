@@ -1,7 +1,5 @@
-#include "model/backends/cpu/gemm_coded.h"
-#include "model/backends/cpu/gemm_tile.h"
+#include "model/backends/cpu/gemm_table.h"
 #include "model/backends/cpu/gemm_widen.h"
-#include "model/backends/cpu/layer_loops.h"
 
 namespace pi0::model {
 namespace {
@@ -31,19 +29,8 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& portable_gemm() {
-  static const GemmKernels kernels = {InstructionSet::portable,
-                                      widen,
-                                      widen_elements,
-                                      scale_elements,
-                                      multiply,
-                                      add,
-                                      add_scaled,
-                                      add_terms,
-                                      store,
-                                      widen_bfloat16,
-                                      narrow_to_bfloat16,
-                                      false,
-                                      layer_kernels};
+  static const GemmKernels kernels =
+      kernel_table(InstructionSet::portable, widen, widen_elements, multiply, /*has_pairs=*/false);
   return kernels;
 }
 
