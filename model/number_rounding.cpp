@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "quant/formats/rounding_value.h"
+
 namespace pi0::model {
 namespace {
 
@@ -70,9 +72,7 @@ const ScaledKernels& best_scaled_kernels() {
 
 float tensor_scale_of(const NumberFormat& format, const Range& tensor) {
   if (format.rule != formats::Rule::two_level) return 1;
-  const float magnitude = std::max(-tensor.smallest, tensor.largest);
-  return magnitude /
-         (formats::grid_of(formats::Format::float8_e4m3).largest * formats::grid_of(format.element).largest);
+  return formats::two_level_scale(std::max(-tensor.smallest, tensor.largest), format.element);
 }
 
 Range range_of(const ScaledKernels& kernels, const Rows<const float>& values, const NumberFormat& format) {

@@ -56,6 +56,11 @@ constexpr float round_one(float value) {
   }
 }
 
+// The scale that all groups of a tensor share under two_level, from the tensor's largest magnitude.
+constexpr float two_level_scale(float magnitude, Format element) {
+  return magnitude / (grid_of(Format::float8_e4m3).largest * grid_of(element).largest);
+}
+
 // The type of a code; a float32 value is its own code.
 template <Format format>
 using CodeOf = std::conditional_t<format == Format::float32, float,

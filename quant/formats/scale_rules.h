@@ -176,7 +176,7 @@ void find_float_scales(ScaleChunk& chunk, const NumberFormat& format, float tens
         return Scale{1 / scale, scale, 0};
       });
     default: {  // two_level
-      const float outer = tensor / (448.0F * grid.largest), inverse = 1 / outer;
+      const float outer = two_level_scale(tensor, format.element), inverse = 1 / outer;
       return fill(chunk, [=](float, float largest) {
         const float inner = float8_scale((largest / grid.largest) / outer);
         return Scale{inverse / inner, inverse < infinity ? outer * inner : not_a_number, 0};

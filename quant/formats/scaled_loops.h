@@ -258,7 +258,7 @@ void encode_scaled(const Rows<const float>& from, const NumberFormat& format, co
 }
 
 constexpr ScaledKernels scaled_kernels = {
-    range, round_scaled, round_and_compare_scaled, encode_scaled, decode_scaled, decode_elements,
+    pack, unpack, range, round_scaled, round_and_compare_scaled, encode_scaled, decode_scaled, decode_elements,
 };
 
 }  // namespace

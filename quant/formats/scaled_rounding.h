@@ -52,6 +52,10 @@ using CodesFrom = CodedOperand<const std::uint8_t, const float>;
 // `tensor` is the range of the whole tensor, which only Granularity::tensor and two_level read. Rows of a tile format
 // start at a multiple of the tile's rows; all rows of a tile are in one call.
 struct ScaledKernels {
+  // Codes of that many bits between a byte each and a row's string of bits.
+  void (*pack)(const std::uint8_t* codes, std::int64_t count, int bits, std::uint8_t* packed);
+  void (*unpack)(const std::uint8_t* packed, std::int64_t count, int bits, std::uint8_t* codes);
+
   Range (*range)(const Rows<const float>& values);
 
   // `to` may be `from`.

@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <bit>
+#include <numeric>
 #include <vector>
 
 #include "quant/formats/rounding_value.h"
@@ -18,30 +18,15 @@ constexpr std::int64_t coded_values_per_thread = 1 << 15;
 
 bool two_to_a_byte(const NumberFormat& format) { return code_bits(format.element) <= 4; }
 
-// Codes of a row, a byte each.
-void unpack(const std::uint8_t* row, int bits, std::int64_t count, std::uint8_t* codes) {
-  const auto mask = static_cast<std::uint32_t>((1 << bits) - 1);
-  std::int64_t at = 0;
-  for (std::int64_t i = 0; i < count; ++i, at += bits) {
-    const std::uint8_t* const byte = row + at / 8;
-    const auto shift = static_cast<int>(at % 8);
-    const std::uint32_t next = shift + bits > 8 ? static_cast<std::uint32_t>(byte[1]) << 8 : 0U;
-    codes[i] = static_cast<std::uint8_t>(((byte[0] | next) >> shift) & mask);
-  }
-}
-
 CodeTable table_of(const NumberFormat& format) {
   CodeTable table{};
   table.two_to_a_byte = two_to_a_byte(format);
   const int bits = code_bits(format.element);
   const std::int64_t count = std::int64_t{1} << bits;
   // The elements of a row with each code once.
-  std::vector<std::uint8_t> packed(static_cast<std::size_t>(count * bits / 8 + 1));
-  for (std::int64_t code = 0, at = 0; code < count; ++code, at += bits) {
-    const auto shifted = static_cast<std::uint32_t>(code) << (at % 8);
-    packed[static_cast<std::size_t>(at / 8)] |= static_cast<std::uint8_t>(shifted);
-    if (at % 8 + bits > 8) packed[static_cast<std::size_t>(at / 8 + 1)] |= static_cast<std::uint8_t>(shifted >> 8);
-  }
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(count)), packed(static_cast<std::size_t>(count));
+  std::iota(codes.begin(), codes.end(), std::uint8_t{0});
+  best_scaled_kernels().pack(codes.data(), count, bits, packed.data());
   const NumberFormat elements{format.element, formats::Granularity::row};
   const float scale = 1;
   std::uint16_t halves[256] = {};
@@ -62,8 +47,8 @@ void fill_coded_panel(const CodedWeight& weight, std::int64_t panel, std::uint8_
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(2 * pairs));
   const std::int64_t rows = std::min(panel_width, weight.out - panel * panel_width);
   for (std::int64_t row = 0; row < rows; ++row) {
-    unpack(weight.codes.const_data_ptr<std::uint8_t>() + (panel * panel_width + row) * row_bytes,
-           code_bits(weight.format.element), weight.in, codes.data());
+    best_scaled_kernels().unpack(weight.codes.const_data_ptr<std::uint8_t>() + (panel * panel_width + row) * row_bytes,
+                                 weight.in, code_bits(weight.format.element), codes.data());
     const std::uint8_t* pair = codes.data();
     for (std::int64_t i = 0; i < pairs; ++i, pair += 2) {
       const std::int64_t at = i * panel_width + row;
