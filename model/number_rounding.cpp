@@ -40,9 +40,10 @@ std::int64_t rows_that_share(const NumberFormat& format) {
 }
 
 // Rounds all rows of one tensor to `to`, which has their stride.
-void round_one_tensor(const Rows<const float>& from, float* to, const NumberFormat& format) {
+void round_one_tensor(const Rows<const float>& from, float* to, const NumberFormat& format,
+                      const std::optional<Range>& given = {}) {
   const ScaledKernels& kernels = best_scaled_kernels();
-  const Range range = range_of(kernels, from, format);
+  const Range range = given ? *given : range_of(kernels, from, format);
   for_rows(from.rows, from.length, rows_that_share(format), [&](std::int64_t begin, std::int64_t end) {
     kernels.round(stretch(from, begin, end), to + begin * from.stride, format, range);
   });
@@ -87,20 +88,24 @@ Range range_of(const ScaledKernels& kernels, const Rows<const float>& values, co
   return range;
 }
 
-Rounded round_activations(const at::Tensor& values, const NumberFormat& named) {
+bool exceeds(const at::Tensor& values, const std::optional<Range>& range) {
+  return range && values.numel() > 0 && values.abs().max().item<float>() > range->largest;
+}
+
+Rounded round_activations(const at::Tensor& values, const NumberFormat& named, const std::optional<Range>& given) {
   const NumberFormat format = for_activations(named);
   if (const auto plain = plain_cast(format)) return round_to(values, *plain);
   TORCH_CHECK(values.scalar_type() == at::kFloat && values.is_cpu(), "round_activations: found ", values.scalar_type(),
               " on ", values.device(), ", expected float32 on the CPU");
   const at::Tensor source = values.contiguous();
-  Rounded result{at::empty_like(source)};
+  Rounded result{at::empty_like(source), exceeds(source, given)};
   if (source.numel() == 0) return result;
   const std::int64_t length = source.size(-1), samples = source.dim() > 1 ? source.size(0) : 1;
   const std::int64_t rows = source.numel() / samples / length;  // of a sample
   for (std::int64_t sample = 0; sample < samples; ++sample) {
     const std::int64_t offset = sample * rows * length;
     round_one_tensor({source.const_data_ptr<float>() + offset, rows, length, length},
-                     result.values.mutable_data_ptr<float>() + offset, format);
+                     result.values.mutable_data_ptr<float>() + offset, format, given);
   }
   return result;
 }

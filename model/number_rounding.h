@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "model/rounding.h"
 #include "quant/formats/scaled_rounding.h"
@@ -25,8 +26,13 @@ const ScaledKernels& scaled_kernels(InstructionSet set);
 const ScaledKernels& best_scaled_kernels();
 
 // Rounds float32 activations [B, ..., In] along the last dimension. Scales are of one sample, an index of the first
-// dimension, alone; a vector [In] is one sample. Throws c10::Error for another dtype, or on a GPU for scaled formats.
-Rounded round_activations(const at::Tensor& values, const NumberFormat& format);
+// dimension, alone; a vector [In] is one sample. A `given` range takes the place of each sample's own (static scales),
+// and values beyond it have overflowed. Throws c10::Error for another dtype, or on a GPU for scaled formats.
+Rounded round_activations(const at::Tensor& values, const NumberFormat& format,
+                          const std::optional<formats::Range>& given = {});
+
+// Whether a value of any floating dtype lies beyond the range, if there is one. NaN does not.
+bool exceeds(const at::Tensor& values, const std::optional<formats::Range>& range);
 
 // Rounds a float32 matrix [rows, In] on the CPU as a weight: one tensor, and tiles are tiles. The result is dense.
 // Throws c10::Error for anything else.

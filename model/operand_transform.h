@@ -14,7 +14,7 @@ namespace pi0::model {
 
 // What a calibration says of a linear's inputs.
 struct InputStatistics {
-  at::Tensor absmax = {};          // by channel [In] float32; undefined: there is no calibration
+  at::Tensor absmax = {};          // by channel [In] float32; undefined: there is no calibration, or nothing needs it
   std::optional<float> clip = {};  // the magnitude of the percentile of Methods::clip
 };
 

@@ -73,7 +73,7 @@ class Quantizer {
   // Call before the first product. Rounds a linear's weight and bias to the weight's format once and keeps them as
   // codes; a parameter that rounding would not change is shared. Returns the site's number, counted from 0. Throws
   // std::invalid_argument that names the format and the site if the backend does not have the format, or if a method
-  // lacks `statistics`.
+  // or a static scale lacks `statistics`.
   virtual std::size_t add(const Linear& linear, const formats::SiteFormats& formats,
                           const InputStatistics& statistics) = 0;
   virtual std::size_t add(const Attention& attention, const formats::SiteFormats& formats) = 0;

@@ -96,17 +96,18 @@ std::function<void()> Attachment::add_hook(auto& site, const auto&... formats) {
   return [&site, set = hooks_.emplace_back(std::move(hook)).get()] { site.set_hook(static_cast<Hook*>(set)); };
 }
 
-model::InputStatistics Attachment::statistics_of(const model::Linear& linear, const formats::Methods& methods) const {
+model::InputStatistics Attachment::statistics_of(const model::Linear& linear, const SiteFormats& formats) const {
   model::InputStatistics statistics;
   if (calibration_ == nullptr) return statistics;
-  if (methods.smooth) statistics.absmax = calibration_->absmax(linear.path);
-  if (methods.clip) statistics.clip = calibration_->percentile(linear.path, *methods.clip);
+  if (formats.needs_calibration()) statistics.absmax = calibration_->absmax(linear.path);
+  if (formats.methods.clip) statistics.clip = calibration_->percentile(linear.path, *formats.methods.clip);
   return statistics;
 }
 
 std::function<void()> Attachment::add(model::MatmulSite& site, const SiteFormats& formats) {
+  check(formats);
   if (auto* const linear = dynamic_cast<model::Linear*>(&site)) {
-    return add_hook<LinearHook>(*linear, formats, statistics_of(*linear, formats.methods));
+    return add_hook<LinearHook>(*linear, formats, statistics_of(*linear, formats));
   }
   if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
     return add_hook<AttentionHook>(*attention, formats);

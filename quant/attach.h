@@ -22,7 +22,8 @@ class Attachment {
   // Sets a hook on every site that the plan gives formats, with an entry in `book` unless that is null. An UnusedHead
   // gets an entry only. `sites` and `book` must outlive the attachment. Throws std::logic_error if a site has a hook
   // already, or if the plan is for another model. `warn` is called once per layer in which a value overflowed.
-  // `calibration` is what smoothing and clipping take; null: none. Throws what that throws for a site it lacks.
+  // `calibration` is what smoothing, clipping and static scales take; null: none. Throws what that throws for a site it
+  // lacks, and std::invalid_argument for formats in roles that they do not have (formats::check).
   Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
              std::function<void(const std::string&)> warn = {}, std::shared_ptr<const Calibration> calibration = {});
   ~Attachment();
@@ -74,7 +75,7 @@ class Attachment {
   template <class Hook>
   std::function<void()> add_hook(auto& site, const auto&... formats);
 
-  model::InputStatistics statistics_of(const model::Linear& linear, const formats::Methods& methods) const;
+  model::InputStatistics statistics_of(const model::Linear& linear, const SiteFormats& formats) const;
 
   model::SiteList& sites_;
   StatsBook* const book_;

@@ -81,6 +81,7 @@ Rule read_rule(JsonFields fields) {
   if (has_weight) formats.weight = parse_format(fields.text("weight_fmt"));
   if (has_kv_cache) formats.kv_cache = parse_format(fields.text("kv_cache_fmt"));
   formats.methods = methods;
+  check(formats);
   rule.formats = formats;
   return rule;
 }

@@ -39,7 +39,7 @@ struct PlanRequest {
   std::vector<Rule> rules;  // the first match decides; without one, a site is not quantized
   AttentionScope attention = AttentionScope::all;
   std::set<model::Component> skip = {};                 // not quantized, attention included
-  std::shared_ptr<const Calibration> calibration = {};  // for smoothing and clipping; null: none
+  std::shared_ptr<const Calibration> calibration = {};  // for methods and static scales; null: none
 };
 
 // One entry per site, in the sites' order; none: no hook.

@@ -34,6 +34,12 @@ NumberFormat for_activations(const NumberFormat& format) {
   return result;
 }
 
+NumberFormat without_static(const NumberFormat& format) {
+  NumberFormat result = format;
+  result.is_static = false;
+  return result;
+}
+
 ScaleKind scale_kind(const NumberFormat& format) {
   if (format.granularity == Granularity::none) return ScaleKind::none;
   if (is_e8m0(format.rule) || format.rule == Rule::po2) return ScaleKind::power_of_two;

@@ -3,6 +3,7 @@
 //
 //   ELEMENT[:GRANULARITY[:RULE]]   float8_e4m3, float8_e4m3:row, int4:group128:asymmetric
 //   PRESET[:RULE]                  mxfp8_e4m3, mxfp8_e5m2, mxfp6_e2m3, mxfp6_e3m2, mxfp4, mxint8, nvfp4
+//   ELEMENT:tensor[:RULE]:static   float8_e4m3:tensor:static, for the inputs of linears alone
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,7 @@ struct NumberFormat {
   Granularity granularity = Granularity::none;
   int group = 0;             // 16, 32, 64 or 128 for a group, 128 for a tile, otherwise 0
   Rule rule = Rule::absmax;  // absmax for a plain cast
+  bool is_static = false;    // the scale follows from a calibration, and not from the values that are rounded
   bool operator==(const NumberFormat&) const = default;
 };
 
@@ -61,6 +63,9 @@ std::optional<Format> plain_cast(const NumberFormat& format);
 
 // The same for an activation, which has no tiles: group128 stands for tile128.
 NumberFormat for_activations(const NumberFormat& format);
+
+// The same with a scale that follows from the values.
+NumberFormat without_static(const NumberFormat& format);
 
 // Where a matmul may multiply by the scales.
 enum class ScaleKind {

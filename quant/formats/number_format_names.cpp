@@ -25,6 +25,8 @@ constexpr std::array rules = {
     NamedRule{Rule::one_level, "one_level", "of float4_e2m1:group16 (nvfp4)"},
     NamedRule{Rule::asymmetric, "asymmetric", "of integers by tensor, row or group"},
 };
+constexpr std::string_view static_part = "static";  // the last part of a name, after its rule
+
 constexpr const NamedRule& named(Rule rule) { return rules[static_cast<std::size_t>(rule)]; }
 
 struct NamedGranularity {
@@ -100,12 +102,24 @@ class Parser {
     }
   }
 
-  NumberFormat format() const {
+  NumberFormat format() {
+    const bool is_static = parts_.size() > 1 && parts_.back() == static_part;
+    if (is_static) parts_.pop_back();
+    NumberFormat result = dynamic_format();
+    if (is_static && (result.granularity != Granularity::tensor || result.rule == Rule::asymmetric)) {
+      refuse("static scales are of ELEMENT:tensor, and not of the rule asymmetric");
+    }
+    result.is_static = is_static;
+    return result;
+  }
+
+ private:
+  NumberFormat dynamic_format() const {
     for (const Preset& preset : presets) {
       if (preset.name == parts_[0]) return of_preset(preset);
     }
     NumberFormat result{element()};
-    if (parts_.size() > 3) refuse("has more than three parts: ELEMENT:GRANULARITY:RULE");
+    if (parts_.size() > 3) refuse("has more than three parts: ELEMENT:GRANULARITY:RULE, and :static for tensors");
     if (parts_.size() == 1) {
       if (!is_integer(result.element)) return result;
       refuse(std::string(parts_[0]) + " needs values that share a scale: " + granularity_names());
@@ -119,7 +133,6 @@ class Parser {
     return result;
   }
 
- private:
   [[noreturn]] void refuse(const std::string& why) const {
     throw std::invalid_argument("format '" + std::string(name_) + "': " + why);
   }
@@ -193,6 +206,7 @@ std::string name_of(const NumberFormat& format) {
     if (known.granularity == format.granularity && known.group == format.group) name += ":" + std::string(known.name);
   }
   if (format.rule != Rule::absmax) name += ":" + std::string(named(format.rule).name);
+  if (format.is_static) name += ":" + std::string(static_part);
   return name;
 }
 

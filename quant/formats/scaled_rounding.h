@@ -24,6 +24,7 @@ namespace pi0::formats {
 struct Range {
   float smallest = 0;  // at most 0
   float largest = 0;   // at least 0
+  bool operator==(const Range&) const = default;
 };
 Range combined(const Range& a, const Range& b);
 

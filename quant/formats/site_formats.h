@@ -25,17 +25,25 @@ struct Methods {
 };
 
 struct SiteFormats {
-  NumberFormat input = {};   // of activations; of an attention all operands
+  NumberFormat input = {};   // of activations; of an attention all operands, with dynamic scales
   NumberFormat weight = {};  // of a linear, and of its bias if it is a plain cast; else the bias stays as it is
   NumberFormat output = {};
   std::optional<NumberFormat> kv_cache = {};  // of the prefix's keys and values; none: kept as they are
   Methods methods = {};
 
   SiteFormats() = default;
-  // The input's format is also that of weights, as in pi0-quant.
-  SiteFormats(const NumberFormat& both, const NumberFormat& result) : input(both), weight(both), output(result) {}
+  // The input's format is also that of weights, as in pi0-quant; weights have their own scale.
+  SiteFormats(const NumberFormat& both, const NumberFormat& result)
+      : input(both), weight(without_static(both)), output(result) {}
   SiteFormats(Format both, Format result) : SiteFormats(NumberFormat{both}, NumberFormat{result}) {}
   bool operator==(const SiteFormats&) const = default;
+
+  bool has_weight_of_its_own() const { return weight != without_static(input); }
+  bool needs_calibration() const { return methods.smooth || input.is_static; }
 };
+
+// Throws std::invalid_argument that names the format and its role if static scales are asked of anything but inputs, or
+// of inputs that are rotated, whose range no calibration knows.
+void check(const SiteFormats& formats);
 
 }  // namespace pi0::formats

@@ -144,6 +144,8 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             (["did you mean 'mxfp4'"], ["--weight-fmt", "mxpf4"]),
             (["float8_e4m3:tensor", "po2"], ["--output-fmt", "int8:row:po2"]),
             (["--calibration"], ["--input-fmt", "int4:row", "--smooth", 0.5]),
+            (["a static scale", "--calibration"], ["--input-fmt", "int8:tensor:static"]),
+            (["inputs alone", "outputs"], ["--output-fmt", "int8:tensor:static"]),
             (["nothing to measure"], ["--no-statistics"]),
         ):
             done = run("pi0-server", *ARGUMENTS, *wrong)

@@ -1,9 +1,8 @@
 // Names of number formats, and what follows from their parts.
-#include "quant/formats/number_format.h"
-
 #include <stdexcept>
 #include <string>
 
+#include "quant/formats/site_formats.h"
 #include "support/catch.h"
 
 namespace pi0 {
@@ -40,6 +39,9 @@ TEST_CASE("a canonical name makes the round trip", "[formats]") {
                                  "float8_e4m3:tensor",
                                  "float8_e5m2:tensor:po2",
                                  "float8_e4m3:tensor:scaled",
+                                 "float8_e4m3:tensor:static",
+                                 "float8_e5m2:tensor:po2:static",
+                                 "int8:tensor:static",
                                  "float8_e4m3:row",
                                  "float8_e4m3:group128",
                                  "float8_e5m2:tile128",
@@ -108,6 +110,26 @@ TEST_CASE("a refusal says which part is wrong and what it may be", "[formats]") 
   CHECK(has(refusal_of("nvfp4:floor"), "nvfp4 takes: two_level, one_level"));
   CHECK(has(refusal_of("nvfp4:group16:two_level"), "one part more at most"));
   CHECK(has(refusal_of("int4:row:asymmetric:x"), "more than three parts"));
+  CHECK(has(refusal_of("int8:row:static"), "static scales are of ELEMENT:tensor"));
+  CHECK(has(refusal_of("int8:tensor:asymmetric:static"), "static scales are of ELEMENT:tensor"));
+  CHECK(has(refusal_of("bfloat16:static"), "static scales are of ELEMENT:tensor"));
+  CHECK(has(refusal_of("static"), "'static' is unknown"));
+}
+
+TEST_CASE("static scales are of inputs that are not rotated", "[formats]") {
+  const NumberFormat fixed = parse_number_format("int8:tensor:static"), plain = {Format::bfloat16};
+  formats::SiteFormats formats(fixed, plain);
+  CHECK_FALSE(formats.weight.is_static);
+  CHECK_NOTHROW(check(formats));
+  formats.methods.rotate = true;
+  CHECK_THROWS_AS(check(formats), std::invalid_argument);
+  CHECK_THROWS_AS(check(formats::SiteFormats(plain, fixed)), std::invalid_argument);
+  formats = {plain, plain};
+  formats.kv_cache = fixed;
+  CHECK_THROWS_AS(check(formats), std::invalid_argument);
+  formats = {plain, plain};
+  formats.weight = fixed;
+  CHECK_THROWS_AS(check(formats), std::invalid_argument);
 }
 
 TEST_CASE("only the five casts are plain", "[formats]") {

@@ -1,9 +1,14 @@
-// Which values of attention and of the KV cache share scales.
+// Which values of attention and of the KV cache share scales, and where static ones come from.
+#include <array>
+#include <map>
+#include <string>
+
 #include "model/kv_cache.h"
 #include "model/number_rounding.h"
 #include "quant/attach.h"
 #include "support/catch.h"
 #include "support/lone_site.h"
+#include "support/tensors.h"
 #include "support/tiny_model.h"
 
 namespace pi0 {
@@ -12,6 +17,14 @@ namespace {
 using quant::NumberFormat;
 using quant::SiteFormats;
 using quant::StatsBook;
+
+class Overflows : public model::ErrorSink {
+ public:
+  void observe(std::size_t, std::size_t, const formats::CallError&) override {}
+  void observe(std::size_t, std::size_t, const formats::ErrorStats&) override {}
+  void overflowed(std::size_t, model::Operand operand) override { of_input |= operand == model::Operand::input; }
+  bool of_input = false;
+};
 
 at::Tensor rounded_rows(const at::Tensor& values, const NumberFormat& format) {
   return model::round_activations(values.to(at::kFloat), format).values.to(values.scalar_type());
@@ -76,6 +89,39 @@ TEST_CASE("the KV cache is rounded by token and head, and is a layer of the stat
       CHECK(site.errors.call_count() == 1);  // once a request
       CHECK(site.errors.rel_rmse().value() > 0);
       CHECK(site.errors.rel_rmse().value() < 0.02);
+    }
+  }
+}
+
+TEST_CASE("a static scale is the calibration's, and values beyond it saturate", "[quant][roles]") {
+  const at::Tensor x = at::randn({2, 6, 48}).to(at::kBFloat16), weight = at::randn({40, 48}).to(at::kBFloat16);
+  model::InputStatistics statistics{at::full({48}, 1.0F), {}};
+  statistics.absmax.index_put_({5}, x.abs().max().to(at::kFloat) / 2);
+  const float most = statistics.absmax.max().item<float>();
+  const at::Tensor values = x.to(at::kFloat);
+  const float int8_scale = most / 127.5F, e4m3_scale = most / 448;
+  const std::map<std::string, at::Tensor> expected_values = {
+      {"int8:tensor:static", at::round(values * (1 / int8_scale)).clamp(-128, 127) * int8_scale},
+      {"float8_e4m3:tensor:static",
+       (values / e4m3_scale).clamp(-448, 448).to(at::kFloat8_e4m3fn).to(at::kFloat) * e4m3_scale}};
+  for (const auto& [name, expected] : expected_values) {
+    INFO(name);
+    const NumberFormat format = quant::parse_format(name);
+    const model::Rounded rounded = model::round_activations(values, format, formats::Range{-most, most});
+    CHECK(at::equal(rounded.values, expected));
+    CHECK(rounded.overflowed);
+    for (const model::Execution& execution : {model::Execution(), test::fast(model::fastest_instruction_set())}) {
+      test::LoneSite lone(execution);
+      const model::Linear& site = lone.add_linear("layer", weight);
+      Overflows overflows;
+      const auto quantizer = execution.backend->quantizer(overflows, {});
+      const SiteFormats formats(format, NumberFormat{});
+      CHECK_THROWS_WITH(quantizer->add(site, formats, {}), contains_text("calibration"));
+      const std::array numbers = {quantizer->add(site, formats, statistics)};
+      const at::Tensor y = quantizer->linears(numbers, x)[0].to(at::kFloat);
+      CHECK(overflows.of_input);
+      const at::Tensor rounded_weight = model::round_matrix(weight.to(at::kFloat), without_static(format));
+      CHECK(test::relative_rms(y, at::linear(expected, rounded_weight)) < 4e-3);  // it is bfloat16
     }
   }
 }

@@ -12,7 +12,7 @@ using quant::SiteFormats;
 
 Json fields_of(const SiteFormats& formats) {
   Json fields = {{"input_fmt", name_of(formats.input)}, {"output_fmt", name_of(formats.output)}};
-  if (formats.weight != formats.input) fields["weight_fmt"] = name_of(formats.weight);
+  if (formats.has_weight_of_its_own()) fields["weight_fmt"] = name_of(formats.weight);
   if (formats.kv_cache) fields["kv_cache_fmt"] = name_of(*formats.kv_cache);
   if (formats.methods.rotate) fields["rotate"] = true;
   if (formats.methods.smooth) fields["smooth"] = *formats.methods.smooth;
@@ -24,7 +24,7 @@ Json fields_of(const quant::WeightSize& size) { return {{"weight_bits", size.bit
 
 std::vector<std::string> arguments_of(const SiteFormats& formats) {
   std::vector<std::string> arguments = {"--input-fmt", name_of(formats.input), "--output-fmt", name_of(formats.output)};
-  if (formats.weight != formats.input) arguments.insert(arguments.end(), {"--weight-fmt", name_of(formats.weight)});
+  if (formats.has_weight_of_its_own()) arguments.insert(arguments.end(), {"--weight-fmt", name_of(formats.weight)});
   if (formats.kv_cache) arguments.insert(arguments.end(), {"--kv-cache-fmt", name_of(*formats.kv_cache)});
   if (formats.methods.rotate) arguments.emplace_back("--rotate");
   if (formats.methods.smooth)
@@ -35,7 +35,7 @@ std::vector<std::string> arguments_of(const SiteFormats& formats) {
 
 std::string folder_of(const SiteFormats& formats) {
   std::string folder = file_name_of(formats.input) + "__" + file_name_of(formats.output);
-  if (formats.weight != formats.input) folder += "__weight_" + file_name_of(formats.weight);
+  if (formats.has_weight_of_its_own()) folder += "__weight_" + file_name_of(formats.weight);
   if (formats.kv_cache) folder += "__kv_cache_" + file_name_of(*formats.kv_cache);
   if (formats.methods.rotate) folder += "__rotate";
   if (formats.methods.smooth) folder += fmt::format("__smooth_{}", *formats.methods.smooth);
@@ -56,7 +56,7 @@ std::optional<SiteFormats> formats_in(const Json& fields) {
   const auto input = format("input_fmt"), output = format("output_fmt");
   if (!input || !output) return std::nullopt;
   SiteFormats found(*input, *output);
-  found.weight = format("weight_fmt").value_or(*input);
+  found.weight = format("weight_fmt").value_or(found.weight);
   found.kv_cache = format("kv_cache_fmt");
   found.methods.rotate = fields.value("rotate", Json()) == true;
   const auto number = [&](const char* key) -> std::optional<double> {

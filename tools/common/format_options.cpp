@@ -64,7 +64,7 @@ FormatLists::FormatLists() {
 std::vector<SiteFormats> FormatLists::settings() const {
   std::vector<SiteFormats> settings = named;
   for (const NumberFormat& input : named.empty() ? inputs : std::vector<NumberFormat>()) {
-    for (const NumberFormat& weight : weights.empty() ? std::vector{input} : weights) {
+    for (const NumberFormat& weight : weights.empty() ? std::vector{without_static(input)} : weights) {
       for (const NumberFormat& output : outputs) settings.emplace_back(input, output).weight = weight;
     }
   }

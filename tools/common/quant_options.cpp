@@ -34,7 +34,7 @@ std::vector<std::string> component_names() {
 quant::SiteFormats formats_of(const QuantOptions& options) {
   const quant::NumberFormat float32;
   quant::SiteFormats formats(options.input_fmt.value_or(float32), options.output_fmt.value_or(float32));
-  formats.weight = options.weight_fmt.value_or(formats.input);
+  formats.weight = options.weight_fmt.value_or(formats.weight);
   formats.kv_cache = options.kv_cache_fmt;
   formats.methods = options.methods;
   return formats;
@@ -61,7 +61,7 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
 CLI::Option* add_calibration_option(CLI::App& app, QuantOptions& options) {
   return app
       .add_option("--calibration", options.calibration,
-                  "File of pi0 calibrate, for --smooth, --clip and rules that have them")
+                  "File of pi0 calibrate, for --smooth, --clip, static scales and rules that have them")
       ->check(CLI::ExistingFile);
 }
 
@@ -111,10 +111,12 @@ quant::PlanRequest plan_request(const QuantOptions& options) {
 }
 
 void check_methods(const quant::PlanRequest& request, const QuantOptions& options) {
-  const bool smooths = std::ranges::any_of(
-      request.rules, [](const quant::Rule& rule) { return rule.formats && rule.formats->methods.smooth; });
-  if (smooths && options.calibration.empty()) {
-    throw std::invalid_argument("smoothing needs --calibration, a file that pi0 calibrate writes");
+  for (const quant::Rule& rule : request.rules) {
+    if (!rule.formats) continue;
+    check(*rule.formats);
+    if (!rule.formats->needs_calibration() || !options.calibration.empty()) continue;
+    throw std::invalid_argument(std::string(rule.formats->methods.smooth ? "smoothing" : "a static scale") +
+                                " needs --calibration, a file that pi0 calibrate writes");
   }
 }
 

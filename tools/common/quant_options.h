@@ -50,7 +50,8 @@ std::string name_of(quant::AttentionScope scope);  // as on the command line
 // std::runtime_error.
 quant::PlanRequest plan_request(const QuantOptions& options);
 
-// Throws std::invalid_argument for smoothing without a calibration. plan_request() does it for its own rules.
+// Throws std::invalid_argument for formats in roles that they do not have, and for smoothing or static scales without a
+// calibration. plan_request() does it for its own rules.
 void check_methods(const quant::PlanRequest& request, const QuantOptions& options);
 
 // The file of --calibration; null without one. Throws model::CheckpointError if it is of another model.

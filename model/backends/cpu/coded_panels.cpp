@@ -87,10 +87,11 @@ Tensor without_tensor_scale(const Tensor& scales, float tensor_scale) {
 // One sample's rows as elements that are exact in bfloat16, and what is left of their scales.
 class SampleElements {
  public:
-  SampleElements(const NumberFormat& format, const formats::Rows<const float>& values)
+  SampleElements(const NumberFormat& format, const formats::Rows<const float>& values,
+                 const std::optional<formats::Range>& given)
       : format_(format),
         values_(values),
-        range_(range_of(best_scaled_kernels(), values, format)),
+        range_(given ? *given : range_of(best_scaled_kernels(), values, format)),
         tensor_scale_(tensor_scale_of(format, range_)),
         layout_(layout_of(format, values.length)),
         codes_(at::empty({values.rows, layout_.row_bytes}, at::kByte)),
@@ -173,10 +174,11 @@ PackedWeight pack_coded(const CodedWeight& weight) {
   return packed;
 }
 
-PackedInput pack_scaled_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const NumberFormat& named) {
+PackedInput pack_scaled_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const NumberFormat& named,
+                              const std::optional<formats::Range>& given) {
   const NumberFormat format = for_activations(named);
   if (holds_values(format, lane)) {
-    return pack_input(kernels, round_activations(x.to(at::kFloat), format).values, lane, {});
+    return pack_input(kernels, round_activations(x.to(at::kFloat), format, given).values, lane, {});
   }
   const Tensor values = x.to(at::kFloat).contiguous();
   const std::int64_t in = x.size(-1), samples = values.dim() > 1 ? values.size(0) : 1;
@@ -189,7 +191,7 @@ PackedInput pack_scaled_input(const GemmKernels& kernels, const Tensor& x, Lane 
   const std::int64_t stride = packed.lanes.size(1);
   for (std::int64_t sample = 0; sample < samples; ++sample) {
     const std::int64_t first = sample * rows;
-    SampleElements elements(format, {values.const_data_ptr<float>() + first * in, rows, in, in});
+    SampleElements elements(format, {values.const_data_ptr<float>() + first * in, rows, in, in}, given);
     auto* const lanes = static_cast<std::uint32_t*>(packed.lanes.mutable_data_ptr()) + first * stride;
     auto* const scales = packed.scales.mutable_data_ptr<float>() + first * groups;
     at::parallel_for(0, rows, divided_up(coded_values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {

@@ -36,7 +36,9 @@ PackedWeight pack_coded(const CodedWeight& weight);
 // Whether the elements of the format are exact in bfloat16, so that pairs may hold them.
 bool fits_pairs(const NumberFormat& format);
 
-// Packs x [B, ..., In] of float32 or bfloat16, rounded to a format that is no plain cast.
-PackedInput pack_scaled_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const NumberFormat& format);
+// Packs x [B, ..., In] of float32 or bfloat16, rounded to a format that is no plain cast. For `given` see
+// round_activations().
+PackedInput pack_scaled_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const NumberFormat& format,
+                              const std::optional<formats::Range>& given = {});
 
 }  // namespace pi0::model

@@ -68,14 +68,17 @@ class CpuQuantizer::Inputs {
  public:
   Inputs(CpuQuantizer& quantizer, const Tensor& x) : quantizer_(quantizer), x_(x) {}
 
-  const SharedInput& get(const NumberFormat& format, Lane lane, const OperandTransform& transform = {}) {
+  const SharedInput& get(const NumberFormat& format, Lane lane, const OperandTransform& transform = {},
+                         const std::optional<formats::Range>& range = {}) {
     const auto known = std::ranges::find_if(inputs_, [&](const SharedInput& input) {
-      return input.format == format && input.lane == lane && input.transform.has_inputs_of(transform);
+      return input.format == format && input.lane == lane && input.transform.has_inputs_of(transform) &&
+             input.range == range;
     });
     if (known != inputs_.end()) return *known;
     const Tensor x = transform.changes_inputs() ? transform.inputs(x_) : x_;
-    SharedInput& packed = inputs_.emplace_back(quantizer_.pack(x, format, lane));
+    SharedInput& packed = inputs_.emplace_back(quantizer_.pack(x, format, lane, range));
     packed.transform = transform;
+    packed.range = range;
     return packed;
   }
 
@@ -101,17 +104,16 @@ std::size_t CpuQuantizer::add(const KvCacheSite& cache, const NumberFormat& form
 std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
                               const InputStatistics& statistics) {
   const std::size_t number = sites_.size();
-  sites_.push_back({formats, &linear});
+  Site site{formats, &linear};
   Packed packed;
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
   packed.exact_fits_pairs = formats::fits_bfloat16(packed.exact_weight.format());
   const auto plain = plain_cast(formats.weight);
-  Site& site = sites_.back();
   Tensor dense;  // as it is to be rounded; a plain cast of the weight itself needs none
-  if (!plain || formats.methods.any()) {
+  if (!plain || formats.methods.any() || formats.input.is_static) {
     dense = unpack_weight(packed.exact_weight);
-    site.transform = OperandTransform(dense, formats.methods, statistics);
+    prepare(site, dense, statistics);
     if (site.transform.changes_weights()) dense = site.transform.weight(dense);
   }
   packed.weight_is_exact = keeps(formats.weight, linear.weight().scalar_type()) && !site.transform.changes_weights();
@@ -134,6 +136,7 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
                         packed.terms.mutable_data_ptr<float>(), *plain);
     note(overflows(largest, *plain), number, Operand::bias);
   }
+  sites_.push_back(std::move(site));
   packed_.push_back(std::move(packed));
   return number;
 }
@@ -161,11 +164,12 @@ Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
 
-CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, const NumberFormat& format, Lane lane) {
+CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, const NumberFormat& format, Lane lane,
+                                             const std::optional<formats::Range>& range) {
   const auto plain = plain_cast(format);
   if (!plain) {
     const ClockScope scope(clock.rounding);
-    return {format, lane, pack_scaled_input(gemm_, x, lane, format), false};
+    return {format, lane, pack_scaled_input(gemm_, x, lane, format, range), exceeds(x, range)};
   }
   if (keeps(*plain, x.scalar_type())) return {format, lane, pack_input(gemm_, x, lane, {}), false};
   std::atomic<bool> overflowed = false;
@@ -187,7 +191,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   const Packed& packed = packed_[number];
   const formats::SiteFormats& formats = sites_[number].formats;
   const Lane lane = lane_of(number, x.scalar_type());
-  const SharedInput& rounded = inputs.get(formats.input, lane, sites_[number].transform);
+  const SharedInput& rounded = inputs.get(formats.input, lane, sites_[number].transform, sites_[number].input_range);
   note(rounded.overflowed, number, Operand::input);
   std::vector<Product> products = {{rounded.packed, packed.weight}};
   const bool two_products = mode.measured && !has_exact_operands(number, x.scalar_type());

@@ -30,18 +30,19 @@ class CpuQuantizer : public ReferenceQuantizer {
     bool weight_is_exact = true;
     bool exact_fits_pairs = true;  // the exact weight's values fit bfloat16
   };
-  // x, rounded to a format and packed. Linears that share x share it.
+  // x, rounded to a format and packed. Linears that share x share it if the rest is the same.
   struct SharedInput {
     NumberFormat format;
     Lane lane;
     PackedInput packed;
     bool overflowed;
     OperandTransform transform = {};
+    std::optional<formats::Range> range = {};  // of static scales
   };
   class Inputs;
 
   Lane lane_of(std::size_t site, at::ScalarType x) const;
-  SharedInput pack(const Tensor& x, const NumberFormat& format, Lane lane);
+  SharedInput pack(const Tensor& x, const NumberFormat& format, Lane lane, const std::optional<formats::Range>& range);
   Tensor linear(std::size_t site, const Tensor& x, Inputs& inputs);
 
   // Writes the rounded product to `result`, and reports its error if it is measured. A plain cast rounds strips while

@@ -1,6 +1,7 @@
 #include "model/backends/reference/reference_quantizer.h"
 
 #include <cmath>
+#include <stdexcept>
 
 #include "model/backends/reference/reference_backend.h"
 
@@ -22,6 +23,15 @@ Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tens
 
 }  // namespace
 
+void ReferenceQuantizer::prepare(Site& site, const Tensor& weight, const InputStatistics& statistics) {
+  site.transform = OperandTransform(weight, site.formats.methods, statistics);
+  if (!site.formats.input.is_static) return;
+  if (!statistics.absmax.defined())
+    throw std::invalid_argument("a static scale needs a calibration; give --calibration");
+  const auto largest = site.transform.inputs(statistics.absmax).max().item<float>();
+  site.input_range = formats::Range{-largest, largest};
+}
+
 std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
                                     const InputStatistics& statistics) {
   const std::size_t number = sites_.size();
@@ -34,7 +44,7 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
   };
   Site site{formats, &linear};
   site.bias_codes = as_codes(linear.bias(), Operand::bias);
-  site.transform = OperandTransform(linear.weight(), formats.methods, statistics);
+  prepare(site, linear.weight(), statistics);
   const Tensor weight = site.transform.changes_weights() ? site.transform.weight(linear.weight()) : linear.weight();
   if (plain) {
     site.weight_codes = as_codes(weight, Operand::weight);
@@ -47,6 +57,7 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
 
 std::size_t ReferenceQuantizer::add(const Attention&, const formats::SiteFormats& formats) {
   sites_.push_back({formats});
+  sites_.back().formats.input.is_static = false;  // calibrations are of linears
   return sites_.size() - 1;
 }
 
@@ -79,7 +90,7 @@ std::vector<Tensor> ReferenceQuantizer::linears(std::span<const std::size_t> sit
 Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
   const Site& site = sites_[number];
   const Tensor exact = x.to(at::kFloat);
-  const Rounded operand = round_activations(site.transform.inputs(exact), site.formats.input);
+  const Rounded operand = round_activations(site.transform.inputs(exact), site.formats.input, site.input_range);
   note(operand.overflowed, number, Operand::input);
   const Tensor weight = site.coded_weight.defined() ? site.coded_weight.values() : widened(site.weight_codes);
   const Tensor sum = plain_linear(operand.values, weight, widened(site.bias_codes));  // float32

@@ -35,7 +35,11 @@ class ReferenceQuantizer : public Quantizer {
     CodedWeight coded_weight = {};   // for those
     Tensor bias_codes = {};          // [Out]
     OperandTransform transform = {};
+    std::optional<formats::Range> input_range = {};  // of static scales
   };
+
+  // Sets what changes a linear's operands before they are rounded. `weight` is dense, of any floating dtype.
+  static void prepare(Site& site, const Tensor& weight, const InputStatistics& statistics);
 
   // Reports an overflow to the sink.
   void note(bool overflowed, std::size_t site, Operand operand);
