@@ -134,8 +134,9 @@ bool may_use_amx() {
 }
 
 const GemmKernels& amx_bf16_gemm() {
-  static const GemmKernels kernels = kernel_table(InstructionSet::amx_bf16, widen_with_permutes,
-                                                  widen_elements_with_permutes, multiply, /*has_pairs=*/true);
+  static const GemmKernels kernels =
+      kernel_table(InstructionSet::amx_bf16, widen_with_permutes, widen_elements_with_permutes, multiply,
+                   multiply_in_order<Floats>, /*has_pairs=*/true);
   return kernels;
 }
 

@@ -26,8 +26,8 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& avx2_gemm() {
-  static const GemmKernels kernels =
-      kernel_table(InstructionSet::avx2, widen, widen_elements, multiply, /*has_pairs=*/false);
+  static const GemmKernels kernels = kernel_table(InstructionSet::avx2, widen, widen_elements, multiply,
+                                                  multiply_in_order<Floats>, /*has_pairs=*/false);
   return kernels;
 }
 

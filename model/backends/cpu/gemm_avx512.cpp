@@ -10,8 +10,8 @@ void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 }  // namespace
 
 const GemmKernels& avx512_gemm() {
-  static const GemmKernels kernels =
-      kernel_table(InstructionSet::avx512, widen, widen_elements, multiply, /*has_pairs=*/false);
+  static const GemmKernels kernels = kernel_table(InstructionSet::avx512, widen, widen_elements, multiply,
+                                                  multiply_in_order<Floats>, /*has_pairs=*/false);
   return kernels;
 }
 

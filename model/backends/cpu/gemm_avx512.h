@@ -20,6 +20,9 @@ struct Floats {
   static __m512 multiply_add(__m512 sum, __m512 x, __m512 lanes) { return _mm512_fmadd_ps(x, lanes, sum); }
   static __m512 load_lanes(const std::uint32_t* lanes) { return _mm512_loadu_ps(lanes); }
   static __m512 broadcast(const std::uint32_t* x) { return _mm512_set1_ps(*reinterpret_cast<const float*>(x)); }
+  static __m512 rounded_to_float16(__m512 sum) {
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(sum, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
 };
 
 // 16 pairs of bfloat16 from 16 pairs of codes.

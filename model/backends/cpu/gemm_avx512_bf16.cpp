@@ -19,8 +19,9 @@ void multiply(Lane lane, const Run& run) {
 }  // namespace
 
 const GemmKernels& avx512_bf16_gemm() {
-  static const GemmKernels kernels = kernel_table(InstructionSet::avx512_bf16, widen_with_permutes,
-                                                  widen_elements_with_permutes, multiply, /*has_pairs=*/true);
+  static const GemmKernels kernels =
+      kernel_table(InstructionSet::avx512_bf16, widen_with_permutes, widen_elements_with_permutes, multiply,
+                   multiply_in_order<Floats>, /*has_pairs=*/true);
   return kernels;
 }
 

@@ -10,6 +10,7 @@
 
 #include "model/backends/cpu/coded_kernels.h"
 #include "model/backends/cpu/layer_kernels.h"
+#include "quant/formats/accumulator.h"
 #include "quant/formats/format.h"
 
 namespace pi0::model {
@@ -54,6 +55,11 @@ struct GemmKernels {
   void (*scale_elements)(std::uint32_t* lanes, Lane lane, std::int64_t pairs, const PanelScales& by);
 
   void (*multiply)(Lane lane, const Run& run);
+
+  // Goes on with the sums that are there, from step `first_step` of the whole sum on, as formats::ordered_sum does;
+  // lanes are float32. `is_last`: the sums end with this run. For ipt runs begin at multiples of 32 steps.
+  void (*multiply_in_order)(const formats::Accumulator& accumulator, const Run& run, std::int64_t first_step,
+                            bool is_last);
 
   void (*add)(float* sums, const float* more, std::int64_t count);
 

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "model/backends/cpu/gemm_table.h"
 #include "model/backends/cpu/gemm_widen.h"
 
@@ -24,13 +26,21 @@ struct Floats {
   }
 };
 
+// Rounds once without an instruction that does.
+struct Fused : Floats {
+  static Sum multiply_add(Sum sum, Sum x, Sum lanes) {
+    for (int i = 0; i < Floats::lanes; ++i) sum[i] = std::fma(x[i], lanes[i], sum[i]);
+    return sum;
+  }
+};
+
 void multiply(Lane, const Run& run) { multiply_run<Floats>(run); }
 
 }  // namespace
 
 const GemmKernels& portable_gemm() {
-  static const GemmKernels kernels =
-      kernel_table(InstructionSet::portable, widen, widen_elements, multiply, /*has_pairs=*/false);
+  static const GemmKernels kernels = kernel_table(InstructionSet::portable, widen, widen_elements, multiply,
+                                                  multiply_in_order<Floats, Fused>, /*has_pairs=*/false);
   return kernels;
 }
 

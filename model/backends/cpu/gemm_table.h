@@ -3,6 +3,7 @@
 #pragma once
 
 #include "model/backends/cpu/gemm_coded.h"
+#include "model/backends/cpu/gemm_ordered.h"
 #include "model/backends/cpu/gemm_tile.h"
 #include "model/backends/cpu/layer_loops.h"
 
@@ -11,12 +12,13 @@ namespace {
 
 GemmKernels kernel_table(InstructionSet set, decltype(GemmKernels::widen) widen,
                          decltype(GemmKernels::widen_elements) widen_elements, decltype(GemmKernels::multiply) multiply,
-                         bool has_pairs) {
+                         decltype(GemmKernels::multiply_in_order) multiply_in_order, bool has_pairs) {
   return {.set = set,
           .widen = widen,
           .widen_elements = widen_elements,
           .scale_elements = scale_elements,
           .multiply = multiply,
+          .multiply_in_order = multiply_in_order,
           .add = add,
           .add_scaled = add_scaled,
           .add_terms = add_terms,
