@@ -116,7 +116,12 @@ const GemmKernels& gemm_kernels(InstructionSet set) {
       return portable_gemm();
   }
 }
-void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch) {
+
+namespace {
+
+// Calls multiply(run, its first step in the stretch).
+template <class Multiply>
+void for_runs(const Run& stretch, const Multiply& multiply) {
   std::array<const std::uint32_t*, most_panels> lanes{};
   for (std::int64_t step = 0; step < stretch.steps; step += run_steps) {
     for (std::int64_t panel = 0; panel < stretch.panels; ++panel) {
@@ -127,8 +132,21 @@ void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch)
     run.steps = std::min(run_steps, stretch.steps - step);
     run.lanes = lanes.data();
     run.go_on = stretch.go_on || step > 0;
-    kernels.multiply(lane, run);
+    multiply(run, step);
   }
+}
+
+}  // namespace
+
+void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch) {
+  for_runs(stretch, [&](const Run& run, std::int64_t) { kernels.multiply(lane, run); });
+}
+
+void multiply_stretch_in_order(const GemmKernels& kernels, const formats::Accumulator& accumulator, const Run& stretch,
+                               std::int64_t first_step, bool is_last) {
+  for_runs(stretch, [&](const Run& run, std::int64_t step) {
+    kernels.multiply_in_order(accumulator, run, first_step + step, is_last && step + run.steps == stretch.steps);
+  });
 }
 
 namespace {
@@ -137,6 +155,7 @@ namespace {
 struct Operands {
   explicit Operands(const Product& product)
       : lane(product.x.lane),
+        accumulator(product.accumulator),
         scales(product),
         format(scales.is_coded() ? Format::float32 : product.weight.format()),
         rows(product.x.rows),
@@ -144,12 +163,19 @@ struct Operands {
         stride(product.x.lanes.size(1)),
         pair_bytes(product.weight.panels.stride(1) * product.weight.panels.element_size()),
         x(static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr())),
-        codes(static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr())) {}
+        codes(static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr())),
+        in(product.x.in),
+        first(product.first.defined() ? product.first.const_data_ptr<float>() : nullptr) {
+    TORCH_CHECK(!is_ordered() || (lane == Lane::float32 && !scales.left_for_sums()),
+                "multiply: sums in order need lanes of float32 that hold values");
+  }
 
   std::int64_t steps_per_pair() const { return lane == Lane::float32 ? 2 : 1; }
+  bool is_ordered() const { return accumulator != formats::Accumulator{}; }
   bool codes_are_lanes() const { return format == Format::bfloat16 && lane == Lane::bfloat16_pair; }
 
   Lane lane;
+  formats::Accumulator accumulator;
   ProductScales scales;
   Format format;  // of the weight's codes if it is a plain cast
   std::int64_t rows;
@@ -158,6 +184,8 @@ struct Operands {
   std::int64_t pair_bytes;  // of a panel's codes
   const std::uint32_t* x;
   const std::uint8_t* codes;
+  std::int64_t in;
+  const float* first;  // [panels][32] that sums in order begin with; null: 0
 };
 
 // Some panels that one thread multiplies in one go.
@@ -175,6 +203,7 @@ class GroupProduct {
 
   // sums [panels of the group][rows][32]
   void multiply(const Operands& in, PanelGroup group, float* sums) {
+    if (in.is_ordered()) begin_sums(in, group, sums);
     const std::int64_t scaled_pairs = in.scales.group_pairs();
     const std::int64_t stretch_pairs = scaled_pairs > 0 ? scaled_pairs : stretch_steps / in.steps_per_pair();
     for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
@@ -205,8 +234,32 @@ class GroupProduct {
     }
   }
 
+  static void begin_sums(const Operands& in, PanelGroup group, float* sums) {
+    const std::int64_t panel_size = in.rows * panel_width;
+    if (in.first == nullptr) std::fill_n(sums, group.count * panel_size, 0.0F);
+    for (std::int64_t i = 0; in.first != nullptr && i < group.count * in.rows; ++i) {
+      std::copy_n(in.first + (group.first + i / in.rows) * panel_width, panel_width, sums + i * panel_width);
+    }
+  }
+
+  void add_rows_in_order(const Operands& in, PanelGroup group, Stretch stretch, std::int64_t row, float* sums) {
+    const std::int64_t first_step = 2 * stretch.first_pair, end = first_step + 2 * stretch.pairs;
+    multiply_stretch_in_order(kernels_, in.accumulator,
+                              {.x = in.x + row * in.stride + first_step,
+                               .stride = in.stride,
+                               .rows = std::min(rows_at_once, in.rows - row),
+                               .steps = std::min(end, in.in) - first_step,  // padding is no product
+                               .lanes = panel_lanes_.data(),
+                               .panels = group.count,
+                               .sums = sums + row * panel_width,
+                               .sums_stride = in.rows * panel_width,
+                               .go_on = true},
+                              first_step, end >= in.in);
+  }
+
   // A stretch is summed by itself, in cache, before it is added to the ones before it.
   void add_rows(const Operands& in, PanelGroup group, Stretch stretch, std::int64_t row, float* sums) {
+    if (in.is_ordered()) return add_rows_in_order(in, group, stretch, row, sums);
     const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
     const std::int64_t sums_stride = in.rows * panel_width;
     float* const target = sums + row * panel_width;

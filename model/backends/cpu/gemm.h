@@ -81,12 +81,18 @@ PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in);  // unin
 // the changed values must fit bfloat16.
 PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const ChangeRow& change);
 
-// A run of any number of steps.
+// A run of any number of steps; and one of sums in order, see GemmKernels.
 void multiply_stretch(const GemmKernels& kernels, Lane lane, const Run& stretch);
+void multiply_stretch_in_order(const GemmKernels& kernels, const formats::Accumulator& accumulator, const Run& stretch,
+                               std::int64_t first_step, bool is_last);
 
+// Under another accumulator than float32 the input's lanes are float32 without scales, and every sum is that of
+// formats::ordered_sum in all bits.
 struct Product {
-  const PackedInput& x;        // [rows, In]
-  const PackedWeight& weight;  // [Out, In]
+  const PackedInput& x;                   // [rows, In]
+  const PackedWeight& weight;             // [Out, In]
+  formats::Accumulator accumulator = {};  // ipt and systolic: the operands are encoded
+  at::Tensor first = {};                  // padded_terms() that such sums begin with; undefined: 0
 };
 
 // Finished sums of some columns of the result.
