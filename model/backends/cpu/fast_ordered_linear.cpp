@@ -1,0 +1,27 @@
+#include "model/backends/cpu/fast_ordered_linear.h"
+
+#include "model/backends/linear_result.h"
+#include "model/ordered_linear.h"
+
+namespace pi0::model {
+
+using at::Tensor;
+
+Tensor fast_ordered_linear(const GemmKernels& kernels, const formats::Accumulator& accumulator, const Tensor& x,
+                           const Tensor& weight, const Tensor& bias) {
+  const bool encodes = encodes_operands(accumulator);
+  const PackedWeight packed = pack_weight(encodes ? encode_operands(weight) : weight);
+  const PackedInput input =
+      pack_input(kernels, x, Lane::float32, encodes ? ChangeRow(formats::encode_operands) : ChangeRow{});
+  Product product{input, packed, accumulator};
+  Tensor terms;
+  if (bias.defined()) (encodes ? product.first : terms) = padded_terms(encodes ? encode_operands(bias) : bias, packed);
+  const auto add_bias = [&](const Strip& strip) {
+    kernels.add_terms(strip.sums[0], strip.row_count, terms.const_data_ptr<float>() + strip.first_column);
+  };
+  Tensor result = empty_result(x, packed.out);
+  multiply(kernels, {product}, terms.defined() ? std::function<void(const Strip&)>(add_bias) : nullptr, result);
+  return result;
+}
+
+}  // namespace pi0::model
