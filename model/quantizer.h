@@ -35,6 +35,7 @@ class ErrorSink {
   virtual ~ErrorSink() = default;
   virtual void observe(std::size_t site, std::size_t sample, const formats::CallError& call) = 0;
   virtual void observe(std::size_t site, std::size_t sample, const formats::ErrorStats& calls) = 0;
+  virtual void observe(std::size_t site, std::size_t sample, const formats::ByCause<formats::CallError>& call) = 0;
   virtual void overflowed(std::size_t site, Operand operand) = 0;  // a finite value exceeded the format's largest
 };
 
@@ -61,6 +62,7 @@ class ClockScope {
 struct ObservationMode {
   bool measured = true;        // whether calls are compared with exact ones
   bool samples_apart = false;  // whether each sample of a batch is an observation of its own, or the whole batch one
+  bool split_errors = false;   // whether measured calls are observed by cause, too; costs a product more
 };
 
 class Quantizer {
@@ -86,13 +88,16 @@ class Quantizer {
 
   virtual LayerKv keep(std::size_t site, const LayerKv& layer) = 0;
 
-  // Whether rounding leaves the operands of a call with inputs of that dtype as they are, so that a measured call needs
-  // no second, exact product.
-  virtual bool has_exact_operands(std::size_t site, at::ScalarType dtype) const = 0;
+  // Whether the product of a call with inputs of that dtype is the exact one, so that a measured call needs no second:
+  // rounding leaves the operands as they are, and the accumulator is float32.
+  virtual bool has_exact_product(std::size_t site, at::ScalarType dtype) const = 0;
 
   // Lets go of a linear's exact weight. Returns whether the site has one of its own, so that the model's can be freed;
   // nothing may be measured afterwards.
   virtual bool release_exact_weight(std::size_t /*site*/) { return false; }
+
+  // Whether it has ObservationMode::split_errors.
+  virtual bool splits_errors() const { return true; }
 
   // Called at the end of a request: passes pending observations to the sink.
   virtual void collect() {}

@@ -51,6 +51,10 @@ void Attachment::Observer::observe(std::size_t site, std::size_t sample, const E
   if (book_ != nullptr) book_->observe(sites_[site].entry, sample, calls);
 }
 
+void Attachment::Observer::observe(std::size_t site, std::size_t sample, const ByCause<CallError>& call) {
+  if (book_ != nullptr) book_->observe(sites_[site].entry, sample, call);
+}
+
 void Attachment::Observer::overflowed(std::size_t number, model::Operand operand) {
   Site& site = sites_[number];
   if (std::exchange(site.warned, true) || !warn_) return;
@@ -114,6 +118,13 @@ std::function<void()> Attachment::add(model::MatmulSite& site, const SiteFormats
   }
   if (book_ != nullptr) book_->add_site(entry_of(site));  // an unused head
   return [] {};
+}
+
+void Attachment::split_errors() {
+  if (!quantizer_->splits_errors()) {
+    throw std::invalid_argument("errors by cause are not available on a GPU; run with --device cpu");
+  }
+  quantizer_->mode.split_errors = true;
 }
 
 Attachment::~Attachment() {

@@ -35,6 +35,9 @@ class Attachment {
   // Whether the next requests are measured; a request that is not costs one matmul per site instead of two.
   void measure(bool measured);
 
+  // Observes the next measured requests by cause, too. Throws std::invalid_argument on a GPU, which cannot.
+  void split_errors();
+
   // Frees the weights of linears that hooks keep in another form, for good: afterwards the model computes only with
   // these hooks. Throws std::logic_error if there is a book, since measuring needs them.
   void release_weights();
@@ -55,6 +58,7 @@ class Attachment {
     void add(const std::string& path, std::size_t entry) { sites_.push_back({path, entry}); }  // by quantizer number
     void observe(std::size_t site, std::size_t sample, const CallError& call) override;
     void observe(std::size_t site, std::size_t sample, const ErrorStats& calls) override;
+    void observe(std::size_t site, std::size_t sample, const ByCause<CallError>& call) override;
     void overflowed(std::size_t site, model::Operand operand) override;
     void leave_book() { book_ = nullptr; }  // what is observed from now on is forgotten
 

@@ -9,7 +9,7 @@ LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, c
     : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats, statistics)) {}
 
 void LinearHook::count_flop(const Tensor& x) const {
-  if (quantizer_.mode.measured && !quantizer_.has_exact_operands(number_, x.scalar_type())) site_.count_flop(x);
+  if (quantizer_.mode.measured && !quantizer_.has_exact_product(number_, x.scalar_type())) site_.count_flop(x);
 }
 
 Tensor LinearHook::linear(const Tensor& x) {
@@ -32,7 +32,7 @@ AttentionHook::AttentionHook(const model::Attention& site, model::Quantizer& qua
     : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
 
 Tensor AttentionHook::attention(const model::AttentionOperands& operands) {
-  if (quantizer_.mode.measured && !quantizer_.has_exact_operands(number_, operands.query.scalar_type())) {
+  if (quantizer_.mode.measured && !quantizer_.has_exact_product(number_, operands.query.scalar_type())) {
     site_.flop += model::attention_flop(operands);
   }
   return quantizer_.attention(number_, operands);

@@ -57,6 +57,7 @@ Rule read_rule(JsonFields fields) {
   const bool has_weight = fields.has("weight_fmt"), has_kv_cache = fields.has("kv_cache_fmt");
   const bool off = fields.has("off");
   const formats::Methods methods = read_methods(fields);
+  const bool has_accumulator = fields.has("accumulator"), has_noise = fields.has("noise");
   fields.finish();
   if (has_match == has_component) fields.refuse("needs either 'match' or 'component'");
   if (has_match) {
@@ -65,12 +66,14 @@ Rule read_rule(JsonFields fields) {
     rule.component = parse_component(fields.text("component"));
   }
   if (off) {
-    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache || methods.any()) {
+    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache || has_accumulator || has_noise ||
+        methods.any()) {
       fields.refuse("'off' must be true, and excludes formats");
     }
     return rule;
   }
-  const bool is_cache_alone = has_kv_cache && !has_input && !has_weight && !has_output && !methods.any();
+  const bool is_cache_alone =
+      has_kv_cache && !has_input && !has_weight && !has_output && !has_accumulator && !has_noise && !methods.any();
   if (!is_cache_alone && (!has_input || !has_output)) {
     fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', or 'off'");
   }
@@ -81,6 +84,8 @@ Rule read_rule(JsonFields fields) {
   if (has_weight) formats.weight = parse_format(fields.text("weight_fmt"));
   if (has_kv_cache) formats.kv_cache = parse_format(fields.text("kv_cache_fmt"));
   formats.methods = methods;
+  if (has_accumulator) formats.accumulator = formats::parse_accumulator(fields.text("accumulator"));
+  if (has_noise) formats.noise = formats::parse_noise(fields.text("noise"));
   check(formats);
   rule.formats = formats;
   return rule;

@@ -43,20 +43,28 @@ void add_rmse(ComponentRow& row, const std::vector<std::optional<double>>& rmse)
 Json layer_json(const SiteEntry& site, std::size_t depth) {
   const ErrorStats& errors = site.errors;
   const LayerPlace place = place_of(site.layer);
-  return {{"layer", site.layer},
-          {"component", site.component},
-          {"in_features", site.in_features},
-          {"out_features", site.out_features},
-          {"n_calls", errors.call_count()},
-          {"rmse", or_null(errors.rmse())},
-          {"mse", or_null(errors.mse())},
-          {"mse_std", or_null(errors.mse_std())},
-          {"kind", site.kind},
-          {"rel_rmse", or_null(errors.rel_rmse())},
-          {"nonfinite", errors.nonfinite()},
-          {"block", place.block ? Json(*place.block) : Json(nullptr)},
-          {"matrix", place.matrix},
-          {"depth", depth}};
+  Json row = {{"layer", site.layer},
+              {"component", site.component},
+              {"in_features", site.in_features},
+              {"out_features", site.out_features},
+              {"n_calls", errors.call_count()},
+              {"rmse", or_null(errors.rmse())},
+              {"mse", or_null(errors.mse())},
+              {"mse_std", or_null(errors.mse_std())},
+              {"kind", site.kind},
+              {"rel_rmse", or_null(errors.rel_rmse())},
+              {"nonfinite", errors.nonfinite()},
+              {"block", place.block ? Json(*place.block) : Json(nullptr)},
+              {"matrix", place.matrix},
+              {"depth", depth}};
+  if (site.causes.operands.call_count() == 0) return row;
+  for (const auto& [cause, own] :
+       {std::pair("operands", &site.causes.operands), std::pair("accumulation", &site.causes.accumulation),
+        std::pair("output", &site.causes.output)}) {
+    row[cause + std::string("_rmse")] = or_null(own->rmse());
+    row[cause + std::string("_rel_rmse")] = or_null(own->rel_rmse());
+  }
+  return row;
 }
 
 Json components_json(const StatsSnapshot& snapshot, const std::string& kind) {

@@ -34,6 +34,22 @@ void StatsBook::observe(std::size_t site, std::size_t sample, const ErrorStats& 
   pending_.push_back({site, sample, calls});
 }
 
+void StatsBook::observe(std::size_t site, std::size_t sample, const ByCause<CallError>& call) {
+  pending_.push_back({site, sample, call});
+}
+
+void StatsBook::add(SiteEntry& site, const Observation& observation) {
+  if (const auto* const call = std::get_if<CallError>(&observation.seen)) {
+    site.errors.add(*call);
+  } else if (const auto* const causes = std::get_if<ByCause<CallError>>(&observation.seen)) {
+    site.causes.operands.add(causes->operands);
+    site.causes.accumulation.add(causes->accumulation);
+    site.causes.output.add(causes->output);
+  } else {
+    site.errors.merge(std::get<ErrorStats>(observation.seen));
+  }
+}
+
 std::vector<StatsBook::Observation> StatsBook::take_observations() {
   if (before_counting_) before_counting_();
   return std::exchange(pending_, {});
@@ -49,10 +65,7 @@ void StatsBook::finish_batch(const std::vector<bool>& answered, Measured measure
   std::ranges::stable_sort(seen, {}, &Observation::sample);
   const std::lock_guard lock(mutex_);
   for (const Observation& each : seen) {
-    if (!answered.at(each.sample)) continue;
-    ErrorStats& errors = sites_[each.site].errors;
-    const auto* const call = std::get_if<CallError>(&each.seen);
-    call != nullptr ? errors.add(*call) : errors.merge(std::get<ErrorStats>(each.seen));
+    if (answered.at(each.sample)) add(sites_[each.site], each);
   }
   for (const bool is_answered : answered) {
     if (!is_answered) continue;
@@ -68,7 +81,10 @@ StatsSnapshot StatsBook::snapshot() const {
 
 void StatsBook::reset() {
   const std::lock_guard lock(mutex_);
-  for (SiteEntry& site : sites_) site.errors = {};
+  for (SiteEntry& site : sites_) {
+    site.errors = {};
+    site.causes = {};
+  }
   requests_ = measured_ = 0;
   start_ = utc_now();
 }
@@ -78,9 +94,13 @@ void StatsBook::merge(const StatsBook& other) {
   for (const SiteEntry& site : theirs.sites) {
     SiteEntry empty = site;
     empty.errors = {};
+    empty.causes = {};
     const std::size_t index = add_site(empty);
     const std::lock_guard lock(mutex_);
     sites_[index].errors.merge(site.errors);
+    sites_[index].causes.operands.merge(site.causes.operands);
+    sites_[index].causes.accumulation.merge(site.causes.accumulation);
+    sites_[index].causes.output.merge(site.causes.output);
   }
   const std::lock_guard lock(mutex_);
   requests_ += theirs.requests;

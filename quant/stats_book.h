@@ -14,6 +14,7 @@
 
 namespace pi0::quant {
 
+using formats::ByCause;
 using formats::CallError;
 using formats::ErrorStats;
 
@@ -24,6 +25,7 @@ struct SiteEntry {
   std::int64_t in_features = 0;
   std::int64_t out_features = 0;
   ErrorStats errors;
+  ByCause<ErrorStats> causes = {};  // without a call unless errors are split
 };
 
 struct StatsSnapshot {
@@ -43,6 +45,7 @@ class StatsBook {
   // On the model's thread: the error of one call, or of several, for a sample of the current request.
   void observe(std::size_t site, std::size_t sample, const CallError& call);
   void observe(std::size_t site, std::size_t sample, const ErrorStats& calls);
+  void observe(std::size_t site, std::size_t sample, const ByCause<CallError>& call);  // beside one of these
 
   // `work` is called at the end of every request, counted or not, and may call observe(). Null removes it.
   void before_counting(std::function<void()> work) { before_counting_ = std::move(work); }
@@ -64,9 +67,10 @@ class StatsBook {
   struct Observation {
     std::size_t site;
     std::size_t sample;
-    std::variant<CallError, ErrorStats> seen;
+    std::variant<CallError, ErrorStats, ByCause<CallError>> seen;
   };
   std::vector<Observation> take_observations();
+  static void add(SiteEntry& site, const Observation& observation);
 
   std::vector<Observation> pending_;  // only for the model's thread; so is the next
   std::function<void()> before_counting_;

@@ -1,8 +1,11 @@
-// How one matmul is quantized: number formats by role, and what is done to a linear's operands before.
+// How one matmul is quantized: number formats by role, how its sums are accumulated, and what is done to a linear's
+// operands before.
 #pragma once
 
 #include <optional>
 
+#include "quant/formats/accumulator.h"
+#include "quant/formats/noise.h"
 #include "quant/formats/number_format.h"
 
 namespace pi0::formats {
@@ -30,6 +33,8 @@ struct SiteFormats {
   NumberFormat output = {};
   std::optional<NumberFormat> kv_cache = {};  // of the prefix's keys and values; none: kept as they are
   Methods methods = {};
+  Accumulator accumulator = {};      // of attention's products too, but for those that encode operands
+  std::optional<Noise> noise = {};   // of outputs, after they are rounded
 
   SiteFormats() = default;
   // The input's format is also that of weights, as in pi0-quant; weights have their own scale.

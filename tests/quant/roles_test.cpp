@@ -22,6 +22,7 @@ class Overflows : public model::ErrorSink {
  public:
   void observe(std::size_t, std::size_t, const formats::CallError&) override {}
   void observe(std::size_t, std::size_t, const formats::ErrorStats&) override {}
+  void observe(std::size_t, std::size_t, const formats::ByCause<formats::CallError>&) override {}
   void overflowed(std::size_t, model::Operand operand) override { of_input |= operand == model::Operand::input; }
   bool of_input = false;
 };

@@ -17,6 +17,8 @@ Json fields_of(const SiteFormats& formats) {
   if (formats.methods.rotate) fields["rotate"] = true;
   if (formats.methods.smooth) fields["smooth"] = *formats.methods.smooth;
   if (formats.methods.clip) fields["clip"] = *formats.methods.clip;
+  if (formats.accumulator != formats::Accumulator{}) fields["accumulator"] = name_of(formats.accumulator);
+  if (formats.noise) fields["noise"] = name_of(*formats.noise);
   return fields;
 }
 
@@ -30,6 +32,10 @@ std::vector<std::string> arguments_of(const SiteFormats& formats) {
   if (formats.methods.smooth)
     arguments.insert(arguments.end(), {"--smooth", fmt::format("{}", *formats.methods.smooth)});
   if (formats.methods.clip) arguments.insert(arguments.end(), {"--clip", fmt::format("{}", *formats.methods.clip)});
+  if (formats.accumulator != formats::Accumulator{}) {
+    arguments.insert(arguments.end(), {"--accumulator", name_of(formats.accumulator)});
+  }
+  if (formats.noise) arguments.insert(arguments.end(), {"--noise", name_of(*formats.noise)});
   return arguments;
 }
 
@@ -40,19 +46,23 @@ std::string folder_of(const SiteFormats& formats) {
   if (formats.methods.rotate) folder += "__rotate";
   if (formats.methods.smooth) folder += fmt::format("__smooth_{}", *formats.methods.smooth);
   if (formats.methods.clip) folder += fmt::format("__clip_{}", *formats.methods.clip);
+  if (formats.accumulator != formats::Accumulator{}) folder += "__accumulator_" + file_name_of(formats.accumulator);
+  if (formats.noise) folder += "__noise_" + file_name_of(*formats.noise);
   return folder;
 }
 
 std::optional<SiteFormats> formats_in(const Json& fields) {
-  const auto format = [&](const char* key) -> std::optional<NumberFormat> {
+  const auto parsed_by = [&]<class Parse>(const char* key,
+                                          const Parse& parse) -> std::optional<decltype(parse(std::string()))> {
     const Json name = fields.is_object() ? fields.value(key, Json()) : Json();
     if (!name.is_string()) return std::nullopt;
     try {
-      return formats::parse_number_format(name.get<std::string>());
+      return parse(name.get<std::string>());
     } catch (const std::invalid_argument&) {
       return std::nullopt;
     }
   };
+  const auto format = [&](const char* key) { return parsed_by(key, formats::parse_number_format); };
   const auto input = format("input_fmt"), output = format("output_fmt");
   if (!input || !output) return std::nullopt;
   SiteFormats found(*input, *output);
@@ -65,6 +75,8 @@ std::optional<SiteFormats> formats_in(const Json& fields) {
   };
   found.methods.smooth = number("smooth");
   found.methods.clip = number("clip");
+  found.accumulator = parsed_by("accumulator", formats::parse_accumulator).value_or(formats::Accumulator{});
+  found.noise = parsed_by("noise", formats::parse_noise);
   return found;
 }
 

@@ -11,12 +11,22 @@ namespace {
 using quant::NumberFormat;
 using quant::SiteFormats;
 
-NumberFormat parsed(const std::string& option, const std::string& name) {
+// The value of an option's text, which `parse` reads or refuses.
+template <class Parse>
+auto parsed_by(const Parse& parse, const std::string& option, const std::string& text) {
   try {
-    return quant::parse_format(name);
+    return parse(text);
   } catch (const std::invalid_argument& error) {
     throw CLI::ValidationError(option, error.what());
   }
+}
+
+NumberFormat parsed(const std::string& option, const std::string& name) {
+  return parsed_by(quant::parse_format, option, name);
+}
+
+formats::Accumulator parsed_accumulator(const std::string& option, const std::string& name) {
+  return parsed_by(formats::parse_accumulator, option, name);
 }
 
 // "input/output" or "input/weight/output".
@@ -56,6 +66,34 @@ CLI::Option* add_format(CLI::App& app, const std::string& name, std::optional<Nu
       ->type_name("FORMAT");
 }
 
+void add_accumulator_options(CLI::App& app, formats::Accumulator& accumulator, const std::string& group_name) {
+  CLI::Option* name =
+      app.add_option_function<std::string>(
+             "--accumulator",
+             [&accumulator](const std::string& text) { accumulator = parsed_accumulator("--accumulator", text); },
+             "How sums of products are accumulated: float32, bfloat16:N or float16:N (in order, rounded after every N "
+             "products), or pi0-quant's models of hardware, ipt and systolic; default: float32")
+          ->type_name("ACCUMULATOR")
+          ->group(group_name);
+  app.add_option_function<std::string>(
+         "--functional-model",
+         [&accumulator](const std::string& text) { accumulator = parsed_accumulator("--functional-model", text); },
+         "The same as --accumulator, as pi0-quant names it")
+      ->check(CLI::IsMember({"ipt", "systolic"}))
+      ->excludes(name)
+      ->group(group_name);
+}
+
+CLI::Option* add_noise_option(CLI::App& app, std::optional<formats::Noise>& noise, const std::string& group_name) {
+  return app
+      .add_option_function<std::string>(
+          "--noise", [&noise](const std::string& text) { noise = parsed_by(formats::parse_noise, "--noise", text); },
+          "Add to every output, after it is rounded, plus or minus R of it (relative:R), or N steps of a format's grid "
+          "(ulp:N,FORMAT); signs follow from a seed, 0 or that of a ,seed:S behind it")
+      ->type_name("NOISE")
+      ->group(group_name);
+}
+
 FormatLists::FormatLists() {
   for (const quant::Format format : quant::all_formats) inputs.push_back({format});
   outputs = inputs;
@@ -73,8 +111,17 @@ std::vector<SiteFormats> FormatLists::settings() const {
     setting.methods.rotate |= methods.rotate;
     setting.methods.smooth = methods.smooth;
     setting.methods.clip = methods.clip;
+    setting.noise = noise;
   }
-  return settings;
+  if (accumulators.empty()) return settings;
+  std::vector<SiteFormats> accumulated;
+  for (const SiteFormats& setting : settings) {
+    for (const formats::Accumulator& accumulator : accumulators) {
+      accumulated.push_back(setting);
+      accumulated.back().accumulator = accumulator;
+    }
+  }
+  return accumulated;
 }
 
 const std::vector<NamedFormats>& preset_formats() {
@@ -150,6 +197,11 @@ void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& gr
       ->excludes(outputs)
       ->excludes("--pairs")
       ->group(group_name);
+  add_list(app, "--accumulators", formats.accumulators, "ACCUMULATOR,...",
+           "Accumulators, each setting under each: float32, bfloat16:N, float16:N, ipt, systolic; default: float32",
+           parsed_accumulator)
+      ->group(group_name);
+  add_noise_option(app, formats.noise, group_name);
   add_method_options(app, formats.methods, group_name);
   app.get_option("--rotate")->excludes("--presets");  // which has settings with and without
   add_format(app, "--kv-cache-fmt", formats.kv_cache, "Format of the prefix's keys and values, of all settings")

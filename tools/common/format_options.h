@@ -17,6 +17,11 @@ CLI::Option* add_format(CLI::App& app, const std::string& name, std::optional<qu
 // --rotate, --smooth and --clip.
 void add_method_options(CLI::App& app, formats::Methods& methods, const std::string& group);
 
+// --accumulator, and --functional-model as pi0-quant has it.
+void add_accumulator_options(CLI::App& app, formats::Accumulator& accumulator, const std::string& group);
+
+CLI::Option* add_noise_option(CLI::App& app, std::optional<formats::Noise>& noise, const std::string& group);
+
 // Formats by role, as one setting after the other needs them: each of inputs with each of weights and of outputs, or
 // some combinations by name. All pairs of plain casts unless the command line names some.
 struct FormatLists {
@@ -25,6 +30,8 @@ struct FormatLists {
   std::vector<quant::SiteFormats> named;                      // if there are any, the lists do not count
   std::optional<quant::NumberFormat> kv_cache;                // of all settings
   formats::Methods methods;                                   // likewise, beside a preset's own
+  std::vector<formats::Accumulator> accumulators;             // each setting under each; none: float32
+  std::optional<formats::Noise> noise;                        // of all settings
 
   std::vector<quant::SiteFormats> settings() const;  // of lists, all of the first input format first
 };
@@ -36,7 +43,7 @@ struct NamedFormats {
 };
 const std::vector<NamedFormats>& preset_formats();
 
-// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --kv-cache-fmt and methods.
+// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --accumulators, --kv-cache-fmt, --noise and methods.
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 }  // namespace pi0::tools

@@ -37,6 +37,8 @@ quant::SiteFormats formats_of(const QuantOptions& options) {
   formats.weight = options.weight_fmt.value_or(formats.weight);
   formats.kv_cache = options.kv_cache_fmt;
   formats.methods = options.methods;
+  formats.accumulator = options.accumulator;
+  formats.noise = options.noise;
   return formats;
 }
 
@@ -55,6 +57,9 @@ void add_scope_options(CLI::App& app, QuantOptions& options) {
       ->default_str("all")
       ->group(group);
   add_skip_option(app, options.skip_components, "Components that stay in full precision, separated by commas")
+      ->group(group);
+  app.add_flag("--split-errors", options.split_errors,
+               "Measure each layer's error by cause, too: of rounded operands, of accumulation, of the rounded output")
       ->group(group);
 }
 
@@ -93,7 +98,11 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
   }
   add_method_options(app, options.methods, group);
   add_calibration_option(app, options)->group(group);
-  for (const char* method : {"--rotate", "--smooth", "--clip"}) rules->excludes(method);
+  add_accumulator_options(app, options.accumulator, group);
+  add_noise_option(app, options.noise, group);
+  for (const char* own : {"--rotate", "--smooth", "--clip", "--accumulator", "--functional-model", "--noise"}) {
+    rules->excludes(own);
+  }
   add_scope_options(app, options);
   app.add_option("--stats-output", options.stats_output,
                  "Write per-layer statistics to this file; without formats, those of full precision")

@@ -20,6 +20,8 @@ namespace pi0::tools {
 struct QuantOptions {
   std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt;
   formats::Methods methods;
+  formats::Accumulator accumulator;
+  std::optional<formats::Noise> noise;
   std::filesystem::path rules;
   std::filesystem::path calibration;  // of pi0 calibrate
   quant::AttentionScope attention = quant::AttentionScope::all;
@@ -27,15 +29,19 @@ struct QuantOptions {
   std::filesystem::path stats_output;
   std::int64_t stats_every = 1;  // observe every so many requests
   bool no_statistics = false;    // measure nothing, and free the weights that hooks replace
+  bool split_errors = false;     // statistics by cause, too
 
   // Hooks are attached only when something asks for them.
   bool asked() const { return has_formats() || !rules.empty() || !stats_output.empty(); }
-  bool has_formats() const { return input_fmt || weight_fmt || output_fmt || kv_cache_fmt || methods.any(); }
+  bool has_formats() const {
+    return input_fmt || weight_fmt || output_fmt || kv_cache_fmt || methods.any() || noise ||
+           accumulator != formats::Accumulator{};
+  }
 };
 
 // `options` must outlive `app`.
 void add_quant_options(CLI::App& app, QuantOptions& options);
-void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention and components
+void add_scope_options(CLI::App& app, QuantOptions& options);  // only attention, components and causes
 CLI::Option* add_skip_option(CLI::App& app, std::vector<std::string>& components, const std::string& description);
 std::set<model::Component> skipped(const std::vector<std::string>& components);
 

@@ -32,6 +32,10 @@ QuantSession::QuantSession(model::Pi0& model, const QuantOptions& options, const
   quant::PlanRequest request = plan;
   request.calibration = read_calibration(options, model.sites());
   attachment_ = quant::attach(model.sites(), request, &book_, std::move(warn));
+  if (options.split_errors) {
+    attachment_->split_errors();
+    meta_["split_errors"] = true;
+  }
   meta_.update(fields_of(attachment_->weight_size()));
 }
 

@@ -77,6 +77,9 @@ std::string setting_name(const Json& entry) {
     const Json value = entry.value(key, Json());
     if (value.is_number()) name += fmt::format(", {} {}", words, value.get<double>());
   }
+  for (const char* key : {"accumulator", "noise"}) {
+    if (const std::string value = text(key); !value.empty()) name += fmt::format(", {} {}", key, value);
+  }
   return name;
 }
 
@@ -149,7 +152,7 @@ Json read_closed_loop_entry(const fs::path& file) {
     for (const char* key : {"input_fmt", "output_fmt", "rmse_stats_path"}) {
       if (!fields.value(key).is_null()) fields.text(key);
     }
-    for (const char* key : {"weight_fmt", "kv_cache_fmt", "rules"}) {
+    for (const char* key : {"weight_fmt", "kv_cache_fmt", "accumulator", "noise", "rules"}) {
       if (fields.has(key)) fields.text(key);
     }
     for (const char* key : {"smooth", "clip"}) {

@@ -10,6 +10,8 @@ std::vector<ReportTable> empty_tables() {
                        "output_fmt",
                        "weight_fmt",
                        "kv_cache_fmt",
+                       "accumulator",
+                       "noise",
                        "input_bits",
                        "weight_bits",
                        "output_bits",

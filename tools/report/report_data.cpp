@@ -350,6 +350,8 @@ class Reader {
                              {"output_fmt", field(pair, "output_fmt")},
                              {"weight_fmt", field(pair, "weight_fmt")},
                              {"kv_cache_fmt", field(pair, "kv_cache_fmt")},
+                             {"accumulator", field(pair, "accumulator")},
+                             {"noise", field(pair, "noise")},
                              {"source", path_.string()}});
       return read_statistics(content, path_, setting);
     }

@@ -122,6 +122,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   app.add_flag("--no-statistics", options.quant.no_statistics,
                "Measure nothing: faster, and weights that are kept as codes are freed in full precision")
       ->excludes("--stats-output")
+      ->excludes("--split-errors")
       ->group("Quantization");
   app.add_option("--stats-every", options.quant.stats_every,
                  "Measure every Nth request; the others cost one matmul per layer, not two")

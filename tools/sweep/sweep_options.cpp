@@ -36,6 +36,8 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
           ->excludes("--rotate")
           ->excludes("--smooth")
           ->excludes("--clip")
+          ->excludes("--accumulators")
+          ->excludes("--noise")
           ->group(group);
   CLI::Option* sensitivity =
       choose(command.add_option("--sensitivity", options.sensitivity,

@@ -55,6 +55,7 @@ SweepRun::SweepRun(const SweepOptions& options)
   meta_["floor_repeats"] = options.floor_repeats;
   meta_["skip_components"] = options.quant.skip_components;
   if (!options.quant.calibration.empty()) meta_["calibration"] = options.quant.calibration.string();
+  if (options.quant.split_errors) meta_["split_errors"] = true;
 }
 
 std::vector<Json> SweepRun::entries_of(const std::vector<Setting>& settings) {
@@ -130,7 +131,9 @@ void SweepRun::load() {
 std::unique_ptr<quant::Attachment> SweepRun::attach(const Setting& setting, quant::StatsBook& book) const {
   quant::PlanRequest plan = setting.plan;
   plan.calibration = calibration_;
-  return quant::attach(model_.model().sites(), plan, &book, tell);
+  auto hooks = quant::attach(model_.model().sites(), plan, &book, tell);
+  if (options_.quant.split_errors) hooks->split_errors();
+  return hooks;
 }
 
 void SweepRun::print_estimate(const std::vector<Setting>& settings, std::size_t more) {

@@ -6,7 +6,9 @@
 #include <mutex>
 
 #include "model/backends/cpu/coded_panels.h"
+#include "model/backends/cpu/fast_ordered_linear.h"
 #include "model/backends/linear_result.h"
+#include "model/ordered_linear.h"
 
 namespace pi0::model {
 namespace {
@@ -69,16 +71,17 @@ class CpuQuantizer::Inputs {
   Inputs(CpuQuantizer& quantizer, const Tensor& x) : quantizer_(quantizer), x_(x) {}
 
   const SharedInput& get(const NumberFormat& format, Lane lane, const OperandTransform& transform = {},
-                         const std::optional<formats::Range>& range = {}) {
+                         const std::optional<formats::Range>& range = {}, bool encoded = false) {
     const auto known = std::ranges::find_if(inputs_, [&](const SharedInput& input) {
       return input.format == format && input.lane == lane && input.transform.has_inputs_of(transform) &&
-             input.range == range;
+             input.range == range && input.encoded == encoded;
     });
     if (known != inputs_.end()) return *known;
     const Tensor x = transform.changes_inputs() ? transform.inputs(x_) : x_;
-    SharedInput& packed = inputs_.emplace_back(quantizer_.pack(x, format, lane, range));
+    SharedInput& packed = inputs_.emplace_back(quantizer_.pack(x, format, lane, range, encoded));
     packed.transform = transform;
     packed.range = range;
+    packed.encoded = encoded;
     return packed;
   }
 
@@ -110,14 +113,21 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
   packed.weight = packed.exact_weight;
   packed.exact_fits_pairs = formats::fits_bfloat16(packed.exact_weight.format());
   const auto plain = plain_cast(formats.weight);
+  const bool encodes = encodes_operands(formats.accumulator);
   Tensor dense;  // as it is to be rounded; a plain cast of the weight itself needs none
-  if (!plain || formats.methods.any() || formats.input.is_static) {
+  if (!plain || formats.methods.any() || formats.input.is_static || encodes) {
     dense = unpack_weight(packed.exact_weight);
     prepare(site, dense, statistics);
     if (site.transform.changes_weights()) dense = site.transform.weight(dense);
   }
-  packed.weight_is_exact = keeps(formats.weight, linear.weight().scalar_type()) && !site.transform.changes_weights();
-  if (!plain) {
+  packed.weight_is_exact =
+      keeps(formats.weight, linear.weight().scalar_type()) && !site.transform.changes_weights() && !encodes;
+  if (encodes) {
+    const Rounded rounded =
+        plain ? round_to(dense.to(at::kFloat), *plain) : Rounded{model::encode(dense, formats.weight).values()};
+    note(rounded.overflowed, number, Operand::weight);
+    packed.weight = pack_weight(encode_operands(rounded.values));
+  } else if (!plain) {
     packed.weight = pack_coded(encode(dense, formats.weight));
   } else if (site.transform.changes_weights()) {
     const Rounded rounded = round_to(dense, *plain);
@@ -136,15 +146,17 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
                         packed.terms.mutable_data_ptr<float>(), *plain);
     note(overflows(largest, *plain), number, Operand::bias);
   }
+  if (encodes) packed.terms = encode_operands(packed.terms).to(at::kFloat);
   sites_.push_back(std::move(site));
   packed_.push_back(std::move(packed));
   return number;
 }
 
-bool CpuQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
+bool CpuQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {
   const Packed& packed = packed_[number];
-  return packed.weight_is_exact && packed.terms.is_same(packed.exact_terms) &&
-         !sites_[number].transform.changes_inputs() && keeps(sites_[number].formats.input, dtype);
+  return sites_[number].formats.accumulator == formats::Accumulator{} && packed.weight_is_exact &&
+         packed.terms.is_same(packed.exact_terms) && !sites_[number].transform.changes_inputs() &&
+         keeps(sites_[number].formats.input, dtype);
 }
 
 bool CpuQuantizer::release_exact_weight(std::size_t number) {
@@ -153,8 +165,21 @@ bool CpuQuantizer::release_exact_weight(std::size_t number) {
   return true;
 }
 
+Tensor CpuQuantizer::ordered_product(const formats::Accumulator& accumulator, const Tensor& x,
+                                     const Tensor& weight) const {
+  return fast_ordered_linear(gemm_, accumulator, x, weight, {});
+}
+
+Lane CpuQuantizer::exact_lane_of(std::size_t number, at::ScalarType x) const {
+  if (sites_[number].formats.accumulator == formats::Accumulator{}) return lane_of(number, x);
+  const bool fits = x == at::kBFloat16 && packed_[number].exact_fits_pairs;
+  return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
+}
+
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
+// Sums in order are of float32.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
+  if (sites_[number].formats.accumulator != formats::Accumulator{}) return Lane::float32;
   const Packed& packed = packed_[number];
   const NumberFormat& input = sites_[number].formats.input;
   const bool is_kept = keeps(input, x) && !sites_[number].transform.changes_inputs();
@@ -165,17 +190,21 @@ Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
 }
 
 CpuQuantizer::SharedInput CpuQuantizer::pack(const Tensor& x, const NumberFormat& format, Lane lane,
-                                             const std::optional<formats::Range>& range) {
+                                             const std::optional<formats::Range>& range, bool encoded) {
   const auto plain = plain_cast(format);
   if (!plain) {
     const ClockScope scope(clock.rounding);
-    return {format, lane, pack_scaled_input(gemm_, x, lane, format, range), exceeds(x, range)};
+    if (!encoded) return {format, lane, pack_scaled_input(gemm_, x, lane, format, range), exceeds(x, range)};
+    const Rounded rounded = round_activations(x.to(at::kFloat), format, range);
+    return {format, lane, pack_input(gemm_, rounded.values, lane, formats::encode_operands), rounded.overflowed};
   }
-  if (keeps(*plain, x.scalar_type())) return {format, lane, pack_input(gemm_, x, lane, {}), false};
+  const bool rounds = !keeps(*plain, x.scalar_type());
+  if (!rounds && !encoded) return {format, lane, pack_input(gemm_, x, lane, {}), false};
   std::atomic<bool> overflowed = false;
   PackedInput packed = pack_input(gemm_, x, lane, [&](float* row, std::int64_t count) {
     const ClockScope scope(clock.rounding);
-    if (overflows(rounding_.round({row, 1, count, count}, row, *plain), *plain)) overflowed = true;
+    if (rounds && overflows(rounding_.round({row, 1, count, count}, row, *plain), *plain)) overflowed = true;
+    if (encoded) formats::encode_operands(row, count);
   });
   return {format, lane, std::move(packed), overflowed};
 }
@@ -190,42 +219,56 @@ std::vector<Tensor> CpuQuantizer::linears(std::span<const std::size_t> sites, co
 Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs) {
   const Packed& packed = packed_[number];
   const formats::SiteFormats& formats = sites_[number].formats;
-  const Lane lane = lane_of(number, x.scalar_type());
-  const SharedInput& rounded = inputs.get(formats.input, lane, sites_[number].transform, sites_[number].input_range);
+  const formats::Accumulator& accumulator = formats.accumulator;
+  const bool encodes = encodes_operands(accumulator);
+  const SharedInput& rounded = inputs.get(formats.input, lane_of(number, x.scalar_type()), sites_[number].transform,
+                                          sites_[number].input_range, encodes);
   note(rounded.overflowed, number, Operand::input);
-  std::vector<Product> products = {{rounded.packed, packed.weight}};
-  const bool two_products = mode.measured && !has_exact_operands(number, x.scalar_type());
-  if (two_products) products.push_back({inputs.get({}, lane).packed, packed.exact_weight});
+  Call call;
+  const auto add = [&](const Product& product, const Tensor& terms) {
+    call.products.push_back(product);
+    call.terms.push_back(terms);
+  };
+  if (encodes) {
+    add({rounded.packed, packed.weight, accumulator, packed.terms}, {});
+  } else {
+    add({rounded.packed, packed.weight, accumulator}, packed.terms);
+  }
+  call.has_exact = mode.measured && !has_exact_product(number, x.scalar_type());
+  if (call.has_exact) {
+    add({inputs.get({}, exact_lane_of(number, x.scalar_type())).packed, packed.exact_weight}, packed.exact_terms);
+  }
+  call.has_of_rounded_operands = mode.measured && mode.split_errors && accumulator != formats::Accumulator{};
+  if (call.has_of_rounded_operands) add({rounded.packed, packed.weight}, packed.terms);
   Tensor result = empty_result(x, sites_[number].linear->out_features);
   const std::int64_t samples = x.dim() > 1 ? x.size(0) : 1;
-  if (plain_cast(formats.output)) {
-    finish_strips(number, products, mode.samples_apart ? samples : 1, result);
+  if (plain_cast(formats.output) && !formats.noise && !(mode.measured && mode.split_errors)) {
+    finish_strips(number, call, mode.samples_apart ? samples : 1, result);
   } else {
-    finish_rows(number, products, samples, result);
+    finish_rows(number, call, samples, result);
   }
   return result;
 }
 
-void CpuQuantizer::add_biases(std::size_t number, const Strip& strip) const {
-  const Packed& packed = packed_[number];
-  const auto add = [&](float* sums, const Tensor& terms) {
-    gemm_.add_terms(sums, strip.row_count, terms.const_data_ptr<float>() + strip.first_column);
+void CpuQuantizer::add_biases(const Call& call, const Strip& strip) const {
+  for (std::size_t i = 0; i < call.terms.size(); ++i) {
+    float* const sums = strip.sums[i];
+    if (call.terms[i].defined()) {
+      gemm_.add_terms(sums, strip.row_count, call.terms[i].const_data_ptr<float>() + strip.first_column);
+    }
     clear_padding(strip, sums);
-  };
-  add(strip.sums[0], packed.terms);
-  if (strip.sums.size() > 1) add(strip.sums[1], packed.exact_terms);
+  }
 }
 
-void CpuQuantizer::finish_strips(std::size_t number, const std::vector<Product>& products, std::int64_t samples,
-                                 Tensor& result) {
+void CpuQuantizer::finish_strips(std::size_t number, const Call& call, std::int64_t samples, Tensor& result) {
   const Format output = *plain_cast(sites_[number].formats.output);
-  SampleErrors errors(samples, products[0].x.rows / samples);
+  SampleErrors errors(samples, call.products[0].x.rows / samples);
   std::atomic<bool> overflowed = false;
   multiply(
-      gemm_, products,
+      gemm_, call.products,
       [&](const Strip& strip) {
         float* const y = strip.sums[0];
-        add_biases(number, strip);
+        add_biases(call, strip);
         const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
         const float largest = mode.measured
                                   ? errors.round(rounding_, y, strip.sums.back(), output)
@@ -237,26 +280,28 @@ void CpuQuantizer::finish_strips(std::size_t number, const std::vector<Product>&
   if (mode.measured) errors.report(sink_, number, result.size(-1));
 }
 
-void CpuQuantizer::finish_rows(std::size_t number, const std::vector<Product>& products, std::int64_t samples,
-                               Tensor& result) {
-  const std::int64_t rows = products[0].x.rows, columns = result.size(-1);
-  Tensor sums = at::empty({rows, columns}, at::kFloat), exact;
-  if (products.size() > 1) exact = at::empty_like(sums);
+void CpuQuantizer::finish_rows(std::size_t number, const Call& call, std::int64_t samples, Tensor& result) {
+  const std::int64_t rows = call.products[0].x.rows, columns = result.size(-1);
+  std::vector<Tensor> sums;  // of each product
+  for (std::size_t i = 0; i < call.products.size(); ++i) {
+    sums.push_back(at::empty({samples, rows / samples, columns}, at::kFloat));
+  }
   multiply(
-      gemm_, products,
+      gemm_, call.products,
       [&](const Strip& strip) {
-        add_biases(number, strip);
-        if (!exact.defined()) return;
-        gemm_.store(strip.sums[1], rows, 1, strip.columns, exact.mutable_data_ptr<float>() + strip.first_column,
-                    columns,
-                    /*as_bfloat16=*/false);
+        add_biases(call, strip);
+        for (std::size_t i = 1; i < sums.size(); ++i) {
+          gemm_.store(strip.sums[i], rows, 1, strip.columns, sums[i].mutable_data_ptr<float>() + strip.first_column,
+                      columns, /*as_bfloat16=*/false);
+        }
       },
-      sums);
+      sums[0]);
   const ClockScope scope(mode.measured ? clock.statistics : clock.rounding);
-  const Tensor rounded =
-      round_activations(sums.view({samples, rows / samples, columns}), sites_[number].formats.output).values;
+  const Tensor rounded = round_output(number, sums[0]);
   result.copy_(rounded.view(result.sizes()));
-  if (mode.measured) observe(number, (exact.defined() ? exact : sums).view(rounded.sizes()), rounded);
+  if (!mode.measured) return;
+  observe(number,
+          {call.has_exact ? sums[1] : sums[0], call.has_of_rounded_operands ? sums.back() : sums[0], sums[0], rounded});
 }
 
 }  // namespace pi0::model

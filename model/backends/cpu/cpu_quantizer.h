@@ -19,14 +19,17 @@ class CpuQuantizer : public ReferenceQuantizer {
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
-  bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+  bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   bool release_exact_weight(std::size_t site) override;
+
+ protected:
+  Tensor ordered_product(const formats::Accumulator& accumulator, const Tensor& x, const Tensor& weight) const override;
 
  private:
   // A linear's parameters. The rounded ones are the linear's own if rounding changes nothing.
   struct Packed {
     PackedWeight exact_weight, weight;
-    Tensor exact_terms, terms;  // the bias padded to whole panels
+    Tensor exact_terms, terms;  // the bias padded to whole panels; `terms` encoded if the accumulator encodes operands
     bool weight_is_exact = true;
     bool exact_fits_pairs = true;  // the exact weight's values fit bfloat16
   };
@@ -38,20 +41,34 @@ class CpuQuantizer : public ReferenceQuantizer {
     bool overflowed;
     OperandTransform transform = {};
     std::optional<formats::Range> range = {};  // of static scales
+    bool encoded = false;                      // for an accumulator that encodes operands
   };
   class Inputs;
 
+  // The products of one call over the same rows, in the order of a strip's sums, and the bias to add to each
+  // (undefined: none).
+  struct Call {
+    std::vector<Product> products;
+    std::vector<Tensor> terms;
+    bool has_exact = false;                // the second product is that of the exact operands
+    bool has_of_rounded_operands = false;  // the last one is that of the rounded operands, not accumulated
+  };
+
+  // For the rounded product, and for the exact one beside it.
   Lane lane_of(std::size_t site, at::ScalarType x) const;
-  SharedInput pack(const Tensor& x, const NumberFormat& format, Lane lane, const std::optional<formats::Range>& range);
+  Lane exact_lane_of(std::size_t site, at::ScalarType x) const;
+
+  SharedInput pack(const Tensor& x, const NumberFormat& format, Lane lane, const std::optional<formats::Range>& range,
+                   bool encoded);
   Tensor linear(std::size_t site, const Tensor& x, Inputs& inputs);
 
   // Writes the rounded product to `result`, and reports its error if it is measured. A plain cast rounds strips while
-  // they are in cache; other formats round whole rows, whose neighbours share scales.
-  void finish_strips(std::size_t site, const std::vector<Product>& products, std::int64_t samples, Tensor& result);
-  void finish_rows(std::size_t site, const std::vector<Product>& products, std::int64_t samples, Tensor& result);
+  // they are in cache; other formats round whole rows, whose neighbours share scales. So do errors by cause, and noise.
+  void finish_strips(std::size_t site, const Call& call, std::int64_t samples, Tensor& result);
+  void finish_rows(std::size_t site, const Call& call, std::int64_t samples, Tensor& result);
 
   // Adds the biases to a strip's sums.
-  void add_biases(std::size_t site, const Strip& strip) const;
+  void add_biases(const Call& call, const Strip& strip) const;
 
   const GemmKernels& gemm_;
   const formats::RoundingKernels& rounding_;

@@ -41,6 +41,15 @@ Format plain_cast_of(const formats::NumberFormat& format, const MatmulSite& site
                               "a format with scales or few bits, expected a plain cast (or run with --device cpu)");
 }
 
+void refuse_other_sums(const formats::SiteFormats& formats, const MatmulSite& site) {
+  const bool has_accumulator = formats.accumulator != formats::Accumulator{};
+  if (!has_accumulator && !formats.noise) return;
+  throw std::invalid_argument(
+      site.path + ": " +
+      (has_accumulator ? "accumulator " + name_of(formats.accumulator) : "noise " + name_of(*formats.noise)) +
+      " is not available on a GPU; run with --device cpu");
+}
+
 const float* terms_of(const Tensor& terms) { return terms.defined() ? terms.const_data_ptr<float>() : nullptr; }
 
 }  // namespace
@@ -92,6 +101,7 @@ CudaQuantizer::CudaQuantizer(const Backend& backend, const DeviceKernels& kernel
 std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
                                const InputStatistics& statistics) {
   plain_cast_of(formats.weight, linear);
+  refuse_other_sums(formats, linear);
   if (formats.methods.any()) {
     throw std::invalid_argument(
         linear.path + ": rotation, smoothing and clipping are not available on a GPU; run with " + "--device cpu");
@@ -104,6 +114,7 @@ std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats&
 }
 
 std::size_t CudaQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
+  refuse_other_sums(formats, attention);
   parts_.push_back(
       {&attention, plain_cast_of(formats.input, attention), plain_cast_of(formats.output, attention), {}, {}, {}});
   errors_.add_site();
@@ -124,7 +135,7 @@ Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& 
 }
 
 // A bias that rounding changes needs no second product: both biases are added to the same sums.
-bool CudaQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
+bool CudaQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   return keeps(parts_[number].input, dtype) &&
          (site.linear == nullptr || site.weight_codes.is_same(site.linear->weight()));
@@ -155,7 +166,7 @@ bool CudaQuantizer::alike(std::span<const std::size_t> sites, const Tensor& x) c
   const std::size_t first = sites.front();
   return std::ranges::all_of(sites, [&](std::size_t site) {
     return parts_[site].input == parts_[first].input && takes_few_rows(site, x) == takes_few_rows(first, x) &&
-           has_exact_operands(site, x.scalar_type()) == has_exact_operands(first, x.scalar_type());
+           has_exact_product(site, x.scalar_type()) == has_exact_product(first, x.scalar_type());
   });
 }
 
@@ -181,7 +192,7 @@ Tensor CudaQuantizer::many_rows(std::size_t site, const Tensor& x, const Tensor&
   const auto as_rows = [&](const Tensor& tensor) { return tensor.view({-1, linear.in_features}); };
   const Tensor sums = product(as_rows(rounded), wide_weight(site));
   if (!mode.measured) return finish(site, sums, {}, empty_result(x, linear.out_features));
-  const bool is_exact = has_exact_operands(site, x.scalar_type());
+  const bool is_exact = has_exact_product(site, x.scalar_type());
   return finish(site, sums, is_exact ? sums : product(as_rows(x), linear.weight()),
                 empty_result(x, linear.out_features));
 }
@@ -196,7 +207,7 @@ std::vector<Tensor> CudaQuantizer::few_rows(std::span<const std::size_t> sites, 
   call.in = static_cast<int>(in);
   call.x = static_cast<const std::uint16_t*>(rows.const_data_ptr());
   call.input = parts_[sites.front()].input;
-  call.compares_exact = mode.measured && !has_exact_operands(sites.front(), x.scalar_type());
+  call.compares_exact = mode.measured && !has_exact_product(sites.front(), x.scalar_type());
   std::vector<Tensor> results;
   std::vector<Finish> finishes;  // own the memory of partial sums until the kernel is enqueued
   for (const std::size_t site : sites) {

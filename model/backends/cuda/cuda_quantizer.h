@@ -64,7 +64,8 @@ class CudaQuantizer : public ReferenceQuantizer {
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
-  bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+  bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
+  bool splits_errors() const override { return false; }
   void collect() override { errors_.collect(sink_); }
   bool observes_joined_calls() const override { return true; }
   void keep_observed(std::size_t site) override { errors_.keep(site); }

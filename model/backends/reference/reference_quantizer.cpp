@@ -1,12 +1,19 @@
 #include "model/backends/reference/reference_quantizer.h"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
+#include "model/attention_by_parts.h"
 #include "model/backends/reference/reference_backend.h"
+#include "model/ordered_linear.h"
 
 namespace pi0::model {
 namespace {
+
+constexpr std::int64_t noise_values_per_task = 1 << 14;
 
 formats::CallError error_of(const Tensor& reference, const Tensor& result) {
   formats::CallError call;
@@ -17,6 +24,25 @@ formats::CallError error_of(const Tensor& reference, const Tensor& result) {
     call.nonfinite = (reference.isfinite() & ~result.isfinite()).sum().item<std::int64_t>();
   }
   return call;
+}
+
+// Those that encode operands are of linears alone.
+bool orders_attention(const formats::Accumulator& accumulator) {
+  return accumulator != formats::Accumulator{} && !encodes_operands(accumulator);
+}
+
+Tensor with_noise(const Tensor& values, const formats::Noise& noise, std::uint64_t key) {
+  const Tensor result = values.clone(at::MemoryFormat::Contiguous);
+  const std::int64_t samples = values.dim() > 1 ? values.size(0) : 1, size = values.numel() / std::max<std::int64_t>(1, samples);
+  auto* const data = result.mutable_data_ptr<float>();
+  at::parallel_for(0, result.numel(), noise_values_per_task, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end;) {
+      const std::int64_t place = i % size, count = std::min(size - place, end - i);
+      add_noise(noise, key, place, count, data + i);
+      i += count;
+    }
+  });
+  return result;
 }
 
 Tensor widened(const Tensor& tensor) { return tensor.defined() ? from_codes(tensor) : tensor; }
@@ -43,6 +69,7 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
     return codes.values;
   };
   Site site{formats, &linear};
+  site.noise_key = formats::hash_of(linear.path);
   site.bias_codes = as_codes(linear.bias(), Operand::bias);
   prepare(site, linear.weight(), statistics);
   const Tensor weight = site.transform.changes_weights() ? site.transform.weight(linear.weight()) : linear.weight();
@@ -55,8 +82,9 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
   return number;
 }
 
-std::size_t ReferenceQuantizer::add(const Attention&, const formats::SiteFormats& formats) {
+std::size_t ReferenceQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
   sites_.push_back({formats});
+  sites_.back().noise_key = formats::hash_of(attention.path);
   sites_.back().formats.input.is_static = false;  // calibrations are of linears
   return sites_.size() - 1;
 }
@@ -68,12 +96,12 @@ std::size_t ReferenceQuantizer::add(const KvCacheSite&, const formats::NumberFor
   return sites_.size() - 1;
 }
 
-bool ReferenceQuantizer::has_exact_operands(std::size_t number, at::ScalarType dtype) const {
+bool ReferenceQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   if (!keeps(site.formats.input, dtype)) return false;
-  if (site.linear == nullptr) return true;
-  return !site.transform.changes_inputs() && site.weight_codes.is_same(site.linear->weight()) &&
-         site.bias_codes.is_same(site.linear->bias());
+  if (site.linear == nullptr) return !orders_attention(site.formats.accumulator);
+  return site.formats.accumulator == formats::Accumulator{} && !site.transform.changes_inputs() &&
+         site.weight_codes.is_same(site.linear->weight()) && site.bias_codes.is_same(site.linear->bias());
 }
 
 bool ReferenceQuantizer::release_exact_weight(std::size_t number) {
@@ -92,19 +120,27 @@ Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
   const Tensor exact = x.to(at::kFloat);
   const Rounded operand = round_activations(site.transform.inputs(exact), site.formats.input, site.input_range);
   note(operand.overflowed, number, Operand::input);
+  const formats::Accumulator& accumulator = site.formats.accumulator;
   const Tensor weight = site.coded_weight.defined() ? site.coded_weight.values() : widened(site.weight_codes);
-  const Tensor sum = plain_linear(operand.values, weight, widened(site.bias_codes));  // float32
-  const Rounded result = round_activations(sum, site.formats.output);
-  note(result.overflowed, number, Operand::output);
-  if (mode.measured) {
-    const Linear& linear = *site.linear;
-    observe(number,
-            has_exact_operands(number, x.scalar_type())
-                ? sum
-                : plain_linear(exact, widened(linear.weight()), widened(linear.bias())),
-            result.values);
+  const Tensor bias = widened(site.bias_codes);
+  Results results;
+  results.accumulated = ordered_linear(accumulator, operand.values, weight, bias);
+  results.rounded = round_output(number, results.accumulated);
+  if (!mode.measured) return results.rounded.to(x.scalar_type());
+  const Linear& linear = *site.linear;
+  results.exact = has_exact_product(number, x.scalar_type())
+                      ? results.accumulated
+                      : plain_linear(exact, widened(linear.weight()), widened(linear.bias()));
+  if (accumulator == formats::Accumulator{}) {
+    results.of_rounded_operands = results.accumulated;
+  } else if (mode.split_errors) {
+    const auto used = [&](const Tensor& values) {
+      return encodes_operands(accumulator) && values.defined() ? encode_operands(values).to(at::kFloat) : values;
+    };
+    results.of_rounded_operands = plain_linear(used(operand.values), used(weight), used(bias));
   }
-  return result.values.to(x.scalar_type());
+  observe(number, results);
+  return results.rounded.to(x.scalar_type());
 }
 
 Tensor ReferenceQuantizer::round_operand(std::size_t site, const Tensor& operand) {
@@ -132,19 +168,45 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
   for (Tensor* operand : {&operands.query, &operands.key}) *operand = round_operand(site, *operand);
   operands.value = round_value(site, operands.value);
   if (exact.prefix != nullptr) operands.prefix = &rounded_prefix(site, *exact.prefix);
-  const Tensor attended = backend_.attention(operands);
-  Tensor reference;
-  if (mode.measured) {
-    reference = has_exact_operands(site, exact.query.scalar_type()) ? attended : backend_.attention(exact);
+  const formats::Accumulator& accumulator = sites_[site].formats.accumulator;
+  if (!orders_attention(accumulator)) {
+    const Tensor attended = backend_.attention(operands);
+    Tensor reference;
+    if (mode.measured) {
+      reference = has_exact_product(site, exact.query.scalar_type()) ? attended : backend_.attention(exact);
+    }
+    return round_attended(site, attended, reference);
   }
-  return round_attended(site, attended, reference);
+  const Tensor attended = attention_by_parts(operands, [&](const Tensor& x, const Tensor& weight) {
+    return ordered_product(accumulator, x, weight);
+  });
+  Results results;
+  results.accumulated = attended.to(at::kFloat);
+  const Tensor result = round_output(site, results.accumulated).to(attended.scalar_type());
+  if (!mode.measured) return result;
+  results.exact = backend_.attention(exact).to(at::kFloat);
+  if (mode.split_errors) results.of_rounded_operands = backend_.attention(operands).to(at::kFloat);
+  results.rounded = result.to(at::kFloat);
+  observe(site, results);
+  return result;
+}
+
+Tensor ReferenceQuantizer::ordered_product(const formats::Accumulator& accumulator, const Tensor& x,
+                                           const Tensor& weight) const {
+  return ordered_linear(accumulator, x, weight, {});
+}
+
+Tensor ReferenceQuantizer::round_output(std::size_t number, const Tensor& values) {
+  const Site& site = sites_[number];
+  const Rounded rounded = round_activations(values, site.formats.output);
+  note(rounded.overflowed, number, Operand::output);
+  return site.formats.noise ? with_noise(rounded.values, *site.formats.noise, site.noise_key) : rounded.values;
 }
 
 Tensor ReferenceQuantizer::round_attended(std::size_t site, const Tensor& attended, const Tensor& exact) {
-  const Rounded rounded = round_activations(attended.to(at::kFloat), sites_[site].formats.output);
-  note(rounded.overflowed, site, Operand::output);
-  const Tensor result = rounded.values.to(attended.scalar_type());
-  if (exact.defined()) observe(site, exact.to(at::kFloat), result.to(at::kFloat));
+  const Tensor sums = attended.to(at::kFloat);
+  const Tensor result = round_output(site, sums).to(attended.scalar_type());
+  if (exact.defined()) observe(site, {exact.to(at::kFloat), sums, sums, result.to(at::kFloat)});
   return result;
 }
 
@@ -158,8 +220,8 @@ LayerKv ReferenceQuantizer::keep(std::size_t site, const LayerKv& layer) {
   };
   LayerKv kept{round(layer.key), round(layer.value)};
   if (mode.measured) {
-    observe(site, at::cat({layer.key, layer.value}, 3).to(at::kFloat),
-            at::cat({kept.key, kept.value}, 3).to(at::kFloat));
+    const Tensor rounded = at::cat({kept.key, kept.value}, 3).to(at::kFloat);
+    observe(site, {at::cat({layer.key, layer.value}, 3).to(at::kFloat), rounded, rounded, rounded});
   }
   return kept;
 }
@@ -168,10 +230,18 @@ void ReferenceQuantizer::note(bool overflowed, std::size_t site, Operand operand
   if (overflowed) sink_.overflowed(site, operand);
 }
 
-void ReferenceQuantizer::observe(std::size_t site, const Tensor& reference, const Tensor& result) {
-  if (!mode.samples_apart) return sink_.observe(site, 0, error_of(reference, result));
-  for (std::int64_t i = 0; i < result.size(0); ++i) {
-    sink_.observe(site, static_cast<std::size_t>(i), error_of(reference[i], result[i]));
+void ReferenceQuantizer::observe(std::size_t site, const Results& results) {
+  const std::int64_t samples = mode.samples_apart ? results.exact.size(0) : 1;
+  for (std::int64_t i = 0; i < samples; ++i) {
+    const auto part = [&](const Tensor& values) { return mode.samples_apart ? values[i] : values; };
+    const auto sample = static_cast<std::size_t>(i);
+    const Tensor exact = part(results.exact), rounded = part(results.rounded);
+    sink_.observe(site, sample, error_of(exact, rounded));
+    if (!mode.split_errors) continue;
+    const Tensor operands = part(results.of_rounded_operands), accumulated = part(results.accumulated);
+    sink_.observe(site, sample,
+                  formats::ByCause<formats::CallError>{error_of(exact, operands), error_of(operands, accumulated),
+                                                       error_of(accumulated, rounded)});
   }
 }
 

@@ -24,7 +24,7 @@ class ReferenceQuantizer : public Quantizer {
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   Tensor attention(std::size_t site, const AttentionOperands& operands) override;
   LayerKv keep(std::size_t site, const LayerKv& layer) override;
-  bool has_exact_operands(std::size_t site, at::ScalarType dtype) const override;
+  bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   bool release_exact_weight(std::size_t site) override;
 
  protected:
@@ -36,6 +36,7 @@ class ReferenceQuantizer : public Quantizer {
     Tensor bias_codes = {};          // [Out]
     OperandTransform transform = {};
     std::optional<formats::Range> input_range = {};  // of static scales
+    std::uint64_t noise_key = 0;                     // of its path
   };
 
   // Sets what changes a linear's operands before they are rounded. `weight` is dense, of any floating dtype.
@@ -44,14 +45,26 @@ class ReferenceQuantizer : public Quantizer {
   // Reports an overflow to the sink.
   void note(bool overflowed, std::size_t site, Operand operand);
 
-  // Reports the error of a result [B, ...] float32: of the batch, or of each sample.
-  void observe(std::size_t site, const Tensor& reference, const Tensor& result);
+  // Results of one call [B, ...] float32, from the exact operands to the output's format. The same tensor where a step
+  // changes nothing.
+  struct Results {
+    Tensor exact, of_rounded_operands, accumulated, rounded;
+  };
+
+  // Reports the error of a call: of the batch, or of each sample; by cause too if that is asked for.
+  void observe(std::size_t site, const Results& results);
+
+  // Rounds sums or results [B, ...] float32 to the output's format, and adds the noise.
+  Tensor round_output(std::size_t site, const Tensor& values);
 
   // Round an attention's operand [B, H, L, D] to the site's input format along the last dimension, and its output to
   // the output format. The dtype stays.
   // `exact` is the output of the exact operands, or undefined if nothing is compared.
   virtual Tensor round_operand(std::size_t site, const Tensor& operand);
   virtual Tensor round_attended(std::size_t site, const Tensor& attended, const Tensor& exact);
+
+  // x Wᵀ of float32 matrices, accumulated in order.
+  virtual Tensor ordered_product(const formats::Accumulator& accumulator, const Tensor& x, const Tensor& weight) const;
 
   const Backend& backend_;
   std::vector<Site> sites_;

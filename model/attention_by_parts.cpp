@@ -1,0 +1,39 @@
+#include "model/attention_by_parts.h"
+
+#include <vector>
+
+namespace pi0::model {
+namespace {
+
+// Batched x Wᵀ: [B, G, rows, K] and [B, G, columns, K] to [B, G, rows, columns] float32.
+Tensor products(const Tensor& x, const Tensor& weight, const AttentionProduct& product) {
+  std::vector<Tensor> all;
+  for (std::int64_t sample = 0; sample < x.size(0); ++sample) {
+    for (std::int64_t group = 0; group < x.size(1); ++group) {
+      all.push_back(
+          product(x[sample][group].to(at::kFloat).contiguous(), weight[sample][group].to(at::kFloat).contiguous()));
+    }
+  }
+  return at::stack(all).view({x.size(0), x.size(1), x.size(2), weight.size(2)});
+}
+
+}  // namespace
+
+Tensor attention_by_parts(const AttentionOperands& in, const AttentionProduct& product) {
+  const bool has_prefix = in.prefix != nullptr;
+  const Tensor key = has_prefix ? at::cat({in.prefix->key, in.key}, 2) : in.key;
+  const Tensor value = has_prefix ? at::cat({in.prefix->value, in.value}, 2) : in.value;
+  const std::int64_t batch = in.query.size(0), heads = in.query.size(1), length = in.query.size(2);
+  const std::int64_t groups = key.size(1), keys = key.size(2), size = key.size(3);
+  const at::ScalarType dtype = in.query.scalar_type();
+
+  const Tensor rows = in.query.reshape({batch, groups, heads / groups * length, size});
+  Tensor scores = products(rows, key, product).view({batch, heads, length, keys});
+  if (in.form == AttentionForm::eager) scores = scores.to(dtype);
+  scores = scores * in.scale;
+  if (in.mask.defined()) scores = scores + in.mask;
+  const Tensor weights = at::softmax(scores, -1, at::kFloat).to(dtype).view({batch, groups, -1, keys});
+  return products(weights, value.transpose(2, 3), product).view({batch, heads, length, size}).to(dtype);
+}
+
+}  // namespace pi0::model
