@@ -153,6 +153,48 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             for word in words:
                 self.assertIn(word, done.stderr)
 
+    def test_accumulators_errors_by_cause_and_noise(self):
+        def layers(*arguments):
+            with serve("--config", NAME, "--checkpoint-dir", FOLDER, *arguments, "--stats-output", self.stats,
+                       "--num-steps", 2) as server:  # fmt: skip
+                WebsocketClientPolicy("127.0.0.1", server.port).infer(golden_request(FOLDER))
+                self.assertEqual(server.stop(), 0)
+            return {row["layer"]: row for row in self.report()["layers"]}
+
+        def find(rows, cause):
+            return {name: row[f"{cause}_rmse"] for name, row in rows.items() if row["n_calls"]}
+
+        e4m3 = [*E4M3, "--split-errors"]
+        plain, systolic = layers(*e4m3), layers(*e4m3, "--functional-model", "systolic")
+        self.assertEqual(self.report()["meta"]["accumulator"], "systolic")
+        self.assertEqual(set(find(plain, "accumulation").values()), {0})
+        for name, error in find(systolic, "accumulation").items():
+            (self.assertGreater, self.assertEqual)[systolic[name]["kind"] == "attention"](error, 0, name)
+        for row in systolic.values():
+            if row["n_calls"] and row["kind"] == "linear":  # the causes are nearly independent
+                sum_of_squares = sum(row[f"{cause}_rmse"] ** 2 for cause in ("operands", "accumulation", "output"))
+                self.assertLess(abs(row["rmse"] ** 2 / sum_of_squares - 1), 0.6, row)
+        rules = self.folder / "rules.json"
+        rules.write_text(json.dumps({"rules": [
+            {"match": "*.q_proj", "input_fmt": "bfloat16", "output_fmt": "bfloat16", "accumulator": "bfloat16:1"},
+            {"match": "*.sdpa", "input_fmt": "bfloat16", "output_fmt": "bfloat16", "accumulator": "float16:16"},
+            {"match": "*.k_proj", "input_fmt": "bfloat16", "output_fmt": "bfloat16", "noise": "ulp:1,bfloat16"}]}))  # fmt: skip
+        by_rules = layers("--rules", rules, "--split-errors")
+        for name, row in by_rules.items():
+            cause = "output" if name.endswith("k_proj") else "accumulation"
+            self.assertGreater(row[f"{cause}_rmse"], 0, name)
+        for words, wrong in (
+            (["accumulator 'bfloat16'", "1 to 4096"], ["--accumulator", "bfloat16"]),
+            (["0", "4096"], ["--accumulator", "float16:0"]),
+            (["--functional-model", "systolic"], ["--functional-model", "gpu"]),
+            (["relative:R"], ["--noise", "gauss"]),
+            (["split-errors"], [*E4M3, "--no-statistics", "--split-errors"]),
+        ):
+            done = run("pi0-server", *ARGUMENTS, *wrong)
+            self.assertNotEqual(done.returncode, 0)
+            for word in words:
+                self.assertIn(word, done.stderr)
+
     def test_bad_places_and_settings(self):
         def refuse(code, expected, *arguments):
             done = run("pi0-server", *ARGUMENTS, "--dry-run", *arguments)

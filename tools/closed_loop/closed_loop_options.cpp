@@ -172,7 +172,7 @@ bool is_given(const std::vector<std::string>& words, const std::string& name) {
 // What makes the difference between settings is not the server's own.
 void refuse_formats(const std::vector<std::string>& server_arguments) {
   for (const char* name : {"--input-fmt", "--weight-fmt", "--output-fmt", "--kv-cache-fmt", "--rotate", "--smooth",
-                           "--clip", "--accumulator", "--functional-model", "--noise", "--stats-output"}) {
+                           "--clip", "--accumulator", "--functional-model", "--output-noise", "--noise", "--stats-output"}) {
     if (!is_given(server_arguments, name)) continue;
     throw std::invalid_argument(fmt::format(
         "{} is set for each server; give the settings as --pairs, --input-fmts and --output-fmts, or --rules", name));
@@ -270,7 +270,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   const auto given = [&](const char* name) { return command.count(name) > 0; };
   options.has_formats = given("--input-fmts") || given("--weight-fmts") || given("--output-fmts") || given("--pairs") ||
                         given("--presets") || (options.rules.empty() && !options.unquantized);
-  for (const char* name : {"--kv-cache-fmt", "--rotate", "--smooth", "--clip", "--accumulators", "--noise"}) {
+  for (const char* name : {"--kv-cache-fmt", "--rotate", "--smooth", "--clip", "--accumulators", "--output-noise"}) {
     if (options.has_formats || !given(name)) continue;
     throw std::invalid_argument(std::string(name) + ": there are no formats that it goes with; rules have their own");
   }

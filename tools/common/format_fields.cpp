@@ -35,7 +35,7 @@ std::vector<std::string> arguments_of(const SiteFormats& formats) {
   if (formats.accumulator != formats::Accumulator{}) {
     arguments.insert(arguments.end(), {"--accumulator", name_of(formats.accumulator)});
   }
-  if (formats.noise) arguments.insert(arguments.end(), {"--noise", name_of(*formats.noise)});
+  if (formats.noise) arguments.insert(arguments.end(), {"--output-noise", name_of(*formats.noise)});
   return arguments;
 }
 

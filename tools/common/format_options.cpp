@@ -85,9 +85,11 @@ void add_accumulator_options(CLI::App& app, formats::Accumulator& accumulator, c
 }
 
 CLI::Option* add_noise_option(CLI::App& app, std::optional<formats::Noise>& noise, const std::string& group_name) {
+  const bool is_taken = app.get_option_no_throw("--noise") != nullptr;
   return app
       .add_option_function<std::string>(
-          "--noise", [&noise](const std::string& text) { noise = parsed_by(formats::parse_noise, "--noise", text); },
+          is_taken ? "--output-noise" : "--output-noise,--noise",
+          [&noise](const std::string& text) { noise = parsed_by(formats::parse_noise, "--output-noise", text); },
           "Add to every output, after it is rounded, plus or minus R of it (relative:R), or N steps of a format's grid "
           "(ulp:N,FORMAT); signs follow from a seed, 0 or that of a ,seed:S behind it")
       ->type_name("NOISE")

@@ -20,6 +20,7 @@ void add_method_options(CLI::App& app, formats::Methods& methods, const std::str
 // --accumulator, and --functional-model as pi0-quant has it.
 void add_accumulator_options(CLI::App& app, formats::Accumulator& accumulator, const std::string& group);
 
+// --output-noise, and the short name --noise unless the command has an option of that name.
 CLI::Option* add_noise_option(CLI::App& app, std::optional<formats::Noise>& noise, const std::string& group);
 
 // Formats by role, as one setting after the other needs them: each of inputs with each of weights and of outputs, or
@@ -43,7 +44,8 @@ struct NamedFormats {
 };
 const std::vector<NamedFormats>& preset_formats();
 
-// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --accumulators, --kv-cache-fmt, --noise and methods.
+// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --accumulators, --kv-cache-fmt, --output-noise and
+// methods.
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 }  // namespace pi0::tools

@@ -100,7 +100,7 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
   add_calibration_option(app, options)->group(group);
   add_accumulator_options(app, options.accumulator, group);
   add_noise_option(app, options.noise, group);
-  for (const char* own : {"--rotate", "--smooth", "--clip", "--accumulator", "--functional-model", "--noise"}) {
+  for (const char* own : {"--rotate", "--smooth", "--clip", "--accumulator", "--functional-model", "--output-noise"}) {
     rules->excludes(own);
   }
   add_scope_options(app, options);

@@ -105,12 +105,12 @@ void add_infer(CLI::App& app) {
   const auto options = std::make_shared<InferOptions>();
   add_place_options(*command, options->model);
   add_model_options(*command, options->model);
-  add_quant_options(*command, options->quant);
   CLI::Option* request = command->add_option("--request", options->request, "Request as msgpack, for a whole policy")
                              ->check(CLI::ExistingFile);
   command->add_option("--noise", options->noise, "Safetensors with `noise`, float32 [action_horizon, action_dim]")
       ->check(CLI::ExistingFile)
       ->needs(request);
+  add_quant_options(*command, options->quant);  // after --noise, see add_noise_option()
   CLI::Option* inputs =
       command
           ->add_option("--inputs", options->inputs,

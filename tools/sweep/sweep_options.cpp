@@ -37,7 +37,7 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
           ->excludes("--smooth")
           ->excludes("--clip")
           ->excludes("--accumulators")
-          ->excludes("--noise")
+          ->excludes("--output-noise")
           ->group(group);
   CLI::Option* sensitivity =
       choose(command.add_option("--sensitivity", options.sensitivity,
