@@ -13,6 +13,7 @@ void add_make_checkpoint(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_round(CLI::App& app);
+void add_matmul(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_calibrate(CLI::App& app);

@@ -11,9 +11,9 @@
 
 #include "model/number_rounding.h"
 #include "model/safetensors.h"
-#include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/print.h"
+#include "tools/model/tensor_output.h"
 
 namespace pi0::tools {
 namespace {
@@ -31,12 +31,7 @@ void round_file(const RoundOptions& options) {
   if (std::set<std::string>(options.formats.begin(), options.formats.end()).size() < options.formats.size()) {
     throw CLI::ValidationError("--format", "a name stands there twice, expected each once");
   }
-  protocol::check_writable(options.output);
-  std::error_code unknown;
-  if (std::filesystem::equivalent(options.input, options.output, unknown)) {
-    throw std::invalid_argument(options.output.string() +
-                                ": is the input, of which only rounded matrices would be left");
-  }
+  check_output(options.input, options.output);
   const model::SafetensorsFile file(options.input);
   std::vector<model::SafetensorsPart> parts;
   std::size_t left_out = 0;
@@ -59,9 +54,7 @@ void round_file(const RoundOptions& options) {
     print(stderr, "{}: left out {} that {} not of two dimensions and floating\n", options.input.string(),
           counted(left_out, "tensor"), left_out == 1 ? "is" : "are");
   }
-  protocol::WholeFile whole(options.output);
-  model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, parts);
-  whole.keep();
+  write_output(options.output, parts);
   print("{}: {} of {}, each in {}\n", options.output.string(), counted(file.entries().size() - left_out, "tensor"),
         options.input.string(), counted(options.formats.size(), "format"));
 }

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   pi0::tools::add_convert(app);
   pi0::tools::add_make_checkpoint(app);
   pi0::tools::add_round(app);
+  pi0::tools::add_matmul(app);
   pi0::tools::add_bench(app);
   pi0::tools::add_sweep(app);
   pi0::tools::add_calibrate(app);
