@@ -40,6 +40,12 @@ def cases(rng):
     def operands(make, k, bias=True):
         return make(ROWS, k), make(OUT, k), make(OUT) if bias else None
 
+    def small(*shape):
+        return (1 + rng.integers(0, 8, shape) / 8) * powers(-6, -1, *shape) * signs(*shape)
+
+    def large(*shape):
+        return (1 + rng.integers(0, 8, shape) / 8) * powers(1, 6, *shape) * signs(*shape)
+
     for k in (1, 2, 31, 33, 63, 100, 257):
         yield f"binades_{k}", operands(binades, k, bias=k != 63)
 
@@ -51,11 +57,21 @@ def cases(rng):
     # Sums half way between two bfloat16 values: powers of two and small odd multiples of them.
     yield "ties_90", operands(lambda *shape: rng.choice([1, 3, 5], shape) * powers(-3, 5, *shape) * signs(*shape), 90)
 
-    # One large product among small ones: what lies below the anchor's 29 bits is cut off, of either sign.
-    x, w, b = operands(lambda *shape: (1 + rng.integers(0, 8, shape) / 8) * powers(-6, -3, *shape) * signs(*shape), 130)
-    x[:, 40::37] = 480 * signs(ROWS, 3)
-    w[:, 40::37] = 470 * signs(OUT, 3)
-    yield "cut_130", (x, w, b)
+    # Small products between large ones that cancel: of the small ones, and of the sum before them, what lies below the
+    # anchor's 29 bits is cut off, of either sign, and is seen.
+    x, w, b = operands(small, 100)
+    for first, second in ((3, 30), (40, 33), (70, 95)):
+        x[:, first] = x[:, second] = large(ROWS)
+        w[:, first] = large(OUT)
+        w[:, second] = -w[:, first]
+    yield "cut_100", (x, w, b)
+
+    # The bias is the largest term, and two products cancel it.
+    x, w, _ = operands(small, 30)
+    b = (1 + rng.integers(0, 8, OUT) / 8) * 256 * signs(OUT)
+    x[:, 5] = x[:, 20] = 1
+    w[:, 5] = w[:, 20] = -b / 2
+    yield "bias_30", (x, w, b)
 
     # Everything cancels, in another order than it came, so that only rounding is left.
     x, w, b = operands(binades, 64)
@@ -65,10 +81,6 @@ def cases(rng):
     # Sums that are zero of either sign, and biases of -0.
     x, w, b = operands(lambda *shape: rng.choice(np.float32([0.0, -0.0, 1, -1]), shape), 35)
     yield "zeros_35", (x, w, b * 0)
-
-    # A bias far above and far below the products.
-    x, w, _ = operands(lambda *shape: powers(-6, -2, *shape) * signs(*shape), 66)
-    yield "bias_66", (x, w, np.float32([480, -480, 2**-6, -(2**-6), 1e9, -0.0, 240]))
 
 
 if __name__ == "__main__":
