@@ -39,6 +39,15 @@ void add_rmse(ComponentRow& row, const std::vector<std::optional<double>>& rmse)
   row.min_rmse = *std::ranges::min_element(rmse);
 }
 
+constexpr std::array cause_names = {"operands", "accumulation", "output"};
+
+template <class Errors>
+std::array<Errors, 3> by_name(const ByCause<Errors>& causes) {
+  return {causes.operands, causes.accumulation, causes.output};
+}
+
+bool has_causes(const SiteEntry& site) { return site.causes.operands.call_count() > 0; }
+
 // `depth` is the site's place along the forward pass, from 0.
 Json layer_json(const SiteEntry& site, std::size_t depth) {
   const ErrorStats& errors = site.errors;
@@ -57,12 +66,10 @@ Json layer_json(const SiteEntry& site, std::size_t depth) {
               {"block", place.block ? Json(*place.block) : Json(nullptr)},
               {"matrix", place.matrix},
               {"depth", depth}};
-  if (site.causes.operands.call_count() == 0) return row;
-  for (const auto& [cause, own] :
-       {std::pair("operands", &site.causes.operands), std::pair("accumulation", &site.causes.accumulation),
-        std::pair("output", &site.causes.output)}) {
-    row[cause + std::string("_rmse")] = or_null(own->rmse());
-    row[cause + std::string("_rel_rmse")] = or_null(own->rel_rmse());
+  for (std::size_t i = 0; has_causes(site) && i < cause_names.size(); ++i) {
+    const ErrorStats own = by_name(site.causes)[i];
+    row[cause_names[i] + std::string("_rmse")] = or_null(own.rmse());
+    row[cause_names[i] + std::string("_rel_rmse")] = or_null(own.rel_rmse());
   }
   return row;
 }
@@ -78,6 +85,9 @@ Json components_json(const StatsSnapshot& snapshot, const std::string& kind) {
                     {"min_rmse", or_null(row.min_rmse)},
                     {"total_calls", row.total_calls},
                     {"mean_rel_rmse", or_null(row.mean_rel_rmse)}});
+    for (std::size_t i = 0; row.mean_rel_by_cause && i < cause_names.size(); ++i) {
+      rows.back()["mean_" + std::string(cause_names[i]) + "_rel_rmse"] = or_null(by_name(*row.mean_rel_by_cause)[i]);
+    }
   }
   return rows;
 }
@@ -97,6 +107,7 @@ std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const st
     ComponentRow row;
     row.component = component;
     std::vector<std::optional<double>> rmse, rel_rmse;
+    std::array<std::vector<std::optional<double>>, 3> of_causes;
     for (const SiteEntry& site : snapshot.sites) {
       if (site.component != component || site.kind != kind) continue;
       ++row.n_layers;
@@ -104,10 +115,16 @@ std::vector<ComponentRow> component_rows(const StatsSnapshot& snapshot, const st
       if (site.errors.call_count() == 0) continue;
       rmse.push_back(site.errors.rmse());
       rel_rmse.push_back(site.errors.rel_rmse());
+      for (std::size_t i = 0; has_causes(site) && i < of_causes.size(); ++i) {
+        of_causes[i].push_back(by_name(site.causes)[i].rel_rmse());
+      }
     }
     if (rmse.empty()) continue;
     add_rmse(row, rmse);
     row.mean_rel_rmse = mean_of(rel_rmse);
+    if (!of_causes[0].empty()) {
+      row.mean_rel_by_cause = {mean_of(of_causes[0]), mean_of(of_causes[1]), mean_of(of_causes[2])};
+    }
     rows.push_back(std::move(row));
   }
   return rows;

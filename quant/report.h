@@ -20,7 +20,8 @@ struct ComponentRow {
   std::optional<double> std_rmse;   // sample deviation over layers, 0 when fewer than two
   std::optional<double> max_rmse;
   std::optional<double> min_rmse;
-  std::optional<double> mean_rel_rmse;  // none if a called layer has none
+  std::optional<double> mean_rel_rmse;  // none if a called layer has none; likewise the next
+  std::optional<ByCause<std::optional<double>>> mean_rel_by_cause;  // none unless errors were split
   std::int64_t total_calls = 0;
 };
 

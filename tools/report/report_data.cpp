@@ -244,8 +244,9 @@ class Reader {
 
   void read_components(JsonFields& fields, const char* key, const char* kind, const std::string& setting) {
     for (JsonFields& row : fields.rows(key)) {
-      add("components",
-          {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse"), number_in(row, "mean_rel_rmse")});
+      add("components", {name_, setting, kind, row.text("component"), number_in(row, "mean_rmse"),
+                         number_in(row, "mean_rel_rmse"), number_in(row, "mean_operands_rel_rmse"),
+                         number_in(row, "mean_accumulation_rel_rmse"), number_in(row, "mean_output_rel_rmse")});
     }
   }
 
@@ -263,10 +264,11 @@ class Reader {
       const Json kind = text_in(row, "kind");
       const std::string layer = row.text("layer");
       const quant::LayerPlace place = quant::place_of(layer);  // pi0-quant's files do not say it
-      add("layers",
-          {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), layer,
-           place.block ? Json(*place.block) : Json(), place.matrix, number_in(row, "depth"), number_in(row, "n_calls"),
-           number_in(row, "rmse"), number_in(row, "rel_rmse"), number_in(row, "nonfinite")});
+      add("layers", {name_, setting, kind.is_null() ? "linear" : kind, row.text("component"), layer,
+                     place.block ? Json(*place.block) : Json(), place.matrix, number_in(row, "depth"),
+                     number_in(row, "n_calls"), number_in(row, "rmse"), number_in(row, "rel_rmse"),
+                     number_in(row, "nonfinite"), number_in(row, "operands_rel_rmse"),
+                     number_in(row, "accumulation_rel_rmse"), number_in(row, "output_rel_rmse")});
     }
   }
 

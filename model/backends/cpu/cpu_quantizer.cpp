@@ -232,7 +232,9 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   if (encodes) {
     add({rounded.packed, packed.weight, accumulator, packed.terms}, {});
   } else {
-    add({rounded.packed, packed.weight, accumulator}, packed.terms);
+    // Without a bias, zeros would make 0 of a -0.
+    const bool adds = accumulator == formats::Accumulator{} || sites_[number].linear->bias().defined();
+    add({rounded.packed, packed.weight, accumulator}, adds ? packed.terms : Tensor{});
   }
   call.has_exact = mode.measured && !has_exact_product(number, x.scalar_type());
   if (call.has_exact) {

@@ -129,7 +129,10 @@ function drawBits() {
     }));
 }
 
-const componentMeasures = { mean_rel_rmse: "relative RMSE", mean_rmse: "RMSE" };
+const componentMeasures = {
+  mean_rel_rmse: "relative RMSE", mean_rmse: "RMSE", mean_operands_rel_rmse: "relative RMSE of rounded operands alone",
+  mean_accumulation_rel_rmse: "relative RMSE of accumulation alone", mean_output_rel_rmse: "relative RMSE of rounded outputs alone",
+};
 
 function heatMap(run, measure) {
   const settings = rowsOf("settings", { run }), cells = rowsOf("components", { run });
