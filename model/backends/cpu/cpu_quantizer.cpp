@@ -126,7 +126,7 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
     const Rounded rounded =
         plain ? round_to(dense.to(at::kFloat), *plain) : Rounded{model::encode(dense, formats.weight).values()};
     note(rounded.overflowed, number, Operand::weight);
-    packed.weight = pack_weight(encode_operands(rounded.values));
+    packed.weight = pack_encoded_weight(rounded.values);
   } else if (!plain) {
     packed.weight = pack_coded(encode(dense, formats.weight));
   } else if (site.transform.changes_weights()) {

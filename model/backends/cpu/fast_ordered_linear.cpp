@@ -7,10 +7,15 @@ namespace pi0::model {
 
 using at::Tensor;
 
+PackedWeight pack_encoded_weight(const Tensor& weight) {
+  const Tensor encoded = encode_operands(weight), narrow = encoded.to(at::kFloat8_e4m3fn);
+  return pack_weight(at::equal(narrow.to(at::kBFloat16), encoded) ? narrow : encoded);
+}
+
 Tensor fast_ordered_linear(const GemmKernels& kernels, const formats::Accumulator& accumulator, const Tensor& x,
                            const Tensor& weight, const Tensor& bias) {
   const bool encodes = encodes_operands(accumulator);
-  const PackedWeight packed = pack_weight(encodes ? encode_operands(weight) : weight);
+  const PackedWeight packed = encodes ? pack_encoded_weight(weight) : pack_weight(weight);
   const PackedInput input =
       pack_input(kernels, x, Lane::float32, encodes ? ChangeRow(formats::encode_operands) : ChangeRow{});
   Product product{input, packed, accumulator};
