@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -17,6 +18,7 @@
 #include "tools/common/model_options.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/print.h"
+#include "tools/common/stopwatch.h"
 #include "tools/model/tensor_output.h"
 
 namespace pi0::tools {
@@ -35,6 +37,10 @@ struct MatmulOptions {
 struct Operands {
   std::string x, weight, bias;        // names of tensors; bias empty: none
   std::vector<std::int64_t> product;  // [rows, Out]
+};
+
+struct Work {
+  double products = 0, seconds = 0;  // packing included
 };
 
 [[noreturn]] void refuse_tensor(const model::SafetensorsFile& file, const std::string& name,
@@ -97,14 +103,19 @@ void multiply_file(const MatmulOptions& options) {
                              ": found no matrix 'x.CASE', expected it and 'w.CASE', and perhaps a vector 'b.CASE'");
   }
   std::vector<model::SafetensorsPart> parts;
+  std::map<std::string, Work> work;  // by accumulator
   for (const Operands& operands : cases) {
     for (const std::string& name : options.accumulators) {
-      const auto product = [&, wanted = formats::parse_accumulator(name)] {
+      const auto product = [&, &done = work[name], wanted = formats::parse_accumulator(name)] {
         const auto floats = [&](const std::string& tensor) { return file.tensor(tensor).to(at::kFloat); };
         const Tensor x = floats(operands.x), weight = floats(operands.weight);
         const Tensor bias = operands.bias.empty() ? Tensor{} : floats(operands.bias);
-        return options.kernels == Kernels::fast ? model::fast_ordered_linear(kernels, wanted, x, weight, bias)
-                                                : model::ordered_linear(wanted, x, weight, bias);
+        Stopwatch clock;
+        Tensor y = options.kernels == Kernels::fast ? model::fast_ordered_linear(kernels, wanted, x, weight, bias)
+                                                    : model::ordered_linear(wanted, x, weight, bias);
+        done.seconds += clock.lap();
+        done.products += static_cast<double>(y.numel()) * static_cast<double>(x.size(1));
+        return y;
       };
       parts.push_back({"y" + operands.x.substr(1) + "." + name, at::kFloat, operands.product, product});
     }
@@ -112,6 +123,10 @@ void multiply_file(const MatmulOptions& options) {
   write_output(options.output, parts);
   print("{}: {} of {}, each by {}\n", options.output.string(), counted(cases.size(), "product"), options.input.string(),
         counted(options.accumulators.size(), "accumulator"));
+  for (const auto& [name, done] : work) {
+    print("{}: {:.3g} multiply-accumulates in {:.3g} s, {:.3g} a second\n", name, done.products, done.seconds,
+          done.products / done.seconds);
+  }
 }
 
 std::string wrong_accumulator(const std::string& name) {
