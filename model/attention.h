@@ -4,6 +4,7 @@
 #include "model/build_context.h"
 #include "model/kv_cache.h"
 #include "model/matmul_site.h"
+#include "model/vector_site.h"
 
 namespace pi0::model {
 
@@ -20,6 +21,7 @@ struct AttentionOperands {
   Tensor value;           // as key
   Tensor mask;            // [B, 1, L, P + L] float32, added to the scores; undefined for SigLIP
   double scale;
+  VectorHook* softmax = nullptr;  // that the softmax must run through; null: none
 };
 
 // Replaces the matmuls of one attention. One instance per attention; calls never overlap.

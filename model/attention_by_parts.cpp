@@ -1,5 +1,6 @@
 #include "model/attention_by_parts.h"
 
+#include <span>
 #include <vector>
 
 namespace pi0::model {
@@ -31,9 +32,15 @@ Tensor attention_by_parts(const AttentionOperands& in, const AttentionProduct& p
   Tensor scores = products(rows, key, product).view({batch, heads, length, keys});
   if (in.form == AttentionForm::eager) scores = scores.to(dtype);
   scores = scores * in.scale;
-  if (in.mask.defined()) scores = scores + in.mask;
-  const Tensor weights = at::softmax(scores, -1, at::kFloat).to(dtype).view({batch, groups, -1, keys});
-  return products(weights, value.transpose(2, 3), product).view({batch, heads, length, size}).to(dtype);
+  const auto softmax = [&](std::span<const Tensor> inputs) {
+    const Tensor masked = in.mask.defined() ? inputs[0] + in.mask : inputs[0];
+    return at::softmax(masked, -1, at::kFloat).to(dtype);
+  };
+  const std::span<const Tensor> inputs(&scores, 1);
+  const Tensor weights = in.softmax != nullptr ? in.softmax->apply(inputs, softmax) : softmax(inputs);
+  return products(weights.reshape({batch, groups, -1, keys}), value.transpose(2, 3), product)
+      .view({batch, heads, length, size})
+      .to(dtype);
 }
 
 }  // namespace pi0::model

@@ -11,8 +11,8 @@ namespace pi0::model {
 // x Wᵀ of float32 matrices [rows, K] and [columns, K].
 using AttentionProduct = std::function<Tensor(const Tensor& x, const Tensor& weight)>;
 
-// softmax(QKᵀ + mask)V, [B, H, L, D] of the query's dtype, on the CPU. `product` computes both products of each sample
-// and KV head, with the rows of all query heads that share it.
+// softmax(QKᵀ + mask)V, [B, H, L, D] of the query's dtype. `product` computes both products of each sample and KV head,
+// with the rows of all query heads that share it.
 Tensor attention_by_parts(const AttentionOperands& operands, const AttentionProduct& product);
 
 }  // namespace pi0::model

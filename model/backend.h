@@ -15,14 +15,16 @@
 
 #include "model/quantizer.h"
 #include "model/rope.h"
+#include "model/vector_site.h"
 
 namespace pi0::model {
 
 // A residual stream that is not added up yet: x + update · gate. The next norm adds it.
 struct Residual {
-  Tensor x;            // [B, L, W]
-  Tensor update = {};  // [B, L, W]; undefined: x alone
-  Tensor gate = {};    // [B or 1, 1, W] of any dtype, cast to that of x; undefined: 1
+  Tensor x;                        // [B, L, W]
+  Tensor update = {};              // [B, L, W]; undefined: x alone
+  Tensor gate = {};                // [B or 1, 1, W] of any dtype, cast to that of x; undefined: 1
+  VectorHook* addition = nullptr;  // that the addition must run through; null: none
 };
 
 struct Normed {
@@ -80,7 +82,7 @@ class Backend {
   // Applies the rotary embedding to queries or keys [B, H, L, D] of any strides.
   virtual std::vector<Tensor> rotate(std::span<const Tensor> heads, const RotaryAngles& angles) const = 0;
 
-  // softmax(QKᵀ + mask)V, [B, H, L, D]; may be strided.
+  // softmax(QKᵀ + mask)V, [B, H, L, D]; may be strided. A hooked softmax takes the scaled scores without the mask.
   virtual Tensor attention(const AttentionOperands& operands) const = 0;
 
   // For the hooks of one attachment. `sink` must outlive it. `moved` is called when memory that recorded work refers to

@@ -3,6 +3,7 @@
 // Reference: openpi's patched modeling_gemma.py.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "model/attention.h"
@@ -11,6 +12,7 @@
 #include "model/model_config.h"
 #include "model/norms.h"
 #include "model/rope.h"
+#include "model/vector_site.h"
 
 namespace pi0::model {
 
@@ -40,16 +42,18 @@ class GemmaAttention : public torch::nn::Module {
 
   LayerKv keys_and_values(const Tensor& x, const GemmaPass& pass) const;
 
-  bool is_observed_beyond_keys() const;  // whether a hook observes more than k_proj and v_proj
+  bool is_observed_beyond_keys() const;  // whether a hook observes more than what computes the keys and values
   at::ScalarType dtype() const { return query_.dtype(); }
 
  private:
   Tensor heads(const Tensor& projected) const;  // [B, L, H·D] to [B, H, L, D]
+  std::vector<Tensor> rotated(std::span<const Tensor> heads, const RotaryAngles& angles) const;
 
   std::int64_t head_dim_;
   double scale_;
   Linear &query_, &key_, &value_, &out_;
   Attention& attention_;
+  VectorSite &rotary_, &softmax_;
   JoinedLinears query_key_value_;
   const Backend& backend_;
 };
@@ -58,11 +62,12 @@ class GemmaAttention : public torch::nn::Module {
 class GemmaMlp : public torch::nn::Module {
  public:
   GemmaMlp(const BuildContext& context, const GemmaConfig& config);
-  Tensor operator()(const Tensor& x) const { return down_(gate_and_up_.gated(x)); }
-  bool is_observed() const { return gate_.is_observed() || up_.is_observed() || down_.is_observed(); }
+  Tensor operator()(const Tensor& x) const;
+  bool is_observed() const;
 
  private:
   Linear &gate_, &up_, &down_;
+  VectorSite& activation_;  // GELU(gate(x)) · up(x)
   JoinedLinears gate_and_up_;
 };
 
@@ -76,13 +81,14 @@ class GemmaLayer : public torch::nn::Module {
 
   LayerKv keys_and_values(const Residual& x, const GemmaPass& pass, const LayerModulation& modulation) const;
   LayerModulation modulation(const Tensor& condition) const;  // condition [B, W]
-  bool is_observed_beyond_keys() const { return attention_.is_observed_beyond_keys() || mlp_.is_observed(); }
+  bool is_observed_beyond_keys() const;
   at::ScalarType dtype() const { return attention_.dtype(); }
 
  private:
   GemmaAttention& attention_;
   GemmaMlp& mlp_;
   RmsNorm &input_norm_, &post_attention_norm_;
+  VectorSite &attention_addition_, &mlp_addition_;  // of the residuals
 };
 
 // Whether a stack runs the prefix, whose keys and values are kept.

@@ -12,9 +12,11 @@ std::string_view name_of(SiteKind kind) {
     case SiteKind::attention:
       return "attention";
     case SiteKind::kv_cache:
+      return "kv_cache";
+    case SiteKind::vector:
       break;
   }
-  return "kv_cache";
+  return "vector";
 }
 
 std::string_view name_of(Component component) {
@@ -70,7 +72,10 @@ SiteList::SiteList(const torch::nn::Module& root) {
   // Including the root would require that a shared_ptr owns it.
   for (const auto& module : root.modules(/*include_self=*/false)) {
     auto* const site = dynamic_cast<MatmulSite*>(module.get());
-    if (site != nullptr) (site->kind == SiteKind::kv_cache ? kv_caches_ : sites_).emplace_back(*site);
+    if (site == nullptr) continue;
+    of_all_kinds_.emplace_back(*site);
+    Sites& of_kind = site->kind == SiteKind::kv_cache ? kv_caches_ : site->kind == SiteKind::vector ? vectors_ : sites_;
+    of_kind.emplace_back(*site);
   }
 }
 

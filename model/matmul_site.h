@@ -1,6 +1,6 @@
 // Hooks on the model's matmuls. Every linear and every attention is a module derived from MatmulSite; a hook set on it
-// replaces its matmul. A KV cache is a site too, whose hook changes what is kept. The model does not know what hooks
-// do. Without a hook the backend computes.
+// replaces its matmul. KV caches and the operations between matmuls (VectorSite) are sites too. The model does not know
+// what hooks do. Without a hook the backend computes.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -20,7 +20,7 @@ using at::Tensor;
 
 class Backend;
 
-enum class SiteKind { linear, attention, kv_cache };
+enum class SiteKind { linear, attention, kv_cache, vector };
 enum class Component { vision, language, action_expert, action_head, unknown };
 
 std::string_view name_of(SiteKind kind);
@@ -56,7 +56,7 @@ class MatmulSite : public torch::nn::Module {
   const std::string path;  // of the module, as in the checkpoint; attentions end in ".sdpa", caches in ".kv_cache"
   const Component component;
   const SiteKind kind;
-  const std::int64_t in_features;   // head size for attentions and caches
+  const std::int64_t in_features;   // head size for attentions and caches; of vector operations 0 if it changes
   const std::int64_t out_features;  // likewise
   const Backend& backend;           // the model's
 
@@ -80,8 +80,10 @@ class SiteList {
   // Walks the modules of `root`, which must outlive the list.
   explicit SiteList(const torch::nn::Module& root);
 
-  const Sites& all() const { return sites_; }                              // linears and attentions
-  const Sites& kv_caches() const { return kv_caches_; }                    // a layer's each
+  const Sites& all() const { return sites_; }            // linears and attentions
+  const Sites& kv_caches() const { return kv_caches_; }  // a layer's each
+  const Sites& vectors() const { return vectors_; }      // VectorSites
+  const Sites& of_all_kinds() const { return of_all_kinds_; }
   const Backend& backend() const { return sites_.front().get().backend; }  // the same for all sites
 
   // Call after setting or removing hooks: the model discards results that it cached under the old ones.
@@ -89,7 +91,7 @@ class SiteList {
   std::int64_t hook_changes() const { return hook_changes_; }
 
  private:
-  Sites sites_, kv_caches_;
+  Sites of_all_kinds_, sites_, kv_caches_, vectors_;
   std::int64_t hook_changes_ = 0;
 };
 

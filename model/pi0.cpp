@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 
 #include "model/masks.h"
@@ -48,6 +49,8 @@ class JoinedCalls {
   const std::vector<const MatmulSite*>& sites_;
 };
 
+Tensor silu(std::span<const Tensor> in) { return at::silu(in[0]); }
+
 Tensor as_input(const Tensor& image) { return is_pixels(image) ? image_to_input(image) : image; }
 
 }  // namespace
@@ -77,6 +80,10 @@ Pi0::Pi0(const ModelConfig& config, const BuildContext& context, Execution execu
                                        Bias::present)),
       time_mlp_out_(context.add<Linear>(*this, config.pi05 ? "time_mlp_out" : "action_time_mlp_out",
                                         config.action_expert.width, config.action_expert.width, Bias::present)),
+      time_in_activation_(context.add<VectorSite>(*this, config.pi05 ? "time_mlp_in.act" : "action_time_mlp_in.act",
+                                                  config.action_expert.width)),
+      time_out_activation_(config.pi05 ? &context.add<VectorSite>(*this, "time_mlp_out.act", config.action_expert.width)
+                                       : nullptr),
       sites_([&] {
         context.add<UnusedHead>(*this, language_head, config.paligemma.width, config.vocab_size);
         context.add<UnusedHead>(*this, expert_head, config.action_expert.width, config.vocab_size);
@@ -103,7 +110,7 @@ Pi0::Pi0(const ModelConfig& config, const BuildContext& context, Execution execu
 
 std::vector<const MatmulSite*> Pi0::vision_sites() const {
   std::vector<const MatmulSite*> found;
-  for (const MatmulSite& site : sites_.all()) {
+  for (const MatmulSite& site : sites_.of_all_kinds()) {
     if (site.component == Component::vision || &site == &projector_) found.push_back(&site);
   }
   return found;
@@ -111,8 +118,8 @@ std::vector<const MatmulSite*> Pi0::vision_sites() const {
 
 std::vector<const MatmulSite*> Pi0::modulation_sites() const {
   std::vector<const MatmulSite*> found;
-  for (const MatmulSite& site : sites_.all()) {
-    if (site.path.ends_with(".dense") || &site == &time_mlp_in_ || &site == &time_mlp_out_) found.push_back(&site);
+  for (const MatmulSite& site : sites_.of_all_kinds()) {
+    if (site.path.ends_with(".dense") || site.path.starts_with("time_mlp_")) found.push_back(&site);
   }
   return found;
 }
@@ -177,7 +184,7 @@ void Pi0::prefill(Pass& pass, Trace* trace) const {
 Tensor Pi0::time_condition(const Tensor& time) const {
   if (!config_.pi05) return {};
   const Tensor embedded = time_embedding(time, config_.action_expert.width);
-  return at::silu(time_mlp_out_(at::silu(time_mlp_in_(embedded))));
+  return (*time_out_activation_)(time_mlp_out_(time_in_activation_(time_mlp_in_(embedded), silu)), silu);
 }
 
 // [B, S, W] float32. Pi0.5: the action tokens. Pi0: the state token, then action tokens that an MLP mixes with the
@@ -188,7 +195,7 @@ Tensor Pi0::embed_suffix(const Tensor& state, const Tensor& noisy_actions, const
   const Tensor embedded_time = time_embedding(time, config_.action_expert.width);  // [B, W]
   const Tensor state_token = (*state_)(state.to(at::kFloat)).unsqueeze(1);
   const Tensor timed = at::cat({actions, embedded_time.unsqueeze(1).expand_as(actions)}, 2);
-  return at::cat({state_token, time_mlp_out_(at::silu(time_mlp_in_(timed)))}, 1);
+  return at::cat({state_token, time_mlp_out_(time_in_activation_(time_mlp_in_(timed), silu))}, 1);
 }
 
 // Action tokens attend to the prefix, the state token and each other; the state token does not attend to actions.

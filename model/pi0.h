@@ -22,6 +22,7 @@
 #include "model/recorded_requests.h"
 #include "model/schedule.h"
 #include "model/siglip.h"
+#include "model/vector_site.h"
 
 namespace pi0::model {
 
@@ -85,6 +86,8 @@ class Pi0 : public torch::nn::Module {
   Linear &action_in_, &action_out_;
   Linear* state_;                        // Pi0 only
   Linear &time_mlp_in_, &time_mlp_out_;  // action_time_mlp_* in Pi0
+  VectorSite& time_in_activation_;       // SiLU, as the next
+  VectorSite* time_out_activation_;      // Pi0.5 only
   SiteList sites_;
   const std::vector<const MatmulSite*> vision_sites_;
   // Caches across calls; null if unused.

@@ -13,7 +13,7 @@ RecordedRequests::RecordedRequests(std::shared_ptr<WorkRecorder> recorder, const
     : recorder_(std::move(recorder)), sites_(sites), device_(device), stages_(std::move(stages)) {}
 
 RecordedRequests::Kind RecordedRequests::kind_of(const Pass& pass) const {
-  const bool observed = std::ranges::any_of(sites_.all(), &MatmulSite::is_observed);
+  const bool observed = std::ranges::any_of(sites_.of_all_kinds(), &MatmulSite::is_observed);
   Kind kind = {sites_.hook_changes(),
                observed,
                pass.num_steps,

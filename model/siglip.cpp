@@ -12,6 +12,7 @@ SiglipAttention::SiglipAttention(const BuildContext& context, const VisionConfig
       query_(context.add<Linear>(*this, "q_proj", config.width, config.width, Bias::present)),
       out_(context.add<Linear>(*this, "out_proj", config.width, config.width, Bias::present)),
       attention_(context.add<Attention>(*this, "sdpa", config.width / config.num_heads)),
+      softmax_(context.add<VectorSite>(*this, "softmax", 0)),
       query_key_value_({&query_, &key_, &value_}) {}
 
 Tensor SiglipAttention::operator()(const Tensor& x) const {
@@ -27,26 +28,33 @@ Tensor SiglipAttention::operator()(const Tensor& x) const {
                                       .key = heads(projected[1]),
                                       .value = heads(projected[2]),
                                       .mask = {},
-                                      .scale = std::pow(static_cast<double>(head_dim), -0.5)});
+                                      .scale = std::pow(static_cast<double>(head_dim), -0.5),
+                                      .softmax = softmax_.begin()});
   return out_(attended.transpose(1, 2).contiguous().view({batch, length, width}));
 }
 
 SiglipMlp::SiglipMlp(const BuildContext& context, const VisionConfig& config)
     : fc1_(context.add<Linear>(*this, "fc1", config.width, config.mlp_dim, Bias::present)),
       fc2_(context.add<Linear>(*this, "fc2", config.mlp_dim, config.width, Bias::present)),
-      backend_(context.backend) {}
+      activation_(context.add<VectorSite>(*this, "act", config.mlp_dim)) {}
+
+Tensor SiglipMlp::operator()(const Tensor& x) const {
+  return fc2_(activation_(fc1_(x), [&](std::span<const Tensor> in) { return activation_.backend.gelu(in[0], {}); }));
+}
 
 SiglipLayer::SiglipLayer(const BuildContext& context, const VisionConfig& config)
     : norm1_(context.add<LayerNorm>(*this, "layer_norm1", config.width)),
       attention_(context.add<SiglipAttention>(*this, "self_attn", config)),
       norm2_(context.add<LayerNorm>(*this, "layer_norm2", config.width)),
-      mlp_(context.add<SiglipMlp>(*this, "mlp", config)) {}
+      mlp_(context.add<SiglipMlp>(*this, "mlp", config)),
+      attention_addition_(context.add<VectorSite>(*this, "self_attn.residual", config.width)),
+      mlp_addition_(context.add<VectorSite>(*this, "mlp.residual", config.width)) {}
 
 // Reference: modeling_siglip.py SiglipEncoderLayer.forward. The last residual is left to the next norm, which adds it.
 Residual SiglipLayer::operator()(const Residual& x) const {
   const Normed before = norm1_(x);
-  const Normed between = norm2_({before.sum, attention_(before.x)});
-  return {between.sum, mlp_(between.x)};
+  const Normed between = norm2_({before.sum, attention_(before.x), {}, attention_addition_.begin()});
+  return {between.sum, mlp_(between.x), {}, mlp_addition_.begin()};
 }
 
 SiglipEmbeddings::SiglipEmbeddings(const BuildContext& context, const VisionConfig& config)

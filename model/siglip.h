@@ -8,6 +8,7 @@
 #include "model/linear.h"
 #include "model/model_config.h"
 #include "model/norms.h"
+#include "model/vector_site.h"
 
 namespace pi0::model {
 
@@ -21,6 +22,7 @@ class SiglipAttention : public torch::nn::Module {
   std::int64_t num_heads_;
   Linear &key_, &value_, &query_, &out_;
   Attention& attention_;
+  VectorSite& softmax_;
   JoinedLinears query_key_value_;
 };
 
@@ -28,11 +30,11 @@ class SiglipAttention : public torch::nn::Module {
 class SiglipMlp : public torch::nn::Module {
  public:
   SiglipMlp(const BuildContext& context, const VisionConfig& config);
-  Tensor operator()(const Tensor& x) const { return fc2_(backend_.gelu(fc1_(x), {})); }
+  Tensor operator()(const Tensor& x) const;
 
  private:
   Linear &fc1_, &fc2_;
-  const Backend& backend_;
+  VectorSite& activation_;
 };
 
 class SiglipLayer : public torch::nn::Module {
@@ -46,6 +48,7 @@ class SiglipLayer : public torch::nn::Module {
   SiglipAttention& attention_;
   LayerNorm& norm2_;
   SiglipMlp& mlp_;
+  VectorSite &attention_addition_, &mlp_addition_;  // of the residuals
 };
 
 // Patch embeddings by a convolution, plus learned position embeddings. Their weights are float32 in both precisions.

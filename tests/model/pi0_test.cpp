@@ -353,18 +353,21 @@ TEST_CASE("the model is a tree of modules with the checkpoint's names", "[model]
   }
   CHECK(names ==
         std::set<std::string>{"paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"});  // tied
-  std::vector<std::string> paths, caches;
+  std::map<model::SiteKind, std::vector<std::string>> by_kind;
   for (const auto& module : pi0->named_modules()) {
     const auto site = std::dynamic_pointer_cast<model::MatmulSite>(module.value());
-    if (site) (site->kind == model::SiteKind::kv_cache ? caches : paths).push_back(module.key());
+    if (!site) continue;
+    const bool is_matmul = site->kind == model::SiteKind::linear || site->kind == model::SiteKind::attention;
+    by_kind[is_matmul ? model::SiteKind::linear : site->kind].push_back(module.key());
   }
   const auto check_paths = [](const std::vector<std::string>& found, const model::SiteList::Sites& sites) {
     REQUIRE(found.size() == sites.size());
     for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == sites[i].get().path);
   };
-  check_paths(paths, pi0->sites().all());
-  check_paths(caches, pi0->sites().kv_caches());
-  CHECK(caches.size() == 4);  // of the language model only
+  check_paths(by_kind[model::SiteKind::linear], pi0->sites().all());
+  check_paths(by_kind[model::SiteKind::kv_cache], pi0->sites().kv_caches());
+  check_paths(by_kind[model::SiteKind::vector], pi0->sites().vectors());
+  CHECK(pi0->sites().kv_caches().size() == 4);  // of the language model only
   std::ostringstream shown;
   shown << *pi0;
   CHECK_THAT(shown.str(), contains_text("(q_proj): linear(48, 48)"));

@@ -30,7 +30,8 @@ std::vector<Tensor> CpuBackend::rotate(std::span<const Tensor> heads, const Rota
 }
 
 Tensor CpuBackend::attention(const AttentionOperands& operands) const {
-  return operands.form == AttentionForm::eager ? fast_attention(kernels_, operands) : plain_attention(operands);
+  const bool is_fast = operands.form == AttentionForm::eager && operands.softmax == nullptr;
+  return is_fast ? fast_attention(kernels_, operands) : plain_attention(operands);
 }
 
 std::unique_ptr<Quantizer> CpuBackend::quantizer(ErrorSink& sink, std::function<void()>) const {

@@ -168,7 +168,8 @@ std::vector<Tensor> CudaBackend::rotate(std::span<const Tensor> all, const Rotar
 Tensor CudaBackend::attention(const AttentionOperands& in) const {
   const LayerKv prefix = in.prefix != nullptr ? *in.prefix : LayerKv{};
   const std::int64_t keys = (in.prefix != nullptr ? prefix.key.size(2) : 0) + in.key.size(2);
-  if (!in_bfloat16(in.query) || !divisible_by_8(in.query.size(3)) || keys > AttentionCall::most_keys) {
+  if (in.softmax != nullptr || !in_bfloat16(in.query) || !divisible_by_8(in.query.size(3)) ||
+      keys > AttentionCall::most_keys) {
     return ReferenceBackend::attention(in);
   }
   const c10::DeviceGuard guard(in.query.device());

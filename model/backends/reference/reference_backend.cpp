@@ -1,5 +1,6 @@
 #include "model/backends/reference/reference_backend.h"
 
+#include "model/attention_by_parts.h"
 #include "model/backends/reference/reference_quantizer.h"
 #include "model/linear.h"
 
@@ -31,6 +32,9 @@ Tensor eager_attention(const AttentionOperands& in) {
 Tensor plain_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) { return at::linear(x, weight, bias); }
 
 Tensor plain_attention(const AttentionOperands& in) {
+  if (in.softmax != nullptr) {
+    return attention_by_parts(in, [](const Tensor& x, const Tensor& weight) { return at::linear(x, weight); });
+  }
   if (in.form == AttentionForm::eager) return eager_attention(in);
   return at::scaled_dot_product_attention(in.query.contiguous(), in.key.contiguous(), in.value.contiguous(),
                                           /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/false, in.scale);
