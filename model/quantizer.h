@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "model/operand_transform.h"
+#include "model/vector_site.h"
 #include "quant/formats/error_stats.h"
 #include "quant/formats/site_formats.h"
 
@@ -80,6 +81,7 @@ class Quantizer {
                           const InputStatistics& statistics) = 0;
   virtual std::size_t add(const Attention& attention, const formats::SiteFormats& formats) = 0;
   virtual std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) = 0;
+  virtual std::size_t add(const VectorSite& vector, const formats::NumberFormat& format) = 0;
 
   // Linears that share x [..., In]. Results: [..., Out] each, of x's dtype.
   virtual std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) = 0;
@@ -87,6 +89,9 @@ class Quantizer {
   virtual Tensor attention(std::size_t site, const AttentionOperands& operands) = 0;
 
   virtual LayerKv keep(std::size_t site, const LayerKv& layer) = 0;
+
+  // The operation of rounded inputs, rounded; of the same dtype.
+  virtual Tensor apply(std::size_t site, std::span<const Tensor> inputs, VectorOperation operation) = 0;
 
   // Whether the product of a call with inputs of that dtype is the exact one, so that a measured call needs no second:
   // rounding leaves the operands as they are, and the accumulator is float32.

@@ -28,7 +28,10 @@ std::string_view name_of(model::Operand operand) {
 }
 
 const QuantPlan& checked(const QuantPlan& plan, const model::SiteList& sites) {
-  if (plan.matmuls.size() == sites.all().size() && plan.kv_caches.size() == sites.kv_caches().size()) return plan;
+  if (plan.matmuls.size() == sites.all().size() && plan.kv_caches.size() == sites.kv_caches().size() &&
+      plan.vectors.size() == sites.vectors().size()) {
+    return plan;
+  }
   throw std::logic_error("attach: the plan is for another model");
 }
 
@@ -70,10 +73,8 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
       calibration_(std::move(calibration)),
       quantizer_(sites.backend().quantizer(observer_, [&sites] { sites.hooks_changed(); })) {
   const c10::InferenceMode inference;
-  for (const model::SiteList::Sites* list : {&sites.all(), &sites.kv_caches()}) {
-    for (const model::MatmulSite& site : *list) {
-      if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
-    }
+  for (const model::MatmulSite& site : sites.of_all_kinds()) {
+    if (site.any_hook() != nullptr) throw std::logic_error("attach: " + site.path + " has a hook already");
   }
   measure(true);
   std::vector<std::function<void()>> set_hooks;  // called when all hooks are made: a failure leaves no site with one
@@ -84,6 +85,11 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
     if (!plan.kv_caches[i]) continue;
     auto& cache = dynamic_cast<model::KvCacheSite&>(sites.kv_caches()[i].get());
     set_hooks.push_back(add_hook<KvCacheHook>(cache, *plan.kv_caches[i]));
+  }
+  for (std::size_t i = 0; i < plan.vectors.size(); ++i) {
+    if (!plan.vectors[i]) continue;
+    auto& vector = dynamic_cast<model::VectorSite&>(sites.vectors()[i].get());
+    set_hooks.push_back(add_hook<VectorHook>(vector, *plan.vectors[i]));
   }
   for (const auto& set_hook : set_hooks) set_hook();
   if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });

@@ -15,13 +15,16 @@ LayerPlace place_of(const std::string& layer) {
     const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), block);
     if (error == std::errc() && end != rest.data() + rest.size() && *end == '.') {
       std::string_view matrix = rest.substr(static_cast<std::size_t>(end - rest.data()) + 1);
+      if (matrix.ends_with(".residual")) return {block, std::string(matrix)};  // a block has two
       for (const std::string_view part : {"self_attn.", "mlp."}) {
         if (matrix.starts_with(part)) matrix.remove_prefix(part.size());
       }
       return {block, std::string(matrix)};
     }
   }
-  return {std::nullopt, layer.substr(layer.rfind('.') + 1)};  // npos + 1 is 0
+  std::size_t dot = layer.rfind('.');
+  if (layer.ends_with(".act")) dot = layer.rfind('.', dot - 1);
+  return {std::nullopt, layer.substr(dot + 1)};  // npos + 1 is 0
 }
 
 }  // namespace pi0::quant

@@ -13,7 +13,7 @@ struct LayerPlace {
 };
 
 // "...layers.3.self_attn.q_proj" is matrix q_proj of block 3, "...layers.3.input_layernorm.dense"
-// input_layernorm.dense.
+// input_layernorm.dense. "...layers.3.mlp.residual" and "time_mlp_in.act" keep what tells them from others.
 LayerPlace place_of(const std::string& layer);
 
 }  // namespace pi0::quant

@@ -32,7 +32,9 @@ AttentionHook::AttentionHook(const model::Attention& site, model::Quantizer& qua
     : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
 
 Tensor AttentionHook::attention(const model::AttentionOperands& operands) {
-  if (quantizer_.mode.measured && !quantizer_.has_exact_product(number_, operands.query.scalar_type())) {
+  const bool is_exact =
+      operands.softmax == nullptr && quantizer_.has_exact_product(number_, operands.query.scalar_type());
+  if (quantizer_.mode.measured && !is_exact) {
     site_.flop += model::attention_flop(operands);
   }
   return quantizer_.attention(number_, operands);

@@ -1,10 +1,12 @@
-// Hooks that replace a site's matmul by a quantized one. The backend's quantizer computes; the hooks only count flop.
+// Hooks that replace what a site computes by its quantized form. The backend's quantizer computes; the hooks only count
+// flop.
 // References: pi0-quant quant_linear.py QuantLinear, model_patcher.py QuantAttnContext.
 #pragma once
 
 #include "model/attention.h"
 #include "model/linear.h"
 #include "model/quantizer.h"
+#include "model/vector_site.h"
 #include "quant/format.h"
 
 namespace pi0::quant {
@@ -36,6 +38,22 @@ class KvCacheHook : public model::KvCacheHook {
       : quantizer_(quantizer), number_(quantizer.add(site, format)) {}
 
   model::LayerKv keep(const model::LayerKv& layer) override { return quantizer_.keep(number_, layer); }
+  bool observes() const override { return quantizer_.mode.measured; }
+  bool observes_joined_calls() const override { return quantizer_.observes_joined_calls(); }
+
+ private:
+  model::Quantizer& quantizer_;
+  const std::size_t number_;
+};
+
+class VectorHook : public model::VectorHook {
+ public:
+  VectorHook(const model::VectorSite& site, model::Quantizer& quantizer, const NumberFormat& format)
+      : quantizer_(quantizer), number_(quantizer.add(site, format)) {}
+
+  model::Tensor apply(std::span<const model::Tensor> inputs, model::VectorOperation operation) override {
+    return quantizer_.apply(number_, inputs, operation);
+  }
   bool observes() const override { return quantizer_.mode.measured; }
   bool observes_joined_calls() const override { return quantizer_.observes_joined_calls(); }
 

@@ -27,7 +27,8 @@ bool matches(const Rule& rule, const MatmulSite& site) {
 
 bool in_scope(const MatmulSite& site, const PlanRequest& request) {
   if (request.skip.contains(site.component)) return false;
-  if (site.kind != SiteKind::attention || request.attention == AttentionScope::all) return true;
+  const bool is_attention = site.kind == SiteKind::attention || site.path.ends_with(".softmax");
+  if (!is_attention || request.attention == AttentionScope::all) return true;
   return request.attention == AttentionScope::vision && site.component == Component::vision;
 }
 
@@ -55,6 +56,7 @@ Rule read_rule(JsonFields fields) {
   const bool has_match = fields.has("match"), has_component = fields.has("component");
   const bool has_input = fields.has("input_fmt"), has_output = fields.has("output_fmt");
   const bool has_weight = fields.has("weight_fmt"), has_kv_cache = fields.has("kv_cache_fmt");
+  const bool has_vector = fields.has("vector_fmt");
   const bool off = fields.has("off");
   const formats::Methods methods = read_methods(fields);
   const bool has_accumulator = fields.has("accumulator"), has_noise = fields.has("noise");
@@ -66,23 +68,24 @@ Rule read_rule(JsonFields fields) {
     rule.component = parse_component(fields.text("component"));
   }
   if (off) {
-    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache || has_accumulator || has_noise ||
-        methods.any()) {
+    if (!fields.flag("off") || has_input || has_output || has_weight || has_kv_cache || has_vector || has_accumulator ||
+        has_noise || methods.any()) {
       fields.refuse("'off' must be true, and excludes formats");
     }
     return rule;
   }
-  const bool is_cache_alone =
-      has_kv_cache && !has_input && !has_weight && !has_output && !has_accumulator && !has_noise && !methods.any();
-  if (!is_cache_alone && (!has_input || !has_output)) {
-    fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', or 'off'");
+  const bool leaves_products =
+      !has_input && !has_weight && !has_output && !has_accumulator && !has_noise && !methods.any();
+  if ((!leaves_products || (!has_kv_cache && !has_vector)) && (!has_input || !has_output)) {
+    fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', 'vector_fmt', or 'off'");
   }
   SiteFormats formats;
-  if (!is_cache_alone) {
+  if (!leaves_products) {
     formats = {parse_format(fields.text("input_fmt")), parse_format(fields.text("output_fmt"))};
   }
   if (has_weight) formats.weight = parse_format(fields.text("weight_fmt"));
   if (has_kv_cache) formats.kv_cache = parse_format(fields.text("kv_cache_fmt"));
+  if (has_vector) formats.vector = parse_format(fields.text("vector_fmt"));
   formats.methods = methods;
   if (has_accumulator) formats.accumulator = formats::parse_accumulator(fields.text("accumulator"));
   if (has_noise) formats.noise = formats::parse_noise(fields.text("noise"));
@@ -141,13 +144,18 @@ QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request) {
     const auto rule =
         std::ranges::find_if(request.rules, [&](const Rule& candidate) { return matches(candidate, site); });
     if (rule == request.rules.end()) return std::nullopt;
-    used[static_cast<std::size_t>(rule - request.rules.begin())] = true;
+    const bool is_for_it = site.kind != SiteKind::vector || !rule->formats || rule->formats->vector;
+    if (is_for_it) used[static_cast<std::size_t>(rule - request.rules.begin())] = true;
     return rule->formats;
   };
   for (const MatmulSite& site : sites.all()) plan.matmuls.push_back(formats_of(site));
   for (const MatmulSite& site : sites.kv_caches()) {
     const std::optional<SiteFormats> formats = formats_of(site);
     plan.kv_caches.push_back(formats ? formats->kv_cache : std::nullopt);
+  }
+  for (const MatmulSite& site : sites.vectors()) {
+    const std::optional<SiteFormats> formats = formats_of(site);
+    plan.vectors.push_back(formats ? formats->vector : std::nullopt);
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     if (used[i]) continue;

@@ -46,6 +46,7 @@ struct PlanRequest {
 struct QuantPlan {
   std::vector<std::optional<SiteFormats>> matmuls;     // of SiteList::all()
   std::vector<std::optional<NumberFormat>> kv_caches;  // of SiteList::kv_caches()
+  std::vector<std::optional<NumberFormat>> vectors;    // of SiteList::vectors()
 };
 
 std::vector<Rule> one_rule(const SiteFormats& formats);           // that matches every site

@@ -147,8 +147,9 @@ std::string report_json(const StatsSnapshot& snapshot, const Json& meta) {
   Json report = {{"layers", std::move(layers)},
                  {"components", components_json(snapshot, "linear")},
                  {"components_attention", components_json(snapshot, "attention")}};
-  if (Json caches = components_json(snapshot, "kv_cache"); !caches.empty()) {
-    report["components_kv_cache"] = std::move(caches);
+  for (const std::string kind : {"kv_cache", "vector"}) {
+    Json rows = components_json(snapshot, kind);
+    if (!rows.empty()) report["components_" + kind] = std::move(rows);
   }
   report["meta"] = std::move(full_meta);
   return report.dump(1) + "\n";
@@ -156,7 +157,7 @@ std::string report_json(const StatsSnapshot& snapshot, const Json& meta) {
 
 std::string report_table(const StatsSnapshot& snapshot) {
   std::string text;
-  for (const char* kind : {"linear", "attention", "kv_cache"}) {
+  for (const char* kind : layer_kinds) {
     const std::vector<ComponentRow> rows = component_rows(snapshot, kind);
     if (rows.empty()) continue;
     char line[160];

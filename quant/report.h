@@ -2,6 +2,7 @@
 // Reference: pi0-quant stats_tracker.py layer_rows, component_rows.
 #pragma once
 
+#include <array>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -10,6 +11,9 @@
 #include "quant/stats_book.h"
 
 namespace pi0::quant {
+
+// The kinds of layers that statistics have.
+inline constexpr std::array layer_kinds = {"linear", "attention", "kv_cache", "vector"};
 
 // One component's layers of one kind. Layers that were never called count in n_layers only; without
 // a called layer there is no row.

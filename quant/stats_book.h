@@ -21,7 +21,7 @@ using formats::ErrorStats;
 struct SiteEntry {
   std::string layer;  // the site's path
   std::string component;
-  std::string kind;  // linear or attention
+  std::string kind;  // linear, attention, kv_cache or vector
   std::int64_t in_features = 0;
   std::int64_t out_features = 0;
   ErrorStats errors;

@@ -14,6 +14,7 @@ void check(const SiteFormats& formats) {
   check_dynamic(formats.weight, "weights");
   check_dynamic(formats.output, "outputs");
   if (formats.kv_cache) check_dynamic(*formats.kv_cache, "KV caches");
+  if (formats.vector) check_dynamic(*formats.vector, "vector operations");
   if (formats.input.is_static && formats.methods.rotate) {
     refuse(formats.input, "inputs that are rotated have no static scale, since a calibration knows them unrotated");
   }

@@ -32,6 +32,7 @@ struct SiteFormats {
   NumberFormat weight = {};  // of a linear, and of its bias if it is a plain cast; else the bias stays as it is
   NumberFormat output = {};
   std::optional<NumberFormat> kv_cache = {};  // of the prefix's keys and values; none: kept as they are
+  std::optional<NumberFormat> vector = {};    // of operations between products; none: as they are
   Methods methods = {};
   Accumulator accumulator = {};      // of attention's products too, but for those that encode operands
   std::optional<Noise> noise = {};   // of outputs, after they are rounded

@@ -128,6 +128,9 @@ TEST_CASE("static scales are of inputs that are not rotated", "[formats]") {
   formats.kv_cache = fixed;
   CHECK_THROWS_AS(check(formats), std::invalid_argument);
   formats = {plain, plain};
+  formats.vector = fixed;
+  CHECK_THROWS_AS(check(formats), std::invalid_argument);
+  formats = {plain, plain};
   formats.weight = fixed;
   CHECK_THROWS_AS(check(formats), std::invalid_argument);
 }

@@ -123,6 +123,11 @@ TEST_CASE("a wrong rules file is refused by file, rule and key", "[quant][plan]"
   refuses(R"({"rules":[{"match":"*","input_fmt":"float16","output_fmt":"bflaot16"}]})", "did you mean 'bfloat16'?");
   refuses(R"({"rules":[{"match":"*","input_fmt":"int8:columns","output_fmt":"bfloat16"}]})", "granularity 'columns'");
   refuses(R"({"rules":[{"match":"*","weight_fmt":"int8:row"}]})", "input_fmt");
+  refuses(R"({"rules":[{"match":"*","vector_fmt":"bflaot16"}]})", "did you mean 'bfloat16'?");
+  refuses(R"({"rules":[{"match":"*","vector_fmt":"int8:tensor:static"}]})", "vector operations");
+  refuses(R"({"rules":[{"match":"*","off":true,"vector_fmt":"bfloat16"}]})", "off");
+  CHECK(rules_of(R"({"rules":[{"match":"*.act","vector_fmt":"bfloat16"}]})")[0].formats->vector ==
+        quant::parse_format("bfloat16"));
   refuses(R"({"rules":[{"match":"*","input_fmt":"int8:row","output_fmt":"bfloat16","smooth":2}]})", "from 0 to 1");
   refuses(R"({"rules":[{"match":"*","input_fmt":"int8:row","output_fmt":"bfloat16","clip":"99"}]})",
           "expected a number");

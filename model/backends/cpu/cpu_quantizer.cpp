@@ -104,6 +104,11 @@ std::size_t CpuQuantizer::add(const KvCacheSite& cache, const NumberFormat& form
   return ReferenceQuantizer::add(cache, format);
 }
 
+std::size_t CpuQuantizer::add(const VectorSite& vector, const NumberFormat& format) {
+  packed_.emplace_back();
+  return ReferenceQuantizer::add(vector, format);
+}
+
 std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
                               const InputStatistics& statistics) {
   const std::size_t number = sites_.size();

@@ -18,6 +18,7 @@ class CpuQuantizer : public ReferenceQuantizer {
                   const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
+  std::size_t add(const VectorSite& vector, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   bool release_exact_weight(std::size_t site) override;
@@ -72,7 +73,7 @@ class CpuQuantizer : public ReferenceQuantizer {
 
   const GemmKernels& gemm_;
   const formats::RoundingKernels& rounding_;
-  std::vector<Packed> packed_;  // by site; empty for attentions
+  std::vector<Packed> packed_;  // by site; empty for all but linears
 };
 
 }  // namespace pi0::model

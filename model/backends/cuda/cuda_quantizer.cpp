@@ -126,6 +126,11 @@ std::size_t CudaQuantizer::add(const KvCacheSite& cache, const formats::NumberFo
                               ", is not available on a GPU; run with --device cpu");
 }
 
+std::size_t CudaQuantizer::add(const VectorSite& vector, const formats::NumberFormat& format) {
+  throw std::invalid_argument(vector.path + ": a format of vector operations, " + name_of(format) +
+                              ", is not available on a GPU; run with --device cpu");
+}
+
 Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& values, at::ScalarType stored) {
   std::vector<std::uint32_t*> flags;
   for (const std::size_t site : sites) {

@@ -63,6 +63,7 @@ class CudaQuantizer : public ReferenceQuantizer {
                   const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
+  std::size_t add(const VectorSite& vector, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   bool splits_errors() const override { return false; }

@@ -96,6 +96,13 @@ std::size_t ReferenceQuantizer::add(const KvCacheSite&, const formats::NumberFor
   return sites_.size() - 1;
 }
 
+std::size_t ReferenceQuantizer::add(const VectorSite&, const formats::NumberFormat& format) {
+  formats::SiteFormats formats;
+  formats.vector = format;
+  sites_.push_back({formats});
+  return sites_.size() - 1;
+}
+
 bool ReferenceQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   if (!keeps(site.formats.input, dtype)) return false;
@@ -168,12 +175,19 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
   for (Tensor* operand : {&operands.query, &operands.key}) *operand = round_operand(site, *operand);
   operands.value = round_value(site, operands.value);
   if (exact.prefix != nullptr) operands.prefix = &rounded_prefix(site, *exact.prefix);
+  // The exact result has no rounded softmax either.
+  const auto exact_result = [&] {
+    AttentionOperands unhooked = exact;
+    unhooked.softmax = nullptr;
+    return backend_.attention(unhooked);
+  };
   const formats::Accumulator& accumulator = sites_[site].formats.accumulator;
   if (!orders_attention(accumulator)) {
     const Tensor attended = backend_.attention(operands);
     Tensor reference;
     if (mode.measured) {
-      reference = has_exact_product(site, exact.query.scalar_type()) ? attended : backend_.attention(exact);
+      const bool is_exact = exact.softmax == nullptr && has_exact_product(site, exact.query.scalar_type());
+      reference = is_exact ? attended : exact_result();
     }
     return round_attended(site, attended, reference);
   }
@@ -184,8 +198,12 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
   results.accumulated = attended.to(at::kFloat);
   const Tensor result = round_output(site, results.accumulated).to(attended.scalar_type());
   if (!mode.measured) return result;
-  results.exact = backend_.attention(exact).to(at::kFloat);
-  if (mode.split_errors) results.of_rounded_operands = backend_.attention(operands).to(at::kFloat);
+  results.exact = exact_result().to(at::kFloat);
+  if (mode.split_errors) {
+    mode.measured = false;  // the softmax was observed above
+    results.of_rounded_operands = backend_.attention(operands).to(at::kFloat);
+    mode.measured = true;
+  }
   results.rounded = result.to(at::kFloat);
   observe(site, results);
   return result;
@@ -224,6 +242,22 @@ LayerKv ReferenceQuantizer::keep(std::size_t site, const LayerKv& layer) {
     observe(site, {at::cat({layer.key, layer.value}, 3).to(at::kFloat), rounded, rounded, rounded});
   }
   return kept;
+}
+
+Tensor ReferenceQuantizer::apply(std::size_t site, std::span<const Tensor> exact, VectorOperation operation) {
+  const auto round = [&](const Tensor& values, Operand operand) {
+    const Rounded rounded = round_activations(values.to(at::kFloat), *sites_[site].formats.vector);
+    note(rounded.overflowed, site, operand);
+    return rounded.values.to(values.scalar_type());
+  };
+  std::vector<Tensor> inputs;
+  for (const Tensor& input : exact) inputs.push_back(round(input, Operand::input));
+  const Tensor computed = operation(inputs), result = round(computed, Operand::output);
+  if (mode.measured) {
+    const Tensor of_rounded_inputs = computed.to(at::kFloat);
+    observe(site, {operation(exact).to(at::kFloat), of_rounded_inputs, of_rounded_inputs, result.to(at::kFloat)});
+  }
+  return result;
 }
 
 void ReferenceQuantizer::note(bool overflowed, std::size_t site, Operand operand) {

@@ -21,16 +21,18 @@ class ReferenceQuantizer : public Quantizer {
                   const InputStatistics& statistics) override;
   std::size_t add(const Attention& attention, const formats::SiteFormats& formats) override;
   std::size_t add(const KvCacheSite& cache, const formats::NumberFormat& format) override;
+  std::size_t add(const VectorSite& vector, const formats::NumberFormat& format) override;
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   Tensor attention(std::size_t site, const AttentionOperands& operands) override;
   LayerKv keep(std::size_t site, const LayerKv& layer) override;
   bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
+  Tensor apply(std::size_t site, std::span<const Tensor> inputs, VectorOperation operation) override;
   bool release_exact_weight(std::size_t site) override;
 
  protected:
   struct Site {
     formats::SiteFormats formats;
-    const Linear* linear = nullptr;  // null: an attention or a KV cache
+    const Linear* linear = nullptr;  // null: an attention, a KV cache or a vector operation
     Tensor weight_codes = {};        // [Out, In] in the dtype of a plain cast; undefined for other formats
     CodedWeight coded_weight = {};   // for those
     Tensor bias_codes = {};          // [Out]
