@@ -230,6 +230,11 @@ class UsageTest(TemporaryFolderTest):
         layers = json.loads(done.stdout)
         self.assertEqual(sum(layer["kind"] == "linear" for layer in layers), 458)
         self.assertEqual(set(layers[0]), {"layer", "component", "in_features", "out_features", "kind"})
+        every = json.loads(run("pi0", "list-layers", "--config", "pi05_droid", "--json", "--all").stdout)
+        kinds = [layer["kind"] for layer in every]
+        self.assertEqual([kinds.count(kind) for kind in ("linear", "attention", "kv_cache", "vector")],
+                         [458, 63, 18, 2 * (7 * 18 + 1) + 6 * 27 + 1 + 2])  # fmt: skip
+        self.assertEqual([layer for layer in every if layer["kind"] in ("linear", "attention")], layers)
         text = run("pi0-server", "--list-layers", "--checkpoint-dir", TINY)
         self.assertEqual(text.returncode, 0, text.stderr)
         self.assertIn("paligemma_with_expert.gemma_expert.lm_head", text.stdout)

@@ -195,6 +195,47 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             for word in words:
                 self.assertIn(word, done.stderr)
 
+    def test_operations_between_products(self):
+        rules = self.folder / "rules.json"
+        rules.write_text('{"rules": [{"match": "*.softmax", "off": true}, {"match": "*", "vector_fmt": "float8_e4m3"}]}')
+        answers, errors = {}, {}
+        for name, arguments in (
+            ("plain", []),
+            ("bfloat16", ["--vector-fmt", "bfloat16"]),
+            ("float8_e4m3", ["--vector-fmt", "float8_e4m3"]),
+            ("rules", ["--rules", rules]),
+        ):
+            self.stats.unlink(missing_ok=True)
+            fast = [*ARGUMENTS[:-2], "--num-steps", 2, "--seed", 0, *arguments]
+            with serve(*fast, *(["--stats-output", self.stats] if arguments else [])) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                answers[name] = client.infer(golden_request(FOLDER))["actions"]
+                self.assertEqual(server.stop(), 0)
+            if not arguments:
+                continue
+            errors[name] = relative_rms(answers[name], answers["plain"])
+            report = self.report()
+            layers = [row for row in report["layers"] if row["kind"] == "vector"]
+            everywhere = {"vision", "language", "action_expert", "action_head"}
+            self.assertEqual({row["component"] for row in layers}, everywhere)
+            self.assertEqual({row["component"] for row in report["components_vector"]}, everywhere)
+            self.assertTrue(all(row["n_calls"] > 0 and row["rel_rmse"] is not None for row in layers))
+            softmaxes = [row for row in layers if row["matrix"] == "softmax"]
+            self.assertEqual(bool(softmaxes), name != "rules")
+            places = [(row["component"], row["block"], row["matrix"]) for row in report["layers"]]
+            self.assertEqual(len(set(places)), len(places))
+            self.assertEqual(report["meta"].get("vector_fmt"), None if name == "rules" else name)
+        self.assertLess(errors["bfloat16"], errors["float8_e4m3"])
+        for words, wrong in (
+            (["did you mean 'bfloat16'"], ["--vector-fmt", "bflaot16"]),
+            (["inputs alone", "vector operations"], ["--vector-fmt", "int8:tensor:static"]),
+            (["--rules"], ["--vector-fmt", "bfloat16", "--rules", rules]),
+        ):
+            done = run("pi0-server", *ARGUMENTS, *wrong)
+            self.assertNotEqual(done.returncode, 0)
+            for word in words:
+                self.assertIn(word, done.stderr)
+
     def test_bad_places_and_settings(self):
         def refuse(code, expected, *arguments):
             done = run("pi0-server", *ARGUMENTS, "--dry-run", *arguments)

@@ -48,8 +48,8 @@ class ResultsTest(TemporaryFolderTest):
         self.assertIn("next: pi0 report", self.pi0(*sweep, "--pairs", pairs, "--output", "sweep").stderr)
         self.pi0(*sweep, "--rules", rules, "--output", "with_rules")
         self.pi0("calibrate", *MODEL, "--synthetic", 1, "--output", "calibration.safetensors")
-        self.pi0(*sweep, "--pairs", "mxfp4/int4:group128/bfloat16", "--kv-cache-fmt", "int8:row", "--rotate", "--clip", 99.9,
-                 "--smooth", 0.5, "--calibration", "calibration.safetensors", "--accumulators", "bfloat16:32", "--noise",
+        self.pi0(*sweep, "--pairs", "mxfp4/int4:group128/bfloat16", "--kv-cache-fmt", "int8:row", "--vector-fmt", "bfloat16",
+                 "--rotate", "--clip", 99.9, "--smooth", 0.5, "--calibration", "calibration.safetensors", "--accumulators", "bfloat16:32", "--noise",
                  "relative:0.01", "--split-errors", "--output", "scaled")  # fmt: skip
         one = ["--pairs", "float8_e4m3/float16", "--sensitivity"]
         self.pi0(*sweep, *one, "components", "--output", "components")
@@ -89,7 +89,7 @@ class ResultsTest(TemporaryFolderTest):
         self.check("A component", [row for each in statistics for row in each["components"]])
         self.check("`meta`", [each["meta"] for each in statistics])
         loop = self.json("loop/summary.json")
-        self.check("A setting of a closed loop", loop, ["weight_fmt", "kv_cache_fmt", "rotate", "smooth", "clip", "accumulator", "noise"])
+        self.check("A setting of a closed loop", loop, ["weight_fmt", "kv_cache_fmt", "vector_fmt", "rotate", "smooth", "clip", "accumulator", "noise"])
         self.check("A scene", [scene for entry in loop for scene in entry["by_scene"].values()])
         self.assertEqual({key for entry in loop for scene in entry["by_scene"].values() for key in scene.get("requests", {})},
                          {"answered", "refused", "failed", "dropped"})  # fmt: skip

@@ -222,6 +222,31 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         (entry,) = self.summary()
         self.assertEqual(entry["action_rmse"], budget["action_rmse"])
 
+    def test_operations_between_products_are_ranked_too(self):
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--skip-components", "vision,action_expert"]
+        formats = ["--pairs", "float16/float16", "--kv-cache-fmt", "int8:row", "--vector-fmt", "float8_e4m3"]
+        done = self.sweep(*arguments, *formats, "--sensitivity", "layers", "--budget", 100)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ranking = json.loads((self.output / "sensitivity.json").read_text())
+        kinds = {entry["layer"]: entry["kind"] for entry in ranking}
+        self.assertEqual(set(kinds.values()), {"linear", "attention", "kv_cache", "vector"})
+        vectors = [layer for layer, kind in kinds.items() if kind == "vector"]
+        self.assertIn("time_mlp_in.act", vectors)
+        language = "paligemma_with_expert.paligemma.model.language_model"
+        last = f"{language}.layers.3"
+        self.assertEqual({layer for layer in vectors if layer.startswith(last)},
+                         {f"{last}.input_layernorm", f"{last}.self_attn.rotary"})  # fmt: skip
+        self.assertNotIn(f"{language}.norm", vectors)  # nothing reads it
+        keys = {"kv_cache": {"match", "kv_cache_fmt"}, "vector": {"match", "vector_fmt"}}
+        rules = json.loads((self.output / "rules.json").read_text())["rules"]
+        self.assertEqual(len(rules), len(ranking))
+        for rule in rules:
+            self.assertEqual(set(rule), keys.get(kinds[rule["match"]], {"match", "input_fmt", "output_fmt"}), rule)
+
+        rules_file, self.output = self.output / "rules.json", self.folder / "again"
+        done = self.sweep(*arguments, "--rules", rules_file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_what_rounding_alone_causes_is_measured_and_marked(self):
         done = self.sweep("--synthetic", 2, "--pairs", "float32/float32,float8_e4m3/float8_e4m3")
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -117,7 +117,8 @@ TEST_CASE("a batch observed sample by sample has the statistics of its requests 
   }
   SECTION("scales of a sample alone") {
     SiteFormats scaled(formats::parse_number_format("float8_e4m3:tensor"), formats::parse_number_format("int8:tensor"));
-    scaled.kv_cache = scaled.vector = formats::parse_number_format("int8:tensor");
+    scaled.kv_cache = formats::parse_number_format("int8:tensor");
+    scaled.vector = formats::parse_number_format("float8_e4m3:tensor");
     for (const model::Execution& execution : {model::Execution(), test::fast(model::fastest_instruction_set())}) {
       compare(golden, *test::load_case(golden, Precision::bfloat16, execution), scaled);
     }

@@ -14,6 +14,7 @@ Json fields_of(const SiteFormats& formats) {
   Json fields = {{"input_fmt", name_of(formats.input)}, {"output_fmt", name_of(formats.output)}};
   if (formats.has_weight_of_its_own()) fields["weight_fmt"] = name_of(formats.weight);
   if (formats.kv_cache) fields["kv_cache_fmt"] = name_of(*formats.kv_cache);
+  if (formats.vector) fields["vector_fmt"] = name_of(*formats.vector);
   if (formats.methods.rotate) fields["rotate"] = true;
   if (formats.methods.smooth) fields["smooth"] = *formats.methods.smooth;
   if (formats.methods.clip) fields["clip"] = *formats.methods.clip;
@@ -28,6 +29,7 @@ std::vector<std::string> arguments_of(const SiteFormats& formats) {
   std::vector<std::string> arguments = {"--input-fmt", name_of(formats.input), "--output-fmt", name_of(formats.output)};
   if (formats.has_weight_of_its_own()) arguments.insert(arguments.end(), {"--weight-fmt", name_of(formats.weight)});
   if (formats.kv_cache) arguments.insert(arguments.end(), {"--kv-cache-fmt", name_of(*formats.kv_cache)});
+  if (formats.vector) arguments.insert(arguments.end(), {"--vector-fmt", name_of(*formats.vector)});
   if (formats.methods.rotate) arguments.emplace_back("--rotate");
   if (formats.methods.smooth)
     arguments.insert(arguments.end(), {"--smooth", fmt::format("{}", *formats.methods.smooth)});
@@ -43,6 +45,7 @@ std::string folder_of(const SiteFormats& formats) {
   std::string folder = file_name_of(formats.input) + "__" + file_name_of(formats.output);
   if (formats.has_weight_of_its_own()) folder += "__weight_" + file_name_of(formats.weight);
   if (formats.kv_cache) folder += "__kv_cache_" + file_name_of(*formats.kv_cache);
+  if (formats.vector) folder += "__vector_" + file_name_of(*formats.vector);
   if (formats.methods.rotate) folder += "__rotate";
   if (formats.methods.smooth) folder += fmt::format("__smooth_{}", *formats.methods.smooth);
   if (formats.methods.clip) folder += fmt::format("__clip_{}", *formats.methods.clip);
@@ -68,6 +71,7 @@ std::optional<SiteFormats> formats_in(const Json& fields) {
   SiteFormats found(*input, *output);
   found.weight = format("weight_fmt").value_or(found.weight);
   found.kv_cache = format("kv_cache_fmt");
+  found.vector = format("vector_fmt");
   found.methods.rotate = fields.value("rotate", Json()) == true;
   const auto number = [&](const char* key) -> std::optional<double> {
     const Json value = fields.value(key, Json());

@@ -11,8 +11,8 @@
 
 namespace pi0::tools {
 
-// input_fmt and output_fmt, then weight_fmt where weights have another format than inputs, and kv_cache_fmt, rotate,
-// smooth, clip, accumulator and noise where they are asked for.
+// input_fmt and output_fmt, then weight_fmt where weights have another format than inputs, and kv_cache_fmt,
+// vector_fmt, rotate, smooth, clip, accumulator and noise where they are asked for.
 nlohmann::ordered_json fields_of(const quant::SiteFormats& formats);
 
 // weight_bits, of a value on average, and weight_bytes.
@@ -22,13 +22,13 @@ nlohmann::ordered_json fields_of(const quant::WeightSize& size);
 std::vector<std::string> arguments_of(const quant::SiteFormats& formats);
 
 // The folder of results: "<input>__<output>" as pi0-quant names it, then "__weight_<format>", "__kv_cache_<format>",
-// "__rotate", "__smooth_<alpha>", "__clip_<percentile>", "__accumulator_<name>" and "__noise_<name>" where fields_of()
-// has those. '-' stands for the ':' and ',' of names.
+// "__vector_<format>", "__rotate", "__smooth_<alpha>", "__clip_<percentile>", "__accumulator_<name>" and
+// "__noise_<name>" where fields_of() has those. '-' stands for the ':' and ',' of names.
 std::string folder_of(const quant::SiteFormats& formats);
 
 // The keys of fields_of(), in their order.
-inline constexpr const char* format_keys[] = {"input_fmt",    "output_fmt",  "weight_fmt",
-                                              "kv_cache_fmt", "accumulator", "noise"};
+inline constexpr const char* format_keys[] = {"input_fmt",  "output_fmt",  "weight_fmt", "kv_cache_fmt",
+                                              "vector_fmt", "accumulator", "noise"};
 
 // What fields_of() wrote, among other fields; none if input_fmt or output_fmt is no name of a format.
 std::optional<quant::SiteFormats> formats_in(const nlohmann::ordered_json& fields);

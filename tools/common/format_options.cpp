@@ -110,6 +110,7 @@ std::vector<SiteFormats> FormatLists::settings() const {
   }
   for (SiteFormats& setting : settings) {
     setting.kv_cache = kv_cache;
+    setting.vector = vector;
     setting.methods.rotate |= methods.rotate;
     setting.methods.smooth = methods.smooth;
     setting.methods.clip = methods.clip;
@@ -207,6 +208,8 @@ void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& gr
   add_method_options(app, formats.methods, group_name);
   app.get_option("--rotate")->excludes("--presets");  // which has settings with and without
   add_format(app, "--kv-cache-fmt", formats.kv_cache, "Format of the prefix's keys and values, of all settings")
+      ->group(group_name);
+  add_format(app, "--vector-fmt", formats.vector, "Format of the operations between products, of all settings")
       ->group(group_name);
 }
 

@@ -29,7 +29,7 @@ struct FormatLists {
   FormatLists();
   std::vector<quant::NumberFormat> inputs, weights, outputs;  // no weights: as inputs
   std::vector<quant::SiteFormats> named;                      // if there are any, the lists do not count
-  std::optional<quant::NumberFormat> kv_cache;                // of all settings
+  std::optional<quant::NumberFormat> kv_cache, vector;        // of all settings
   formats::Methods methods;                                   // likewise, beside a preset's own
   std::vector<formats::Accumulator> accumulators;             // each setting under each; none: float32
   std::optional<formats::Noise> noise;                        // of all settings
@@ -44,8 +44,8 @@ struct NamedFormats {
 };
 const std::vector<NamedFormats>& preset_formats();
 
-// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --accumulators, --kv-cache-fmt, --output-noise and
-// methods.
+// --input-fmts, --weight-fmts, --output-fmts, --pairs, --presets, --accumulators, --kv-cache-fmt, --vector-fmt,
+// --output-noise and methods.
 void add_format_lists(CLI::App& app, FormatLists& formats, const std::string& group);
 
 }  // namespace pi0::tools

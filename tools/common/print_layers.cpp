@@ -7,12 +7,13 @@
 
 namespace pi0::tools {
 
-void print_layers(const model::ModelConfig& config, bool as_json) {
+void print_layers(const model::ModelConfig& config, const LayerListing& listing) {
   model::ShapeRecorder shapes;
   const model::Pi0 model(config, shapes, model::Precision::float32, {});
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  for (const model::MatmulSite& site : model.sites().all()) {
-    if (as_json) {
+  const model::SiteList& sites = model.sites();
+  for (const model::MatmulSite& site : listing.all ? sites.of_all_kinds() : sites.all()) {
+    if (listing.as_json) {
       rows.push_back({{"layer", site.path},
                       {"component", name_of(site.component)},
                       {"in_features", site.in_features},
@@ -23,7 +24,7 @@ void print_layers(const model::ModelConfig& config, bool as_json) {
             site.out_features, site.path);
     }
   }
-  if (as_json) print("{}\n", rows.dump(1));
+  if (listing.as_json) print("{}\n", rows.dump(1));
 }
 
 }  // namespace pi0::tools

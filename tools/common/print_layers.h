@@ -4,7 +4,12 @@
 
 namespace pi0::tools {
 
-// One line per site in the order of the model's modules, or a JSON list.
-void print_layers(const model::ModelConfig& config, bool as_json);
+struct LayerListing {
+  bool all = false;      // KV caches and vector operations too
+  bool as_json = false;  // a list, else one line per site
+};
+
+// In the order of the model's modules.
+void print_layers(const model::ModelConfig& config, const LayerListing& listing);
 
 }  // namespace pi0::tools

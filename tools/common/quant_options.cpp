@@ -36,6 +36,7 @@ quant::SiteFormats formats_of(const QuantOptions& options) {
   quant::SiteFormats formats(options.input_fmt.value_or(float32), options.output_fmt.value_or(float32));
   formats.weight = options.weight_fmt.value_or(formats.weight);
   formats.kv_cache = options.kv_cache_fmt;
+  formats.vector = options.vector_fmt;
   formats.methods = options.methods;
   formats.accumulator = options.accumulator;
   formats.noise = options.noise;
@@ -93,7 +94,10 @@ void add_quant_options(CLI::App& app, QuantOptions& options) {
         add("--weight-fmt", options.weight_fmt, "Format of weights alone, as int4:group128; default: as inputs"),
         add("--output-fmt", options.output_fmt, "Format of matmul outputs; float32 if only others are given"),
         add("--kv-cache-fmt", options.kv_cache_fmt,
-            "Format of the prefix's keys and values, which all denoise steps read; default: they stay as they are")}) {
+            "Format of the prefix's keys and values, which all denoise steps read; default: they stay as they are"),
+        add("--vector-fmt", options.vector_fmt,
+            "Format of inputs and results of norms, softmax, activations, residual additions and rotary embedding; "
+            "default: they stay as they are")}) {
     rules->excludes(format);
   }
   add_method_options(app, options.methods, group);

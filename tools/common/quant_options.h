@@ -18,7 +18,7 @@
 namespace pi0::tools {
 
 struct QuantOptions {
-  std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt;
+  std::optional<quant::NumberFormat> input_fmt, weight_fmt, output_fmt, kv_cache_fmt, vector_fmt;
   formats::Methods methods;
   formats::Accumulator accumulator;
   std::optional<formats::Noise> noise;
@@ -34,7 +34,7 @@ struct QuantOptions {
   // Hooks are attached only when something asks for them.
   bool asked() const { return has_formats() || !rules.empty() || !stats_output.empty(); }
   bool has_formats() const {
-    return input_fmt || weight_fmt || output_fmt || kv_cache_fmt || methods.any() || noise ||
+    return input_fmt || weight_fmt || output_fmt || kv_cache_fmt || vector_fmt || methods.any() || noise ||
            accumulator != formats::Accumulator{};
   }
 };

@@ -68,10 +68,11 @@ std::string setting_name(const Json& entry) {
   if (text("combo") == unquantized_name) return unquantized_name;
   const std::string input = text("input_fmt"), output = text("output_fmt");
   if (input.empty() || output.empty()) return "";
-  const std::string weight = text("weight_fmt"), kv_cache = text("kv_cache_fmt");
+  const std::string weight = text("weight_fmt"), kv_cache = text("kv_cache_fmt"), vector = text("vector_fmt");
   std::string name = input + " / " + output;
   if (!weight.empty()) name += ", weights " + weight;
   if (!kv_cache.empty()) name += ", KV cache " + kv_cache;
+  if (!vector.empty()) name += ", vectors " + vector;
   if (entry.value("rotate", Json()) == true) name += ", rotated";
   for (const auto& [key, words] : {std::pair{"smooth", "smoothed by"}, {"clip", "clipped at"}}) {
     const Json value = entry.value(key, Json());
@@ -152,7 +153,7 @@ Json read_closed_loop_entry(const fs::path& file) {
     for (const char* key : {"input_fmt", "output_fmt", "rmse_stats_path"}) {
       if (!fields.value(key).is_null()) fields.text(key);
     }
-    for (const char* key : {"weight_fmt", "kv_cache_fmt", "accumulator", "noise", "rules"}) {
+    for (const char* key : {"weight_fmt", "kv_cache_fmt", "vector_fmt", "accumulator", "noise", "rules"}) {
       if (fields.has(key)) fields.text(key);
     }
     for (const char* key : {"smooth", "clip"}) {

@@ -1,4 +1,4 @@
-// pi0 list-layers: every linear and attention of a model with its component and sizes.
+// pi0 list-layers: every linear and attention of a model with its component and sizes, and whatever else has formats.
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -14,10 +14,11 @@ void add_list_layers(CLI::App& app) {
       app.add_subcommand("list-layers", "List every linear and attention with component and sizes; reads no weights");
   command->footer("Example:\n  pi0 list-layers --config pi05_droid");
   const auto options = std::make_shared<ModelOptions>();
-  const auto as_json = std::make_shared<bool>(false);
+  const auto listing = std::make_shared<LayerListing>();
   add_place_options(*command, *options);
-  command->add_flag("--json", *as_json, "Print a JSON list");
-  command->callback([options, as_json] { print_layers(chosen_sizes(*options), *as_json); });
+  command->add_flag("--all", listing->all, "KV caches and operations between products too");
+  command->add_flag("--json", listing->as_json, "Print a JSON list");
+  command->callback([options, listing] { print_layers(chosen_sizes(*options), *listing); });
 }
 
 }  // namespace pi0::tools

@@ -13,9 +13,12 @@ struct ComponentColumn {
   std::string kind, component;
 };
 
+constexpr std::pair<const char*, const char*> kind_names[] = {
+    {"linear", "Linears"}, {"attention", "Attention"}, {"kv_cache", "KV cache"}, {"vector", "Vectors"}};
+
 std::vector<ComponentColumn> component_columns(const ReportRows& cells) {
   std::vector<ComponentColumn> columns;
-  for (const char* kind : {"linear", "attention"}) {
+  for (const auto& [kind, name] : kind_names) {
     for (const std::string& component : distinct(where(cells, "kind", kind), "component"))
       columns.push_back({kind, component});
   }
@@ -30,7 +33,7 @@ Number component_value(const ReportRows& of_setting, const ComponentColumn& colu
 // Their names as columns, and the groups above.
 void name_columns(Matrix& map, const std::vector<ComponentColumn>& columns) {
   for (const auto& [kind, component] : columns) {
-    const std::string group = kind == "linear" ? "Linears" : "Attention";
+    const std::string group = std::ranges::find(kind_names, kind, &std::pair<const char*, const char*>::first)->second;
     if (map.groups.empty() || map.groups.back().first != group) map.groups.emplace_back(group, 0);
     ++map.groups.back().second;
     map.columns.push_back(spaced(component));

@@ -10,6 +10,7 @@ std::vector<ReportTable> empty_tables() {
                        "output_fmt",
                        "weight_fmt",
                        "kv_cache_fmt",
+                       "vector_fmt",
                        "accumulator",
                        "noise",
                        "input_bits",

@@ -259,7 +259,10 @@ class Reader {
     // What all settings of a run share; how it was run comes from the first.
     if (data_.runs.back()["meta"].empty()) data_.runs.back()["meta"] = meta;
     read_components(fields, "components", "linear", setting);
-    if (has(fields, "components_attention")) read_components(fields, "components_attention", "attention", setting);
+    for (const char* kind : {"attention", "kv_cache", "vector"}) {
+      const std::string key = std::string("components_") + kind;
+      if (has(fields, key.c_str())) read_components(fields, key.c_str(), kind, setting);
+    }
     for (JsonFields& row : fields.rows("layers")) {
       const Json kind = text_in(row, "kind");
       const std::string layer = row.text("layer");
@@ -352,6 +355,7 @@ class Reader {
                              {"output_fmt", field(pair, "output_fmt")},
                              {"weight_fmt", field(pair, "weight_fmt")},
                              {"kv_cache_fmt", field(pair, "kv_cache_fmt")},
+                             {"vector_fmt", field(pair, "vector_fmt")},
                              {"accumulator", field(pair, "accumulator")},
                              {"noise", field(pair, "noise")},
                              {"source", path_.string()}});

@@ -157,7 +157,7 @@ void warm_up(const LoadedPolicy& loaded, const ModelOptions& options, QuantSessi
 
 void serve(const ProgramOptions& options, StartingSignals& starting) {
   if (options.list_layers) {
-    return print_layers(chosen_sizes(options.model), /*as_json=*/false);
+    return print_layers(chosen_sizes(options.model), {});
   }
   start_logging(options);
   spdlog::info("{}", version());

@@ -18,7 +18,7 @@ namespace {
 
 std::vector<server::GaugeValue> component_rmse(const quant::StatsSnapshot& seen) {
   std::vector<server::GaugeValue> values;
-  for (const char* kind : {"linear", "attention"}) {
+  for (const char* kind : quant::layer_kinds) {
     for (const quant::ComponentRow& row : quant::component_rows(seen, kind)) {
       values.push_back({row.mean_rmse.value_or(std::numeric_limits<double>::quiet_NaN()),
                         {{"component", row.component}, {"kind", kind}}});

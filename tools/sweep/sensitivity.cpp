@@ -83,9 +83,9 @@ class Budget {
 
  private:
   Setting least_sensitive(std::size_t count) const {
-    std::vector<std::string> layers;
+    std::vector<NamedLayer> layers;
     for (std::size_t i = ranking_.size() - count; i < ranking_.size(); ++i) {
-      layers.push_back(ranking_[i]["layer"].get<std::string>());
+      layers.push_back({ranking_[i]["layer"].get<std::string>(), ranking_[i]["kind"].get<std::string>()});
     }
     return together(options_, layers);
   }
@@ -124,8 +124,10 @@ class Budget {
     Json rules = Json::array();
     for (const quant::Rule& rule : least_sensitive(count_).plan.rules) {
       Json fields = {{"match", rule.match}};
-      if (rule.match.ends_with(".kv_cache")) {
+      if (rule.formats->kv_cache) {
         fields["kv_cache_fmt"] = name_of(*rule.formats->kv_cache);
+      } else if (rule.formats->vector) {
+        fields["vector_fmt"] = name_of(*rule.formats->vector);
       } else {
         fields.update(fields_of(*rule.formats));
       }

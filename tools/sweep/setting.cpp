@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/vector_site.h"
 #include "tools/common/format_fields.h"
 #include "tools/common/results.h"
 
@@ -71,15 +72,18 @@ quant::SiteFormats only_formats(const SweepOptions& options) {
       "--sensitivity ranks under one setting: give --input-fmts, --weight-fmts and --output-fmts one format each");
 }
 
-quant::Rule rule_of(const std::string& layer, const quant::SiteFormats& formats) {
-  quant::SiteFormats own = formats;
-  if (layer.ends_with(".kv_cache")) {
-    own = {};
+quant::Rule rule_of(const NamedLayer& layer, const quant::SiteFormats& formats) {
+  quant::SiteFormats own;
+  if (layer.kind == "kv_cache") {
     own.kv_cache = formats.kv_cache;
+  } else if (layer.kind == "vector") {
+    own.vector = formats.vector;
   } else {
+    own = formats;
     own.kv_cache.reset();
+    own.vector.reset();
   }
-  return {layer, std::nullopt, own};
+  return {layer.path, std::nullopt, own};
 }
 
 std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteList& sites) {
@@ -93,7 +97,7 @@ std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteLi
     Setting setting{options.sensitivity + "/" + site.path, {}, all};
     setting.names = {
         {"layer", site.path}, {"component", model::name_of(site.component)}, {"kind", model::name_of(site.kind)}};
-    setting.plan.rules = {rule_of(site.path, formats)};
+    setting.plan.rules = {rule_of({site.path, std::string(model::name_of(site.kind))}, formats)};
     setting.names.update(fields_of(*setting.plan.rules.front().formats));
     settings.push_back(std::move(setting));
   };
@@ -115,15 +119,20 @@ std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteLi
   for (const model::MatmulSite& site : sites.kv_caches()) {
     if (by_layer && plan.kv_caches[index++]) add_layer(site);
   }
+  index = 0;
+  for (const model::MatmulSite& site : sites.vectors()) {
+    const bool is_used = dynamic_cast<const model::VectorSite&>(site).uses > 0;
+    if (by_layer && plan.vectors[index++] && is_used) add_layer(site);
+  }
   return settings;
 }
 
-Setting together(const SweepOptions& options, const std::vector<std::string>& layers) {
+Setting together(const SweepOptions& options, const std::vector<NamedLayer>& layers) {
   const quant::SiteFormats formats = only_formats(options);
   Setting setting{fmt::format("budget/{}", layers.size()), {{"layers", layers.size()}}, plan_request(options.quant)};
   setting.names.update(fields_of(formats));
   setting.plan.rules.clear();
-  for (const std::string& layer : layers) setting.plan.rules.push_back(rule_of(layer, formats));
+  for (const NamedLayer& layer : layers) setting.plan.rules.push_back(rule_of(layer, formats));
   return setting;
 }
 

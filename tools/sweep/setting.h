@@ -27,14 +27,18 @@ std::vector<Setting> shard_settings(const SweepOptions& options);
 // The formats of --sensitivity; throws std::invalid_argument when there are several settings.
 quant::SiteFormats only_formats(const SweepOptions& options);
 
-// One layer under its part of the formats: a KV cache (its path ends in .kv_cache) has only that format, others have
-// all but that.
-quant::Rule rule_of(const std::string& layer, const quant::SiteFormats& formats);
+// A layer of a kind as statistics name it.
+struct NamedLayer {
+  std::string path, kind;
+};
 
-// For --sensitivity: a setting per site, KV caches included, or per component, that has a part in the actions.
+// One layer under its part of the formats: a KV cache and a vector operation have one, others have all but these.
+quant::Rule rule_of(const NamedLayer& layer, const quant::SiteFormats& formats);
+
+// For --sensitivity: a setting per site of all kinds, or per component, that has a part in the actions.
 std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteList& sites);
 
 // For --budget: these layers together, under the one pair.
-Setting together(const SweepOptions& options, const std::vector<std::string>& layers);
+Setting together(const SweepOptions& options, const std::vector<NamedLayer>& layers);
 
 }  // namespace pi0::tools

@@ -3,7 +3,7 @@
 // ---- sections
 
 const runsWith = (table, test = () => true) => distinct((tables[table] ?? []).filter(test), "run");
-const kindName = { linear: "Linears", attention: "Attention" };
+const kindName = { linear: "Linears", attention: "Attention", kv_cache: "KV cache", vector: "Vectors" };
 
 // ---- what it comes to
 
@@ -137,7 +137,7 @@ const componentMeasures = {
 function heatMap(run, measure) {
   const settings = rowsOf("settings", { run }), cells = rowsOf("components", { run });
   const columns = [];
-  for (const kind of ["linear", "attention"]) {
+  for (const kind of Object.keys(kindName)) {
     for (const component of distinct(cells.filter((cell) => cell.kind === kind), "component")) columns.push({ kind, component });
   }
   const scale = logScale(cells.map((cell) => cell[measure]));
@@ -401,7 +401,7 @@ function drawComparison() {
       const ratios = rowsOf("layers", one).map((row) => ({ layer: row.layer, ratio: (theirs.get(row.layer)?.rmse ?? NaN) / row.rmse })).filter(({ ratio }) => Number.isFinite(ratio) && ratio > 0).sort((x, y) => y.ratio - x.ratio);
       const named = (list) => list.map(({ layer, ratio }) => `${plainLayer(layer)} ×${short(ratio)}`).join(", ");
       return [html("div", { class: "scroll", tabindex: 0 }, html("table", { class: "heat" },
-        html("thead", {}, html("tr", {}, html("td", {}), html("th", { scope: "col" }, "actions"), ...columns.map(({ kind, component }) => html("th", { scope: "col" }, `${component.replaceAll("_", " ")}${kind === "attention" ? " (attention)" : ""}`)))),
+        html("thead", {}, html("tr", {}, html("td", {}), html("th", { scope: "col" }, "actions"), ...columns.map(({ kind, component }) => html("th", { scope: "col" }, `${component.replaceAll("_", " ")}${kind === "linear" ? "" : ` (${kindName[kind]})`}`)))),
         html("tbody", {}, line("RMSE", "mean_rmse"), line("relative RMSE", "mean_rel_rmse")))),
       ratios.length === 0 ? null : html("p", {}, `Layers whose errors grow most: ${named(ratios.slice(0, 3))}; shrink most: ${named(ratios.slice(-3).reverse())}.`),
       tableBehind("components", [...cells, ...rowsOf("components", other)])];
