@@ -35,7 +35,8 @@ foreach(room IN LISTS ROOMS)
   endif()
 endforeach()
 # System headers that a room may use as well as the standard library.
-set(system_headers "arpa/inet.h" "cpuid.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h" "unistd.h")
+set(system_headers "arpa/inet.h" "cpuid.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h"
+    "sched.h" "unistd.h")
 
 cmake_minimum_required(VERSION 3.25)
 set(problems "")

@@ -270,7 +270,7 @@ void run_bench(const BenchOptions& options) {
   GemmGauge gauge(device);
   const StopSignals stop("bench");  // until here nothing would be lost
   forget_peak_resident();
-  const std::shared_ptr<model::Pi0> model = load_model(options.model, parts.sizes);
+  const std::shared_ptr<model::Pi0> model = load_model(options.model, parts.sizes, tell);
   const BenchCase request(std::move(parts), *model, options.size, options.model);
   Bench bench{options, request, *model, gauge, bandwidth, stop};
   const std::vector<BenchMode> modes = measure_modes(bench, plan, config);

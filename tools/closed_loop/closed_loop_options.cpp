@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
-#include <thread>
 
 #include "model/nearest_name.h"
 #include "quant/quant_plan.h"
@@ -16,6 +15,7 @@
 #include "tools/closed_loop/served_policy.h"
 #include "tools/common/api_key.h"
 #include "tools/common/option_checks.h"
+#include "tools/common/usable_cpus.h"
 
 namespace pi0::tools {
 namespace {
@@ -256,7 +256,7 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
       options.server_arguments.insert(options.server_arguments.end(), {"--seed", "0"});
     }
     if (options.jobs > 1 && !is_given(options.server_arguments, "--threads")) {
-      options.threads_each = std::max<std::size_t>(1, std::thread::hardware_concurrency() / options.jobs);
+      options.threads_each = std::max<std::size_t>(1, static_cast<std::size_t>(usable_cpus()) / options.jobs);
     }
     for (const fs::path& rules : options.rules) quant::read_rules(rules);  // refused here, before a server starts
   } else {

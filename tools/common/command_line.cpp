@@ -1,5 +1,6 @@
 #include "tools/common/command_line.h"
 
+#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "tools/common/bus_errors.h"
 #include "tools/common/failure.h"
 #include "tools/common/print.h"
+#include "tools/common/usable_cpus.h"
 
 namespace pi0::tools {
 namespace {
@@ -105,6 +107,8 @@ int run_program(CLI::App& app, int argc, char** argv) {
   open_closed_streams();
   explain_bus_errors(name.c_str());
   std::signal(SIGPIPE, SIG_IGN);  // the program continues without a reader of its output
+  // LibTorch takes as many threads as there are cores that it may run on, whatever the quota.
+  at::set_num_threads(std::min(at::get_num_threads(), usable_cpus()));
   app.formatter(std::make_shared<HelpFormatter>());
   for (CLI::App* command : app.get_subcommands({})) command->formatter(app.get_formatter());
   std::vector<std::string> words;

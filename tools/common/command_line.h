@@ -8,6 +8,7 @@ namespace pi0::tools {
 // Parses with `-` and `_` alike in option names, which runs the callbacks of `app` and of the chosen
 // subcommand, and returns the exit code: 0 success, 2 usage, 1 anything else. An exception of a
 // callback becomes one line on stderr, and so does a checkpoint that is truncated while it is read.
+// Before that, libtorch's thread count becomes the number of cores that the process may use.
 int run_program(CLI::App& app, int argc, char** argv);
 
 }  // namespace pi0::tools

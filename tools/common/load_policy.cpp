@@ -13,6 +13,7 @@
 #include "model/checkpoint.h"
 #include "tools/common/print.h"
 #include "tools/common/progress.h"
+#include "tools/common/usable_cpus.h"
 
 namespace pi0::tools {
 namespace {
@@ -73,6 +74,16 @@ class ShownRandomWeights : public model::RandomWeights {
   Progress progress_{"drawing random weights", Progress::Unit::bytes};
 };
 
+// Chosen threads; without a choice, run_program() has set their number.
+void use_threads(int threads, const std::function<void(const std::string&)>& warn) {
+  if (threads == 0) return;
+  at::set_num_threads(threads);
+  const int cpus = usable_cpus();
+  if (threads <= cpus) return;
+  warn(fmt::format("--threads {}: this process may use {}; more threads wait for each other, and requests take longer",
+                   threads, counted(static_cast<std::size_t>(cpus), "CPU")));
+}
+
 }  // namespace
 
 at::Device chosen_device(const std::string& name) {
@@ -94,9 +105,10 @@ at::Device chosen_device(const std::string& name) {
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 
-std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config) {
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config,
+                                       const std::function<void(const std::string&)>& warn) {
   require_checkpoint(options);
-  if (options.threads > 0) at::set_num_threads(options.threads);
+  use_threads(options.threads, warn);
   const model::Execution execution = chosen_execution(options);
   std::shared_ptr<model::Pi0> model;
   if (options.random_weights) {
@@ -122,12 +134,12 @@ LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::fu
   ModelOptions seeded = options;
   if (!seeded.seed) seeded.seed = std::random_device{}();
   for (const std::string& warning : parts.warnings) warn(warning);
-  const std::shared_ptr<model::Pi0> model = load_model(seeded, parts.sizes);
-  const int threads = options.threads > 0 || model->device().is_cpu() ? options.threads : 1;
+  const std::shared_ptr<model::Pi0> model = load_model(seeded, parts.sizes, warn);
+  const int threads = at::get_num_threads();
   const model::SampleOptions sampling{.masked = options.masked};
   const auto sample = [model, threads, sampling](const model::ModelInputs& inputs, const at::Tensor& noise,
                                                  std::int64_t steps) {
-    if (threads > 0) at::set_num_threads(threads);  // OpenMP counts threads per calling thread
+    at::set_num_threads(threads);  // OpenMP counts threads per calling thread
     return model->sample_actions(inputs, noise, steps, sampling);
   };
   auto policy = std::make_unique<policy::Policy>(

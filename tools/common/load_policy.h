@@ -17,8 +17,10 @@ namespace pi0::tools {
 
 at::Device chosen_device(const std::string& name);  // throws when there is no such GPU
 
-// Loads the weights with progress on stderr and sets libtorch's thread count.
-std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config);
+// Loads the weights with progress on stderr and sets libtorch's thread count. `warn` gets a line when the options ask
+// for more threads than the process may use CPUs.
+std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config,
+                                       const std::function<void(const std::string&)>& warn);
 
 struct LoadedPolicy {
   std::shared_ptr<model::Pi0> model;  // the policy's, for hooks

@@ -86,7 +86,9 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
          "--skip-masked", [&options] { options.masked = model::MaskedInputs::skip; },
          "Leave them out: the same actions up to rounding, with about half the work for two cameras")
       ->excludes(keep);
-  app.add_option("--threads", options.threads, "CPU threads of the model; 0: libtorch's choice, on a GPU one")
+  app.add_option("--threads", options.threads,
+                 "CPU threads of the model; 0: as many as the cores that affinity mask and CPU quota "
+                 "(cgroups) leave, on a GPU one")
       ->check(between(0, 1024))
       ->capture_default_str();
   app.add_option("--num-steps", options.num_steps, "Denoise steps; default: the checkpoint's, or 10")

@@ -36,7 +36,7 @@ struct ModelOptions {
   Kernels kernels = Kernels::fast;
   std::optional<model::InstructionSet> instructions;  // of the fast kernels; none: the fastest here
   model::MaskedInputs masked = model::MaskedInputs::keep;
-  int threads = 0;                        // 0: libtorch's default
+  int threads = 0;                        // 0: as many as fit, see run_program()
   std::optional<std::int64_t> num_steps;  // none: the checkpoint's
   std::optional<std::uint64_t> seed;      // none: a random one
 };

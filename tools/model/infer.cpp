@@ -79,7 +79,7 @@ void infer_tensors(const InferOptions& options) {
   const model::ModelConfig sizes = chosen_sizes(options.model);
   const quant::PlanRequest plan = plan_request(options.quant);
   const std::int64_t steps = step_count(options.model, sizes);
-  const auto model = load_model(options.model, sizes);
+  const auto model = load_model(options.model, sizes, warn);
   model::Trace trace;
   const at::Tensor actions = with_hooks(options, plan, *model, options.model.config, steps, [&] {
                                return model->sample_actions(

@@ -81,7 +81,7 @@ void SweepModel::prepare(const std::vector<Observation>& observations) {
   }
 }
 
-void SweepModel::load_weights() { model_ = load_model(options_, sizes_); }
+void SweepModel::load_weights() { model_ = load_model(options_, sizes_, tell_); }
 
 void SweepModel::run_references(std::int64_t floor_repeats) {
   Stopwatch clock;
