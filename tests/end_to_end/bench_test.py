@@ -71,6 +71,7 @@ class BenchTest(TemporaryFolderTest):
         best = record["gemm"]["gflop_per_second"]
         for one in record["runs"]:
             self.assertLessEqual(max(one["gemm_before"], one["gemm_after"]), best)
+            self.assertAlmostEqual(sum(one["stages"].values()), one["seconds"], delta=1e-6)
             self.assertEqual(one["counts"], min(one["gemm_before"], one["gemm_after"]) >= 0.85 * best)
         for share in (record["gemm_share"], record["step_weights"]["share"], *record["stage_gemm_shares"].values()):
             self.assertTrue(0 < share < 1.5, share)
@@ -80,6 +81,7 @@ class BenchTest(TemporaryFolderTest):
         record, done = self.bench("--threads", 2, "--cameras", 3, "--prompt-tokens", 9)
         self.check(record, "unquantized")
         self.assertIn("seconds, median", done.stdout)
+        self.assertIn(f"unquantized: {record['counted']} of {len(record['runs'])} runs counted", done.stdout)
         self.assertEqual(record["flop"], flop(3, SIZES["max_token_len"], SIZES["num_steps"]))
         self.assertEqual(record["within_stages"]["rounding"], 0)
         settings = record["settings"]
@@ -118,12 +120,61 @@ class BenchTest(TemporaryFolderTest):
         compared = run("pi0", "bench", "--compare", first, second)
         self.assertEqual(compared.returncode, 0, compared.stderr)
         ratio = plain["seconds"]["median"] / record["seconds"]["median"]
-        for expected in ("first.json", "second.json", f"x{ratio:.2f}", "batch: 1 / 2"):
+        for expected in ("first.json", "second.json", f"x{ratio:.2f}", "batch: 1 / 2", "the settings differ"):
             self.assertIn(expected, compared.stdout)
         first.write_text("{}")
         compared = run("pi0", "bench", "--compare", first, second)
         self.assertEqual(compared.returncode, 1)
         self.assertIn("first.json", compared.stderr)
+
+    def test_medians_that_differ_by_more_than_their_spread(self):
+        before, now = self.folder / "before.json", self.folder / "now.json"
+
+        def compare(first, second):
+            for path, scales in ((before, first), (now, second)):
+                settings = {"version": path.stem, "threads": 1}  # a change of the program is what is measured
+                stages = [{"vision": 0.02 * scale, "denoise": 0.01} for scale in scales]
+                runs = [{"seconds": 0.04 * scale, "stages": one, "counts": True}
+                        for scale, one in zip(scales, stages, strict=True)]  # fmt: skip
+                path.write_text(json.dumps({"mode": "unquantized", "settings": settings,
+                                            "runs": [*runs, {"seconds": 9, "stages": {}, "counts": False}]}))  # fmt: skip
+            done = run("pi0", "bench", "--compare", before, now)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return [line for line in done.stdout.splitlines() if line.startswith("unquantized")][1:]
+
+        slow, fast = [1.2, 1.0, 1.1, 1.0, 0.99, 1.01], [0.7, 0.5, 0.5, 0.5, 0.5, 0.95]
+        self.assertEqual(compare(slow, fast), [
+            "unquantized: 50.2 % faster, more than the spread: 20 ms (20 to 38) after 40.2 ms (39.6 to 48)",
+            "unquantized, vision: 50.2 % faster, more than the spread: 10 ms (10 to 19) after 20.1 ms (19.8 to 24)",
+            "unquantized, denoise: 0.0 % slower, within the spread: 10 ms (10 to 10) after 10 ms (10 to 10)",
+        ])  # fmt: skip
+        self.assertIn("101.0 % slower, more than the spread", compare(fast, slow)[0])
+        fast[-1] = 1
+        self.assertIn("50.2 % faster, within the spread", compare(slow, fast)[0])
+        self.assertEqual(compare(slow, fast[:5]), [
+            "unquantized: cannot be told from 6 and 5 runs that count; --repeats 6 or more",
+        ])  # fmt: skip
+
+    def test_a_run_is_compared_with_an_earlier_one_of_the_same_settings(self):
+        earlier = self.folder / "earlier.json"
+        record, _ = self.bench("--num-steps", 1, "--threads", 1)
+        earlier.write_text(json.dumps(record))
+        same = [*MODEL, "--num-steps", 1, "--repeats", 1, "--compare", earlier]
+        done = run("pi0", "bench", *same, "--threads", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"against .*earlier.json:\nunquantized: cannot be told from [01] and [01] runs")
+        for arguments, words in (
+            (["--threads", 2], "was measured with threads 1, this run with 2"),
+            (["--threads", 1, *E4M3], "has unquantized and no with_statistics"),
+        ):
+            done = run("pi0", "bench", *same, *arguments)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{earlier}: {words}", done.stderr)
+            self.assertNotIn("warm-up", done.stderr)
+        earlier.write_text("{}")
+        done = run("pi0", "bench", *same)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"{earlier}: found no record", done.stderr)
 
     def test_one_mode_by_its_options(self):
         record, _ = self.bench(*E4M3, "--no-stats", "--num-steps", 1)

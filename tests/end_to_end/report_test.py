@@ -210,6 +210,7 @@ class ReportTest(TemporaryFolderTest):
         self.assertEqual(meta["cameras"], 2)
         warning = "warning, with_statistics: only 0 of 1 runs count, the machine changed its speed; the figures are of all"
         self.assertIn(warning, done.stdout)
+        self.assertEqual(meta["counted, with_statistics"], f"0 of {len(records['with_statistics']['runs'])} runs")
         self.assertTrue(warning.endswith(meta["warning, with_statistics"]))
 
     def test_tables_and_messages_come_in_order(self):
@@ -412,6 +413,8 @@ class ReportTest(TemporaryFolderTest):
         for content, word in (
             ({**record, "mode": 5}, "'mode' is 5, expected a non-empty string"),
             ({**record, "settings": [1]}, "'settings' is [1], expected an object"),
+            ({**record, "runs": [{"counts": 5}]}, "'counts' is 5, expected"),
+            ({**record, "runs": [{"counts": True, "seconds": "a"}]}, "'seconds' is \"a\", expected a number"),
             ([], "found no record"),
         ):
             other.write_text(json.dumps(content))

@@ -3,22 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <stdexcept>
 
-#include "model/json_fields.h"
+#include "tools/bench/median_interval.h"
 
 namespace pi0::tools {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr double least_speed = 0.85;  // of the best seen, for a run to count
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 double sum(const std::vector<double>& values) {
   double total = 0;
@@ -75,37 +66,16 @@ std::string ratio_cell(const Json& value, const Json& first) {
 
 Json or_null(std::optional<double> value) { return value ? Json(*value) : Json(); }
 
+Json stages_of(const CaseSeconds& seconds) {
+  const double vision = seconds.stages.vision, prefix = seconds.stages.prefix, denoise = sum(seconds.stages.denoise);
+  return {{"wire", seconds.wire}, {"transforms", seconds.transforms},
+          {"vision", vision},     {"prefix", prefix},
+          {"denoise", denoise},   {"other", seconds.model - vision - prefix - denoise}};
+}
+
 Json at(const Json& record, const char* place) {
   const Json::json_pointer pointer(place);
   return record.contains(pointer) ? record.at(pointer) : Json();
-}
-
-// A file's records by mode.
-std::vector<BenchColumn> read_records(const std::filesystem::path& file) {
-  const Json content = model::read_json(file);
-  std::vector<BenchColumn> records;
-  const auto add = [&](const Json& record) {
-    if (!record.is_object() || !record.contains("mode") || !record.contains("settings")) return;
-    model::JsonFields fields(record, file.string());
-    fields.any_object("settings");
-    records.emplace_back(fields.text("mode"), record);
-  };
-  add(content);
-  if (content.is_object()) std::ranges::for_each(content, add);
-  if (records.empty()) {
-    throw std::runtime_error(file.string() + ": found no record, expected what pi0 bench --json writes");
-  }
-  return records;
-}
-
-std::string differing_settings(const Json& first, const Json& second) {
-  std::string lines;
-  const Json known = at(first, "/settings"), others = at(second, "/settings");
-  for (const auto& [key, value] : known.items()) {
-    const Json other = others.value(key, Json());
-    if (value != other) lines += fmt::format("{}: {} / {}\n", key, model::shown(value), model::shown(other));
-  }
-  return lines;
 }
 
 }  // namespace
@@ -136,12 +106,7 @@ Json bench_record(const BenchMode& mode) {
   record["seconds"] = {
       {"median", median(totals)}, {"min", totals.front()}, {"p95", totals[last_of_95]}, {"max", totals.back()}};
   record["counted"] = counting.size();
-  record["stages"] = {{"wire", seconds.wire},
-                      {"transforms", seconds.transforms},
-                      {"vision", seconds.stages.vision},
-                      {"prefix", seconds.stages.prefix},
-                      {"denoise", denoise},
-                      {"other", seconds.model - seconds.stages.vision - seconds.stages.prefix - denoise}};
+  record["stages"] = stages_of(seconds);
   record["within_stages"] = {
       {"denoise_step", step}, {"rounding", or_null(middle.rounding)}, {"statistics", or_null(middle.statistics)}};
   record["flop"] = mode.flop;
@@ -161,6 +126,7 @@ Json bench_record(const BenchMode& mode) {
   record["peak_device_gib"] = or_null(mode.peak_device_gib);
   for (const BenchRun& run : mode.runs) {
     record["runs"].push_back({{"seconds", run.seconds.total()},
+                              {"stages", stages_of(run.seconds)},
                               {"gemm_before", run.gemm_before / 1e9},
                               {"gemm_after", run.gemm_after / 1e9},
                               {"counts", counts(run, mode.gemm.best)}});
@@ -181,6 +147,12 @@ Json bench_records(const std::vector<Json>& records) {
   return all;
 }
 
+std::string bench_count(const Json& record) {
+  const Json counted = at(record, "/counted"), runs = at(record, "/runs");
+  if (!counted.is_number() || !runs.is_array()) return "";
+  return fmt::format("{} of {} runs", counted.dump(), runs.size());
+}
+
 std::string bench_warning(const Json& record) {
   const Json counted = at(record, "/counted"), wanted = at(record, "/settings/repeats");
   if (!counted.is_number() || !wanted.is_number() || counted >= wanted) return "";
@@ -190,11 +162,12 @@ std::string bench_warning(const Json& record) {
 
 std::string bench_table(const std::vector<BenchColumn>& columns) {
   std::string table = fmt::format("{:<26}", "");
-  std::string warnings;
+  std::string counts, warnings;
   for (const auto& [heading, record] : columns) {
     const bool first = &heading == &columns.front().first;
     table += fmt::format(" {:>20}{}", heading, first ? "" : fmt::format(" {:>7}", ""));
-    const std::string warning = bench_warning(record);
+    const std::string count = bench_count(record), warning = bench_warning(record);
+    if (!count.empty()) counts += fmt::format("{}: {} counted\n", heading, count);
     if (!warning.empty()) warnings += fmt::format("WARNING: {}: {}\n", heading, warning);
   }
   table += "\n";
@@ -208,25 +181,7 @@ std::string bench_table(const std::vector<BenchColumn>& columns) {
     }
     table += "\n";
   }
-  return table + warnings;
-}
-
-std::string compare_benches(const std::filesystem::path& first, const std::filesystem::path& second) {
-  const std::vector<BenchColumn> known = read_records(first), others = read_records(second);
-  const bool single = known.size() == 1 && others.size() == 1;
-  std::string text;
-  for (const auto& [mode, record] : known) {
-    for (const auto& [other_mode, other] : others) {
-      if (!single && mode != other_mode) continue;
-      text += mode == other_mode ? mode + "\n" : mode + " / " + other_mode + "\n";
-      text += differing_settings(record, other);
-      text += bench_table({{first.filename(), record}, {second.filename(), other}}) + "\n";
-    }
-  }
-  if (text.empty()) {
-    throw std::runtime_error(first.string() + " and " + second.string() + " have no mode in common");
-  }
-  return text;
+  return table + counts + warnings;
 }
 
 }  // namespace pi0::tools

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -37,7 +36,8 @@ struct BenchMode {
   nlohmann::ordered_json settings = {};
 };
 
-// Those with the machine within 15 % of its best speed before and after.
+// A run counts with the machine at this share of its best speed before and after.
+inline constexpr double least_speed = 0.85;
 std::vector<BenchRun> counting_runs(const BenchMode& mode);
 
 // The fields of --json. Figures are of the runs that count, or of all when none does; stages are of
@@ -47,15 +47,14 @@ nlohmann::ordered_json bench_record(const BenchMode& mode);
 // Records of several modes by name, and the ratios of their median seconds.
 nlohmann::ordered_json bench_records(const std::vector<nlohmann::ordered_json>& records);
 
+// "2 of 3 runs": those that count, of those that were tried; empty for a record that does not say.
+std::string bench_count(const nlohmann::ordered_json& record);
+
 // "only 1 of 3 runs counts, ..." where too few do; else empty.
 std::string bench_warning(const nlohmann::ordered_json& record);
 
 // A column per record, with ratios to the first, and a warning where too few runs count.
 using BenchColumn = std::pair<std::string, nlohmann::ordered_json>;
 std::string bench_table(const std::vector<BenchColumn>& columns);
-
-// Two files of --json side by side: what both hold, or the one record of each. Throws
-// std::runtime_error or std::invalid_argument that names the file.
-std::string compare_benches(const std::filesystem::path& first, const std::filesystem::path& second);
 
 }  // namespace pi0::tools

@@ -15,6 +15,7 @@
 #include "quant/attach.h"
 #include "quant/report.h"
 #include "tools/bench/bench_case.h"
+#include "tools/bench/bench_compare.h"
 #include "tools/bench/bench_gauge.h"
 #include "tools/bench/bench_report.h"
 #include "tools/common/commands.h"
@@ -82,14 +83,20 @@ Json case_settings(const BenchOptions& options, const model::Pi0& model, const s
   return settings;
 }
 
+std::vector<std::string> modes_of(const BenchOptions& options) {
+  if (!options.quant.asked()) return {"unquantized"};
+  if (options.all_modes) return {"unquantized", "without_statistics", "with_statistics"};
+  return {options.without_statistics ? "without_statistics" : "with_statistics"};
+}
+
 // Null: they mean nothing without hooks.
-Json quant_settings(const QuantOptions& options, const Hooks* hooks) {
+Json quant_settings(const QuantOptions& options, const std::string& mode) {
   Json settings = {{"input_fmt", nullptr},
                    {"output_fmt", nullptr},
                    {"rules", nullptr},
                    {"quantize_attention", nullptr},
                    {"skip_components", nullptr}};
-  if (hooks == nullptr) return settings;
+  if (mode == "unquantized") return settings;
   if (options.rules.empty()) {
     settings.update(fields_of(formats_of(options)));
   } else {
@@ -210,15 +217,19 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
   return mode;
 }
 
+Json bench_settings(const std::string& mode, const Bench& bench, const std::string& config) {
+  Json settings = case_settings(bench.options, bench.model, config);
+  settings.update(quant_settings(bench.options.quant, mode));
+  return settings;
+}
+
 std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& plan_request, const std::string& config) {
   const BenchOptions& options = bench.options;
-  const Json settings = case_settings(options, bench.model, config);
   std::vector<BenchMode> modes;
   const auto add = [&](const char* name, const Hooks* hooks) {
     if (bench.stop.came() && !modes.empty()) return;
     modes.push_back(bench.measure(name, hooks));
-    modes.back().settings = settings;
-    modes.back().settings.update(quant_settings(options.quant, hooks));
+    modes.back().settings = bench_settings(name, bench, config);
   };
   if (options.all_modes || !options.quant.asked()) add("unquantized", nullptr);
   if (!options.quant.asked()) return modes;
@@ -243,7 +254,7 @@ std::vector<BenchMode> measure_modes(Bench& bench, const quant::PlanRequest& pla
   return modes;
 }
 
-void print_settings(const Json& settings, const GemmGauge& gauge) {
+void print_bench_settings(const Json& settings, const GemmGauge& gauge) {
   for (const auto& [key, value] : settings.items()) {
     if (!value.is_null()) {
       print("{}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -261,6 +272,8 @@ void run_bench(const BenchOptions& options) {
   check_size(options.size, parts.config);
   const quant::PlanRequest plan = plan_request(options.quant);
   if (!options.json.empty()) protocol::check_writable(options.json);
+  std::vector<BenchColumn> earlier;
+  if (!options.compare.empty()) earlier = read_benches(options.compare[0]);
   const std::string config = parts.config.name;
   const at::Device device = chosen_device(options.model.device);
   if (options.model.threads > 0) at::set_num_threads(options.model.threads);
@@ -273,9 +286,14 @@ void run_bench(const BenchOptions& options) {
   const std::shared_ptr<model::Pi0> model = load_model(options.model, parts.sizes, tell);
   const BenchCase request(std::move(parts), *model, options.size, options.model);
   Bench bench{options, request, *model, gauge, bandwidth, stop};
+  std::vector<Json> before;  // of each mode
+  for (const std::string& mode : modes_of(options)) {
+    if (earlier.empty()) break;
+    before.push_back(comparable_record(earlier, options.compare[0], mode, bench_settings(mode, bench, config)));
+  }
   const std::vector<BenchMode> modes = measure_modes(bench, plan, config);
 
-  print_settings(modes.back().settings, gauge);
+  print_bench_settings(modes.back().settings, gauge);
   std::vector<Json> records;
   std::vector<BenchColumn> columns;
   for (const BenchMode& mode : modes) {
@@ -283,6 +301,10 @@ void run_bench(const BenchOptions& options) {
     columns.emplace_back(mode.name, records.back());
   }
   print("{}", bench_table(columns));
+  if (!before.empty()) print("\nagainst {}:\n", options.compare[0].string());
+  for (std::size_t i = 0; i < before.size() && i < records.size(); ++i) {
+    print("{}", compared_medians(before[i], records[i]));
+  }
   if (!options.json.empty()) {
     const Json content = options.all_modes ? bench_records(records) : records.front();
     protocol::write_whole(options.json, content.dump(1) + "\n");
@@ -346,14 +368,18 @@ void add_bench(CLI::App& app) {
       ->excludes(no_stats)
       ->group(group);
   command->add_option("--json", options->json, "Also write the figures to this file")->group(group);
-  command->add_option("--compare", options->compare, "Instead: show two such files side by side, with ratios")
-      ->expected(2)
+  command
+      ->add_option(
+          "--compare", options->compare,
+          "An earlier such file: say whether this run is faster or slower by more than the spread; its settings must "
+          "be the same. Two files: show them side by side, without a run")
+      ->expected(1, 2)
       ->check(CLI::ExistingFile)
       ->group(group);
   command->callback([options, command] {
-    if (!options->compare.empty()) return compare(*options, *command);
+    if (options->compare.size() == 2) return compare(*options, *command);
     if (options->model.config.empty() && options->model.config_file.empty() && options->model.checkpoint_dir.empty()) {
-      throw CLI::RequiredError("--config, --config-file, --checkpoint-dir or --compare");
+      throw CLI::RequiredError("--config, --config-file, --checkpoint-dir or two files for --compare");
     }
     if (options->model.checkpoint_dir.empty() && !options->model.random_weights) {
       throw CLI::RequiredError("--checkpoint-dir or --random-weights");

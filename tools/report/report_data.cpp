@@ -335,6 +335,7 @@ class Reader {
       settings[key] = fmt::format("{}", fmt::join(by_mode, ", "));
     }
     for (const Json& record : records) {
+      if (record["count"] != "") settings["counted, " + record["mode"].get<std::string>()] = record["count"];
       const std::string warning = bench_warning(record);
       if (!warning.empty()) settings["warning, " + record["mode"].get<std::string>()] = warning;
     }
@@ -368,7 +369,8 @@ class Reader {
       records.push_back({{"mode", has(fields, "mode") ? text_in(fields, "mode") : Json("")},
                          {"stages", fields.named_numbers("stages")},
                          {"settings", object_in(fields, "settings")},
-                         {"counted", number_in(fields, "counted")}});
+                         {"counted", number_in(fields, "counted")},
+                         {"count", bench_count(record)}});
     };
     note(content);
     if (content.is_object()) std::ranges::for_each(content, note);

@@ -343,11 +343,11 @@ function drawLatency() {
   section("Stages of a request", "Milliseconds of the run in the middle, by stage, as pi0 bench measured them.",
     interactive([["run", "Run", () => benches]], ({ run }) => {
       const rows = rowsOf("stages", { run });
-      const warnings = Object.entries(data.runs.find((one) => one.name === run).meta).filter(([key]) => key.startsWith("warning"));
+      const counts = Object.entries(data.runs.find((one) => one.name === run).meta).filter(([key]) => /^(counted|warning), /.test(key));
       const bars = distinct(rows, "setting").map((mode) => ({
         name: (mode ?? "").replaceAll("_", " "), parts: rows.filter((row) => row.setting === mode).map((row) => ({ name: row.stage, value: isNumber(row.seconds) ? row.seconds * 1000 : null })),
       }));
-      return [...warnings.map(([key, text]) => html("p", {}, `${key}: ${text}`)), fitted("", (width) => stackedBars(bars, { title: "Milliseconds by stage", unit: "ms", width })), tableBehind("stages", rows)];
+      return [...counts.map(([key, text]) => html("p", {}, `${key}: ${text}`)), fitted("", (width) => stackedBars(bars, { title: "Milliseconds by stage", unit: "ms", width })), tableBehind("stages", rows)];
     }));
 }
 
