@@ -15,7 +15,8 @@ struct CallError {
   std::int64_t nonfinite = 0;  // elements that are not finite where the reference is
 };
 
-// The parts of that error, each against the product before it: of exact operands, of rounded ones, accumulated, rounded.
+// The parts of that error, each against the product before it: of exact operands, of rounded ones, accumulated,
+// rounded.
 template <class Errors>
 struct ByCause {
   Errors operands, accumulation, output;

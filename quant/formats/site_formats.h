@@ -34,8 +34,8 @@ struct SiteFormats {
   std::optional<NumberFormat> kv_cache = {};  // of the prefix's keys and values; none: kept as they are
   std::optional<NumberFormat> vector = {};    // of operations between products; none: as they are
   Methods methods = {};
-  Accumulator accumulator = {};      // of attention's products too, but for those that encode operands
-  std::optional<Noise> noise = {};   // of outputs, after they are rounded
+  Accumulator accumulator = {};     // of attention's products too, but for those that encode operands
+  std::optional<Noise> noise = {};  // of outputs, after they are rounded
 
   SiteFormats() = default;
   // The input's format is also that of weights, as in pi0-quant; weights have their own scale.

@@ -33,7 +33,8 @@ bool orders_attention(const formats::Accumulator& accumulator) {
 
 Tensor with_noise(const Tensor& values, const formats::Noise& noise, std::uint64_t key) {
   const Tensor result = values.clone(at::MemoryFormat::Contiguous);
-  const std::int64_t samples = values.dim() > 1 ? values.size(0) : 1, size = values.numel() / std::max<std::int64_t>(1, samples);
+  const std::int64_t samples = values.dim() > 1 ? values.size(0) : 1,
+                     size = values.numel() / std::max<std::int64_t>(1, samples);
   auto* const data = result.mutable_data_ptr<float>();
   at::parallel_for(0, result.numel(), noise_values_per_task, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end;) {
@@ -191,9 +192,8 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
     }
     return round_attended(site, attended, reference);
   }
-  const Tensor attended = attention_by_parts(operands, [&](const Tensor& x, const Tensor& weight) {
-    return ordered_product(accumulator, x, weight);
-  });
+  const Tensor attended = attention_by_parts(
+      operands, [&](const Tensor& x, const Tensor& weight) { return ordered_product(accumulator, x, weight); });
   Results results;
   results.accumulated = attended.to(at::kFloat);
   const Tensor result = round_output(site, results.accumulated).to(attended.scalar_type());
