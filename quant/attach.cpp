@@ -61,7 +61,10 @@ void Attachment::Observer::observe(std::size_t site, std::size_t sample, const B
 void Attachment::Observer::overflowed(std::size_t number, model::Operand operand) {
   Site& site = sites_[number];
   if (std::exchange(site.warned, true) || !warn_) return;
-  warn_(site.path + ": a value of its " + std::string(name_of(operand)) + " exceeds the format's largest");
+  const bool is_static = site.has_static_input && operand == model::Operand::input;
+  warn_(site.path + (is_static
+                         ? ": an input lies beyond the calibrated range and saturates"
+                         : ": a value of its " + std::string(name_of(operand)) + " exceeds the format's largest"));
 }
 
 Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook* book,
@@ -117,7 +120,9 @@ model::InputStatistics Attachment::statistics_of(const model::Linear& linear, co
 std::function<void()> Attachment::add(model::MatmulSite& site, const SiteFormats& formats) {
   check(formats);
   if (auto* const linear = dynamic_cast<model::Linear*>(&site)) {
-    return add_hook<LinearHook>(*linear, formats, statistics_of(*linear, formats));
+    auto set_hook = add_hook<LinearHook>(*linear, formats, statistics_of(*linear, formats));
+    if (formats.input.is_static) observer_.has_static_input();
+    return set_hook;
   }
   if (auto* const attention = dynamic_cast<model::Attention*>(&site)) {
     return add_hook<AttentionHook>(*attention, formats);

@@ -55,7 +55,9 @@ class Attachment {
   class Observer : public model::ErrorSink {
    public:
     Observer(StatsBook* book, std::function<void(const std::string&)> warn) : book_(book), warn_(std::move(warn)) {}
-    void add(const std::string& path, std::size_t entry) { sites_.push_back({path, entry}); }  // by quantizer number
+    // In the order of the quantizer's numbers.
+    void add(const std::string& path, std::size_t entry) { sites_.push_back({path, entry}); }
+    void has_static_input() { sites_.back().has_static_input = true; }
     void observe(std::size_t site, std::size_t sample, const CallError& call) override;
     void observe(std::size_t site, std::size_t sample, const ErrorStats& calls) override;
     void observe(std::size_t site, std::size_t sample, const ByCause<CallError>& call) override;
@@ -67,6 +69,7 @@ class Attachment {
       std::string path;
       std::size_t entry;  // in the book
       bool warned = false;
+      bool has_static_input = false;
     };
     StatsBook* book_;
     const std::function<void(const std::string&)> warn_;

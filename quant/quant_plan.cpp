@@ -77,7 +77,8 @@ Rule read_rule(JsonFields fields) {
   const bool leaves_products =
       !has_input && !has_weight && !has_output && !has_accumulator && !has_noise && !methods.any();
   if ((!leaves_products || (!has_kv_cache && !has_vector)) && (!has_input || !has_output)) {
-    fields.refuse("needs 'input_fmt' and 'output_fmt', 'kv_cache_fmt', 'vector_fmt', or 'off'");
+    fields.refuse(
+        "needs 'input_fmt' and 'output_fmt', which all other keys but 'kv_cache_fmt', 'vector_fmt' and 'off' go with");
   }
   SiteFormats formats;
   if (!leaves_products) {
@@ -160,7 +161,8 @@ QuantPlan make_plan(const model::SiteList& sites, const PlanRequest& request) {
   for (std::size_t i = 0; i < used.size(); ++i) {
     if (used[i]) continue;
     throw RulesError("rule " + std::to_string(i + 1) + ", " + describe(request.rules[i]) +
-                     ", is the first match of no layer; see list-layers");
+                     ", is the first match of no layer that takes its formats: an earlier rule has them all, or none "
+                     "is there (pi0 list-layers --all)");
   }
   return plan;
 }

@@ -161,14 +161,25 @@ std::string report_table(const StatsSnapshot& snapshot) {
     const std::vector<ComponentRow> rows = component_rows(snapshot, kind);
     if (rows.empty()) continue;
     char line[160];
-    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %10s %9s\n", kind, "layers", "mean_rmse",
-                  "std_rmse", "max_rmse", "min_rmse", "mean_rel", "calls");
+    const bool is_split = rows.front().mean_rel_by_cause.has_value();
+    std::snprintf(line, sizeof line, "%-14s %7s %10s %10s %10s %10s %10s %9s%s\n", kind, "layers", "mean_rmse",
+                  "std_rmse", "max_rmse", "min_rmse", "mean_rel", "calls",
+                  is_split ? "   operands accumulat.     output" : "");
     text += line;
     for (const ComponentRow& row : rows) {
       std::snprintf(line, sizeof line, "%-14s %7lld %s %s %s %s %s %9lld\n", row.component.c_str(),
                     static_cast<long long>(row.n_layers), cell(row.mean_rmse).c_str(), cell(row.std_rmse).c_str(),
                     cell(row.max_rmse).c_str(), cell(row.min_rmse).c_str(), cell(row.mean_rel_rmse).c_str(),
                     static_cast<long long>(row.total_calls));
+      if (is_split) {
+        line[std::string_view(line).size() - 1] = '\0';  // the end of the line
+        text += line;
+        for (const auto& mean : by_name(row.mean_rel_by_cause.value_or(ByCause<std::optional<double>>{}))) {
+          text += " " + cell(mean);
+        }
+        text += "\n";
+        continue;
+      }
       text += line;
     }
   }

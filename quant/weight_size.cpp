@@ -15,10 +15,13 @@ WeightSize weight_size(const model::SiteList& sites, const QuantPlan& plan) {
     if (linear == nullptr) continue;
     const std::int64_t values = site.in_features * site.out_features;
     const at::ScalarType stored = linear->dtype();
-    const bool is_kept = !formats || model::keeps(formats->weight, stored);
+    // Accumulators that encode operands read 8 bits, whatever the values were rounded to before.
+    const bool is_encoded = formats && encodes_operands(formats->accumulator);
+    const NumberFormat weight = is_encoded ? NumberFormat{Format::float8_e4m3} : formats.value_or(SiteFormats()).weight;
+    const bool is_kept = !formats || model::keeps(weight, stored);
     size.values += values;
     size.bytes += is_kept ? values * static_cast<std::int64_t>(c10::elementSize(stored))
-                          : bytes_of(formats->weight, site.out_features, site.in_features);
+                          : bytes_of(weight, site.out_features, site.in_features);
   }
   return size;
 }

@@ -106,8 +106,11 @@ class Parser {
     const bool is_static = parts_.size() > 1 && parts_.back() == static_part;
     if (is_static) parts_.pop_back();
     NumberFormat result = dynamic_format();
-    if (is_static && (result.granularity != Granularity::tensor || result.rule == Rule::asymmetric)) {
-      refuse("static scales are of ELEMENT:tensor, and not of the rule asymmetric");
+    if (is_static && result.granularity != Granularity::tensor) {
+      refuse("static scales are of ELEMENT:tensor, as in int8:tensor:static");
+    }
+    if (is_static && result.rule == Rule::asymmetric) {
+      refuse("rule 'asymmetric' has no static scale, since a calibration knows magnitudes alone");
     }
     result.is_static = is_static;
     return result;
@@ -119,7 +122,8 @@ class Parser {
       if (preset.name == parts_[0]) return of_preset(preset);
     }
     NumberFormat result{element()};
-    if (parts_.size() > 3) refuse("has more than three parts: ELEMENT:GRANULARITY:RULE, and :static for tensors");
+    if (parts_.size() > 3)
+      refuse("has more than three parts: ELEMENT:GRANULARITY:RULE, and of tensors :static at the end");
     if (parts_.size() == 1) {
       if (!is_integer(result.element)) return result;
       refuse(std::string(parts_[0]) + " needs values that share a scale: " + granularity_names());

@@ -99,6 +99,20 @@ class MatmulTest(TemporaryFolderTest):
         for kernels in ("fast", "reference"):
             np.testing.assert_allclose(self.matmul(["float32"], "--kernels", kernels)["y.a.float32"], x @ x.T, rtol=1e-5)
 
+    def test_empty_matrices_have_products_without_terms(self):
+        bias = np.arange(3, dtype=np.float32) + 1
+        shapes = {"no_rows": (0, 4, 3), "no_inputs": (2, 0, 3), "no_outputs": (2, 4, 0)}
+        tensors = {"b.no_inputs": bias}
+        for case, (rows, k, out) in shapes.items():
+            tensors |= {f"x.{case}": np.zeros((rows, k), np.float32), f"w.{case}": np.zeros((out, k), np.float32)}
+        write_tensors(self.input, tensors)
+        for kernels in ("fast", "reference"):
+            found = self.matmul(["float32", "bfloat16:1", "ipt", "systolic"], "--kernels", kernels)
+            for name, y in found.items():
+                self.assertEqual(y.shape, shapes[name.split(".")[1]][::2], name)
+                if "no_inputs" in name:
+                    self.assertTrue(same(y, np.tile(bias, (2, 1))), name)
+
     def test_refusals_say_what_is_expected(self):
         x, vector = np.zeros((2, 3), np.float32), np.zeros(4, np.float32)
 

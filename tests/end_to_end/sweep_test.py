@@ -325,6 +325,21 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         ranking = json.loads((self.output / "sensitivity.json").read_text())
         self.assertEqual({entry["component"] for entry in ranking}, {"vision", "language", "action_expert", "action_head"})
 
+    def test_layers_that_the_setting_cannot_change_are_not_ranked(self):
+        rank = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float32", "--output-fmts", "float32", "--sensitivity", "layers",
+                "--floor-repeats", 0]  # fmt: skip
+        kinds = {}
+        for name, own in (("systolic", ["--accumulators", "systolic"]), ("vector", ["--vector-fmt", "float8_e4m3"])):
+            self.output = self.folder / name
+            self.assertEqual(self.sweep(*rank, *own).returncode, 0)
+            kinds[name] = {entry["kind"] for entry in json.loads((self.output / "sensitivity.json").read_text())}
+        self.assertEqual(kinds, {"systolic": {"linear"}, "vector": {"vector"}})
+        self.output = self.folder / "together"
+        self.assertEqual(self.sweep("--synthetic", 1, "--num-steps", 1, "--pairs", "float32/float32", "--vector-fmt", "float8_e4m3").returncode, 0)
+        (entry,) = self.summary()
+        self.assertEqual(set(entry["components_vector_rel_rmse"]), {"vision", "language", "action_expert", "action_head"})
+        self.assertTrue(all(error > 0 for error in entry["components_vector_rel_rmse"].values()))
+
     def test_what_does_not_fit_is_refused_and_nothing_is_lost(self):
         first = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16", "--output-fmts", "float16"]
         self.assertEqual(self.sweep(*first).returncode, 0)
@@ -338,6 +353,8 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             ([*first, "--resume", "--skip-components", "vision"], ["skip_components"]),
             (["--observations", empty], ["empty", "request.msgpack"]),
             (["--synthetic", 1, "--input-fmts", "float12"], ["float12", "float8_e5m2"]),
+            (["--synthetic", 1, "--rules", result, "--vector-fmt", "bfloat16"], ["--rules", "--vector-fmt"]),
+            (["--synthetic", 1, "--accumulators", "bfloat16:0"], ["bfloat16:0", "4096"]),
             ([], ["--observations, --synthetic or --inputs"]),
             (["--synthetic", 1, "--sensitivity", "layers"], ["one setting"]),
             (["--synthetic", 1, "--sensitivity", "components", "--budget", 1], ["--budget", "layers"]),

@@ -104,6 +104,7 @@ Json quant_settings(const QuantOptions& options, const std::string& mode) {
   }
   settings["quantize_attention"] = name_of(options.attention);
   settings["skip_components"] = options.skip_components;
+  if (options.split_errors) settings["split_errors"] = true;
   return settings;
 }
 

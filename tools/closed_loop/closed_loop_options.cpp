@@ -175,8 +175,10 @@ void refuse_formats(const std::vector<std::string>& server_arguments) {
        {"--input-fmt", "--weight-fmt", "--output-fmt", "--kv-cache-fmt", "--rotate", "--smooth", "--clip",
         "--accumulator", "--functional-model", "--output-noise", "--noise", "--stats-output"}) {
     if (!is_given(server_arguments, name)) continue;
-    throw std::invalid_argument(fmt::format(
-        "{} is set for each server; give the settings as --pairs, --input-fmts and --output-fmts, or --rules", name));
+    throw std::invalid_argument(
+        fmt::format("{} is set for each server; give the settings as --pairs, --input-fmts, --output-fmts, "
+                    "--accumulators and so on, or --rules",
+                    name));
   }
 }
 
@@ -271,7 +273,8 @@ void settle(ClosedLoopOptions& options, const CLI::App& command) {
   const auto given = [&](const char* name) { return command.count(name) > 0; };
   options.has_formats = given("--input-fmts") || given("--weight-fmts") || given("--output-fmts") || given("--pairs") ||
                         given("--presets") || (options.rules.empty() && !options.unquantized);
-  for (const char* name : {"--kv-cache-fmt", "--rotate", "--smooth", "--clip", "--accumulators", "--output-noise"}) {
+  for (const char* name :
+       {"--kv-cache-fmt", "--vector-fmt", "--rotate", "--smooth", "--clip", "--accumulators", "--output-noise"}) {
     if (options.has_formats || !given(name)) continue;
     throw std::invalid_argument(std::string(name) + ": there are no formats that it goes with; rules have their own");
   }

@@ -43,6 +43,11 @@ quant::SiteFormats formats_of(const QuantOptions& options) {
   return formats;
 }
 
+void check_split_errors(const QuantOptions& options) {
+  if (!options.split_errors || options.asked()) return;
+  throw std::invalid_argument("--split-errors: nothing is measured; give formats, --rules or --stats-output");
+}
+
 std::string name_of(AttentionScope scope) {
   for (const auto& [name, each] : attention_scopes) {
     if (each == scope) return name;

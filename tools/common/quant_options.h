@@ -49,6 +49,9 @@ CLI::Option* add_calibration_option(CLI::App& app, QuantOptions& options);
 
 quant::SiteFormats formats_of(const QuantOptions& options);  // float32 where none is given; weights as inputs
 
+// Throws std::invalid_argument for --split-errors where nothing is measured.
+void check_split_errors(const QuantOptions& options);
+
 std::string name_of(quant::AttentionScope scope);  // as on the command line
 
 // Formats, rules, skipped components and the place of the statistics, checked before any weight is

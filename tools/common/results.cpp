@@ -42,6 +42,10 @@ void check_entry(JsonFields fields, const Json& names) {
                           "action_rmse_by_joint"}) {
     fields.named_numbers(key);
   }
+  for (const char* key :
+       {"components_kv_cache", "components_kv_cache_rel_rmse", "components_vector", "components_vector_rel_rmse"}) {
+    if (fields.has(key)) fields.named_numbers(key);
+  }
   fields.finish();
 }
 
@@ -179,6 +183,10 @@ constexpr std::pair<const char*, const char*> spread_fields[] = {
     {"components_rel_rmse", "rel_rmse_"},
     {"components_attention", "rmse_attention_"},
     {"components_attention_rel_rmse", "rel_rmse_attention_"},
+    {"components_kv_cache", "rmse_kv_cache_"},
+    {"components_kv_cache_rel_rmse", "rel_rmse_kv_cache_"},
+    {"components_vector", "rmse_vector_"},
+    {"components_vector_rel_rmse", "rel_rmse_vector_"},
     {"action_rmse_by_joint", "joint_rmse_"},
     {"velocity_rmse_by_denoise_step", "velocity_rmse_step_"},
 };

@@ -65,6 +65,7 @@ void infer_request(const InferOptions& options) {
   if (!options.noise.empty()) request.set(std::string(protocol::noise_key), read_noise(options.noise));
   PolicyParts parts = load_parts(options.model);
   // Errors in the formats should show before loading.
+  check_split_errors(options.quant);
   const quant::PlanRequest plan = plan_request(options.quant);
   const std::string config = parts.config.name;
   const std::int64_t steps = step_count(options.model, parts.sizes);
@@ -77,6 +78,7 @@ void infer_request(const InferOptions& options) {
 void infer_tensors(const InferOptions& options) {
   const TensorInputs given = read_tensor_inputs(options.inputs);
   const model::ModelConfig sizes = chosen_sizes(options.model);
+  check_split_errors(options.quant);
   const quant::PlanRequest plan = plan_request(options.quant);
   const std::int64_t steps = step_count(options.model, sizes);
   const auto model = load_model(options.model, sizes, warn);

@@ -61,7 +61,7 @@ void round_file(const RoundOptions& options) {
 
 std::string wrong_format(const std::string& name) {
   try {
-    model::parse_number_format(name);
+    if (model::parse_number_format(name).is_static) return "format '" + name + "': there is no calibration here";
   } catch (const std::invalid_argument& error) {
     return error.what();
   }

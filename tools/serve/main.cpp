@@ -167,6 +167,7 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   if (options.quant.no_statistics && !options.quant.has_formats() && options.quant.rules.empty()) {
     throw std::invalid_argument("--no-statistics: there is nothing to measure without formats or --rules");
   }
+  check_split_errors(options.quant);
   const quant::PlanRequest plan = plan_request(options.quant);
   const auto meta = report_meta(parts.config.name, chosen_device(options.model.device), options.model.precision,
                                 step_count(options.model, parts.sizes));

@@ -21,6 +21,17 @@ bool has_folder(const std::vector<Setting>& settings, const std::string& folder)
   return std::ranges::any_of(settings, [&](const Setting& setting) { return setting.folder == folder; });
 }
 
+// Whether the formats can change what a linear or an attention computes.
+bool changes(const quant::SiteFormats& formats, model::SiteKind kind) {
+  const quant::NumberFormat float32;
+  const bool keeps_values = formats.input == float32 && formats.output == float32 && !formats.noise;
+  const bool adds_as_ever = formats.accumulator == formats::Accumulator{};
+  if (kind == model::SiteKind::attention) {
+    return !keeps_values || !(adds_as_ever || encodes_operands(formats.accumulator));
+  }
+  return !keeps_values || !adds_as_ever || formats.weight != float32 || formats.methods.any();
+}
+
 std::vector<Setting> rules_settings(const SweepOptions& options) {
   std::vector<Setting> settings;
   QuantOptions quant = options.quant;
@@ -69,7 +80,8 @@ quant::SiteFormats only_formats(const SweepOptions& options) {
   const std::vector<quant::SiteFormats> settings = options.formats.settings();
   if (settings.size() == 1) return settings.front();
   throw std::invalid_argument(
-      "--sensitivity ranks under one setting: give --input-fmts, --weight-fmts and --output-fmts one format each");
+      "--sensitivity ranks under one setting: give --input-fmts, --weight-fmts, --output-fmts and --accumulators one "
+      "value each");
 }
 
 quant::Rule rule_of(const NamedLayer& layer, const quant::SiteFormats& formats) {
@@ -112,7 +124,8 @@ std::vector<Setting> one_by_one(const SweepOptions& options, const model::SiteLi
   const bool by_layer = options.sensitivity == "layers";
   std::size_t index = 0;
   for (const model::MatmulSite& site : sites.all()) {
-    if (!plan.matmuls[index++] || site.flop == 0) continue;
+    const std::optional<quant::SiteFormats>& own = plan.matmuls[index++];
+    if (!own || site.flop == 0 || (by_layer && !changes(*own, site.kind))) continue;
     by_layer ? add_layer(site) : add_component(site);
   }
   index = 0;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "protocol/files.h"
 #include "tools/common/format_fields.h"
 #include "tools/common/print.h"
@@ -20,21 +22,26 @@ std::string bits_of(const Json& entry) {
   const auto formats = formats_in(entry);
   const std::string weight = fmt::format("{:.4g}", entry["weight_bits"].get<double>());
   if (!formats) return weight + "/-/-";
-  return fmt::format("{}/{:.4g}/{:.4g}", weight, bits_per_value(formats->input), bits_per_value(formats->output));
+  const double input = encodes_operands(formats->accumulator) ? 8 : bits_per_value(formats->input);
+  return fmt::format("{}/{:.4g}/{:.4g}", weight, input, bits_per_value(formats->output));
 }
 
 std::string cosine(const Json& value) { return value.is_null() ? "-" : fmt::format("{:.6f}", value.get<double>()); }
 
-// Mean relative error of each component's linears.
-void print_components(const std::vector<Json>& entries) {
-  std::vector<std::vector<std::string>> lines = {{"relative RMSE of linears, mean"}};
-  for (const auto& [component, unused] : entries.front()["components_rel_rmse"].items()) {
-    lines.front().push_back(component);
+// Mean relative error of each component's layers of one kind, unless no entry has them.
+void print_components(const std::vector<Json>& entries, const char* key, const std::string& title) {
+  std::vector<std::vector<std::string>> lines = {{title}};
+  for (const Json& entry : entries) {
+    const Json components = entry.value(key, Json::object());
+    for (const auto& [component, unused] : components.items()) {
+      if (std::ranges::find(lines.front(), component) == lines.front().end()) lines.front().push_back(component);
+    }
   }
+  if (lines.front().size() == 1) return;
   for (const Json& entry : entries) {
     auto& line = lines.emplace_back(1, setting_name(entry));
     for (std::size_t i = 1; i < lines.front().size(); ++i) {
-      line.push_back(figure(entry["components_rel_rmse"].value(lines.front()[i], Json())));
+      line.push_back(figure(entry.value(key, Json::object()).value(lines.front()[i], Json())));
     }
   }
   print("\n{}", text_table(lines));
@@ -53,7 +60,8 @@ void print_table(const std::vector<Json>& entries) {
   }
   print("{}", text_table(lines, LastColumn::names));
   print("{}", floor_note(entries.front()));
-  print_components(entries);
+  print_components(entries, "components_rel_rmse", "relative RMSE of linears, mean");
+  print_components(entries, "components_vector_rel_rmse", "relative RMSE between products, mean");
 }
 
 }  // namespace

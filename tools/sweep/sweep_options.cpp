@@ -33,6 +33,7 @@ void add_setting_options(CLI::App& command, SweepOptions& options) {
           ->excludes("--presets")
           ->excludes("--pairs")
           ->excludes("--kv-cache-fmt")
+          ->excludes("--vector-fmt")
           ->excludes("--rotate")
           ->excludes("--smooth")
           ->excludes("--clip")

@@ -9,6 +9,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "model/json_fields.h"
@@ -31,9 +32,13 @@ void tell(const std::string& line) { print(stderr, "sweep: {}\n", line); }
 
 void add_components(Json& entry, const quant::StatsSnapshot& seen) {
   const auto or_null = [](std::optional<double> value) { return value ? Json(*value) : Json(); };
-  for (const auto& [key, kind] : {std::pair("components", "linear"), std::pair("components_attention", "attention")}) {
+  for (const auto& [key, kind, is_always] :
+       {std::tuple("components", "linear", true), std::tuple("components_attention", "attention", true),
+        std::tuple("components_kv_cache", "kv_cache", false), std::tuple("components_vector", "vector", false)}) {
     Json rmse = Json::object(), relative = Json::object();
-    for (const quant::ComponentRow& row : quant::component_rows(seen, kind)) {
+    const std::vector<quant::ComponentRow> rows = quant::component_rows(seen, kind);
+    if (rows.empty() && !is_always) continue;
+    for (const quant::ComponentRow& row : rows) {
       rmse[row.component] = or_null(row.mean_rmse);
       relative[row.component] = or_null(row.mean_rel_rmse);
     }

@@ -14,6 +14,7 @@ PackedWeight pack_encoded_weight(const Tensor& weight) {
 
 Tensor fast_ordered_linear(const GemmKernels& kernels, const formats::Accumulator& accumulator, const Tensor& x,
                            const Tensor& weight, const Tensor& bias) {
+  if (x.numel() == 0 || weight.numel() == 0) return ordered_linear(accumulator, x, weight, bias);  // no panels
   const bool encodes = encodes_operands(accumulator);
   const PackedWeight packed = encodes ? pack_encoded_weight(weight) : pack_weight(weight);
   const PackedInput input =
