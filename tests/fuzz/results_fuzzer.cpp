@@ -5,7 +5,7 @@
 #include <string>
 
 #include "support/temporary_folder.h"
-#include "tools/bench/bench_report.h"
+#include "tools/bench/bench_compare.h"
 #include "tools/common/results.h"
 #include "tools/report/report_data.h"
 #include "tools/report/report_tables.h"
