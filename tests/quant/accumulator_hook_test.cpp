@@ -102,15 +102,8 @@ TEST_CASE("linears accumulate in order, and observe the exact product and each c
 }
 
 TEST_CASE("attention accumulates its two products in order, but for models of hardware", "[quant][accumulator]") {
-  const auto random = [](at::IntArrayRef shape) { return at::randn(shape).to(at::kBFloat16); };
-  const model::LayerKv prefix{random({2, 1, 7, 16}), random({2, 1, 7, 16})};
-  const model::AttentionOperands exact{.form = model::AttentionForm::eager,
-                                       .query = random({2, 8, 5, 16}),
-                                       .prefix = &prefix,
-                                       .key = random({2, 1, 5, 16}),
-                                       .value = random({2, 1, 5, 16}),
-                                       .mask = at::zeros({2, 1, 5, 12}),
-                                       .scale = 0.25};
+  const test::AttentionCase given(at::kBFloat16);
+  const model::AttentionOperands& exact = given.operands;
   for (const char* accumulator : {"bfloat16:1", "float16:8"}) {
     const Accumulator parsed = parse_accumulator(accumulator);
     const at::Tensor expected = model::attention_by_parts(exact, [&](const at::Tensor& x, const at::Tensor& weight) {

@@ -253,15 +253,9 @@ TEST_CASE("an attention's error is that of a direct computation", "[quant][hook]
   model::Attention& site = lone.add_attention("gemma_expert.self_attn.sdpa", 16);
   model::SiteList sites = lone.sites();
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const auto random = [&](at::IntArrayRef shape) { return at::randn(shape).to(dtype); };
-    const model::LayerKv prefix{random({2, 1, 7, 16}), random({2, 1, 7, 16})};
-    const model::AttentionOperands exact{.form = model::AttentionForm::eager,
-                                         .query = random({2, 8, 5, 16}),
-                                         .prefix = &prefix,
-                                         .key = random({2, 1, 5, 16}),
-                                         .value = random({2, 1, 5, 16}),
-                                         .mask = at::zeros({2, 1, 5, 12}),
-                                         .scale = 0.25};
+    const test::AttentionCase given(dtype);
+    const model::LayerKv& prefix = given.prefix;
+    const model::AttentionOperands& exact = given.operands;
     StatsBook book;
     const auto attachment = quant::attach(
         sites, {quant::one_rule({Format::float8_e5m2, Format::float8_e4m3}), AttentionScope::all, {}}, &book);

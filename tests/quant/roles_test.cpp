@@ -36,15 +36,9 @@ TEST_CASE("scales of attention run along the head size, and of its values along 
   model::Attention& site = lone.add_attention("gemma_expert.self_attn.sdpa", 16);
   model::SiteList sites = lone.sites();
   const NumberFormat input = quant::parse_format("int8:row"), output = quant::parse_format("mxfp4");
-  const auto random = [](at::IntArrayRef shape) { return at::randn(shape).to(at::kBFloat16); };
-  const model::LayerKv prefix{random({2, 1, 7, 16}), random({2, 1, 7, 16})};
-  const model::AttentionOperands exact{.form = model::AttentionForm::eager,
-                                       .query = random({2, 8, 5, 16}),
-                                       .prefix = &prefix,
-                                       .key = random({2, 1, 5, 16}),
-                                       .value = random({2, 1, 5, 16}),
-                                       .mask = at::zeros({2, 1, 5, 12}),
-                                       .scale = 0.25};
+  const test::AttentionCase given(at::kBFloat16);
+  const model::LayerKv& prefix = given.prefix;
+  const model::AttentionOperands& exact = given.operands;
   const auto attachment = quant::attach(sites, {quant::one_rule({input, output}), quant::AttentionScope::all}, nullptr);
   const auto along_keys = [&](const at::Tensor& value) {
     return rounded_rows(value.transpose(2, 3), input).transpose(2, 3).contiguous();

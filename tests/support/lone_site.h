@@ -19,6 +19,27 @@ class GivenWeights : public model::WeightSource {
   void pass_over(const std::string&, at::IntArrayRef) override {}
 };
 
+// Random operands of one attention: 2 samples, 8 heads of 16 that share their keys, 5 positions after a prefix of 7.
+struct AttentionCase {
+  explicit AttentionCase(at::ScalarType dtype)
+      : prefix{random({2, 1, 7, 16}, dtype), random({2, 1, 7, 16}, dtype)},
+        operands{.form = model::AttentionForm::eager,
+                 .query = random({2, 8, 5, 16}, dtype),
+                 .prefix = &prefix,
+                 .key = random({2, 1, 5, 16}, dtype),
+                 .value = random({2, 1, 5, 16}, dtype),
+                 .mask = at::zeros({2, 1, 5, 12}),
+                 .scale = 0.25} {}
+  AttentionCase(const AttentionCase&) = delete;
+  AttentionCase& operator=(const AttentionCase&) = delete;
+
+  const model::LayerKv prefix;
+  const model::AttentionOperands operands;
+
+ private:
+  static at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) { return at::randn(shape).to(dtype); }
+};
+
 class LoneSite {
  public:
   explicit LoneSite(model::Execution execution) : execution_(std::move(execution)) {}
