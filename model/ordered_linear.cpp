@@ -34,7 +34,7 @@ at::Tensor encode_operands(const at::Tensor& values) {
 at::Tensor ordered_linear(const formats::Accumulator& accumulator, const at::Tensor& x, const at::Tensor& weight,
                           const at::Tensor& bias) {
   check_ordered(x, weight, bias);
-  if (accumulator == formats::Accumulator{}) return at::linear(x, weight, bias);
+  if (!accumulator.is_ordered()) return at::linear(x, weight, bias);
   const bool encodes = encodes_operands(accumulator);
   const auto operand = [encodes](const at::Tensor& values) {
     return encodes ? encode_operands(values).to(at::kFloat) : values.contiguous();

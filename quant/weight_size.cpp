@@ -15,9 +15,7 @@ WeightSize weight_size(const model::SiteList& sites, const QuantPlan& plan) {
     if (linear == nullptr) continue;
     const std::int64_t values = site.in_features * site.out_features;
     const at::ScalarType stored = linear->dtype();
-    // Accumulators that encode operands read 8 bits, whatever the values were rounded to before.
-    const bool is_encoded = formats && encodes_operands(formats->accumulator);
-    const NumberFormat weight = is_encoded ? NumberFormat{Format::float8_e4m3} : formats.value_or(SiteFormats()).weight;
+    const NumberFormat weight = formats ? formats->as_operand(formats->weight) : NumberFormat{};
     const bool is_kept = !formats || model::keeps(weight, stored);
     size.values += values;
     size.bytes += is_kept ? values * static_cast<std::int64_t>(c10::elementSize(stored))

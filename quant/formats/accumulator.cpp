@@ -126,6 +126,10 @@ bool encodes_operands(const Accumulator& accumulator) {
   return accumulator.kind == AccumulatorKind::ipt || accumulator.kind == AccumulatorKind::systolic;
 }
 
+bool orders_attention(const Accumulator& accumulator) {
+  return accumulator.is_ordered() && !encodes_operands(accumulator);
+}
+
 float encoded_operand(float value) {
   constexpr std::uint32_t smallest = bits_of(0x1p-6F), beyond = bits_of(496.0F), largest = bits_of(448.0F);
   constexpr int dropped = 23 - 3;

@@ -25,6 +25,9 @@ struct Accumulator {
   AccumulatorKind kind = AccumulatorKind::float32;
   int every = 0;  // products from one rounding to the next, of bfloat16 and float16; otherwise 0
   bool operator==(const Accumulator&) const = default;
+
+  // Whether it says in which order products are added.
+  bool is_ordered() const { return kind != AccumulatorKind::float32; }
 };
 
 // Throws std::invalid_argument that says what is wrong and what it may be.
@@ -36,6 +39,9 @@ std::string file_name_of(const Accumulator& accumulator);  // '-' for ':'
 // Whether the accumulator multiplies operands in a format of its own, ipt's and systolic's: e4m3 without subnormals,
 // infinities and NaN. The bias is an operand too, and the first addend instead of the last.
 bool encodes_operands(const Accumulator& accumulator);
+
+// Whether attention's products are accumulated so. The accumulators that encode operands are of linears alone.
+bool orders_attention(const Accumulator& accumulator);
 
 // The value as such an operand: three bits of mantissa, half to even. NaN and magnitudes below 2^-6 become 0, those
 // from 496 on 448; up to there the largest is 480. bfloat16 holds all of them.

@@ -45,6 +45,10 @@ struct SiteFormats {
   bool operator==(const SiteFormats&) const = default;
 
   bool has_weight_of_its_own() const { return weight != without_static(input); }
+  // What products read of an operand in that format: ipt and systolic encode it, whatever it was rounded to.
+  NumberFormat as_operand(const NumberFormat& format) const {
+    return encodes_operands(accumulator) ? NumberFormat{Format::float8_e4m3} : format;
+  }
   bool needs_calibration() const { return methods.smooth || input.is_static; }
 };
 

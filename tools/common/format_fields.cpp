@@ -18,7 +18,7 @@ Json fields_of(const SiteFormats& formats) {
   if (formats.methods.rotate) fields["rotate"] = true;
   if (formats.methods.smooth) fields["smooth"] = *formats.methods.smooth;
   if (formats.methods.clip) fields["clip"] = *formats.methods.clip;
-  if (formats.accumulator != formats::Accumulator{}) fields["accumulator"] = name_of(formats.accumulator);
+  if (formats.accumulator.is_ordered()) fields["accumulator"] = name_of(formats.accumulator);
   if (formats.noise) fields["noise"] = name_of(*formats.noise);
   return fields;
 }
@@ -34,7 +34,7 @@ std::vector<std::string> arguments_of(const SiteFormats& formats) {
   if (formats.methods.smooth)
     arguments.insert(arguments.end(), {"--smooth", fmt::format("{}", *formats.methods.smooth)});
   if (formats.methods.clip) arguments.insert(arguments.end(), {"--clip", fmt::format("{}", *formats.methods.clip)});
-  if (formats.accumulator != formats::Accumulator{}) {
+  if (formats.accumulator.is_ordered()) {
     arguments.insert(arguments.end(), {"--accumulator", name_of(formats.accumulator)});
   }
   if (formats.noise) arguments.insert(arguments.end(), {"--output-noise", name_of(*formats.noise)});
@@ -49,7 +49,7 @@ std::string folder_of(const SiteFormats& formats) {
   if (formats.methods.rotate) folder += "__rotate";
   if (formats.methods.smooth) folder += fmt::format("__smooth_{}", *formats.methods.smooth);
   if (formats.methods.clip) folder += fmt::format("__clip_{}", *formats.methods.clip);
-  if (formats.accumulator != formats::Accumulator{}) folder += "__accumulator_" + file_name_of(formats.accumulator);
+  if (formats.accumulator.is_ordered()) folder += "__accumulator_" + file_name_of(formats.accumulator);
   if (formats.noise) folder += "__noise_" + file_name_of(*formats.noise);
   return folder;
 }

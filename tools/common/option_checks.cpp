@@ -10,8 +10,8 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <limits>
+#include <stdexcept>
 #include <system_error>
 
 #include "model/nearest_name.h"
@@ -55,6 +55,18 @@ CLI::Validator whole() {
 CLI::Validator between(double least, double most) {
   return number_check(fmt::format("a number from {} to {}", least, most), fmt::format("{} to {}", least, most),
                       [=](double number) { return number >= least && number <= most; });
+}
+
+CLI::Validator accepted_by(std::function<void(const std::string&)> parse) {
+  const auto check = [parse = std::move(parse)](const std::string& text) -> std::string {
+    try {
+      parse(text);
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  return {check, ""};
 }
 
 CLI::Validator regular_file_or_none() {

@@ -1,6 +1,7 @@
 // Checks of option values, with their text for --help and an error that says what was found and what was expected.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,9 @@ namespace pi0::tools {
 CLI::Validator positive();                          // a number above zero
 CLI::Validator whole();                             // of 64 bits, not negative
 CLI::Validator between(double least, double most);  // a number, limits included
+
+// A text that `parse` takes. It throws std::invalid_argument that says what is wrong.
+CLI::Validator accepted_by(std::function<void(const std::string&)> parse);
 
 CLI::Validator regular_file_or_none();  // a path where no folder, pipe or device is
 

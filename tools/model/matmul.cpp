@@ -129,15 +129,6 @@ void multiply_file(const MatmulOptions& options) {
   }
 }
 
-std::string wrong_accumulator(const std::string& name) {
-  try {
-    formats::parse_accumulator(name);
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "";
-}
-
 }  // namespace
 
 void add_matmul(CLI::App& app) {
@@ -151,7 +142,7 @@ void add_matmul(CLI::App& app) {
   command->add_option("--accumulator", options->accumulators, "Accumulators, with commas between them")
       ->delimiter(',')
       ->type_name("A[,A...]")
-      ->check(CLI::Validator(wrong_accumulator, ""))
+      ->check(accepted_by(formats::parse_accumulator))
       ->required();
   choose_value<Kernels>(
       command->add_option("--kernels", options->kernels,

@@ -12,6 +12,7 @@
 #include "model/number_rounding.h"
 #include "model/safetensors.h"
 #include "tools/common/commands.h"
+#include "tools/common/option_checks.h"
 #include "tools/common/print.h"
 #include "tools/model/tensor_output.h"
 
@@ -59,13 +60,10 @@ void round_file(const RoundOptions& options) {
         options.input.string(), counted(options.formats.size(), "format"));
 }
 
-std::string wrong_format(const std::string& name) {
-  try {
-    if (model::parse_number_format(name).is_static) return "format '" + name + "': there is no calibration here";
-  } catch (const std::invalid_argument& error) {
-    return error.what();
+void check_format(const std::string& name) {
+  if (model::parse_number_format(name).is_static) {
+    throw std::invalid_argument("format '" + name + "': there is no calibration here");
   }
-  return "";
 }
 
 }  // namespace
@@ -81,7 +79,7 @@ void add_round(CLI::App& app) {
   command->add_option("--format", options->formats, "Formats, with commas between them")
       ->delimiter(',')
       ->type_name("F[,F...]")
-      ->check(CLI::Validator(wrong_format, ""))
+      ->check(accepted_by(check_format))
       ->required();
   command->add_option("input", options->input, "Safetensors file")->check(CLI::ExistingFile)->required();
   command->add_option("output", options->output, "File to write")->required();

@@ -52,11 +52,8 @@ Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Js
 Json bits_in(const Json& entry) {
   const auto formats = formats_in(entry);
   if (!formats) return {{"weight_bits", entry.value("weight_bits", Json())}};
-  const auto bits = [&](const quant::NumberFormat& operand) {  // ipt and systolic encode operands in 8
-    return encodes_operands(formats->accumulator) ? 8 : bits_per_value(operand);
-  };
-  return {{"input_bits", bits(formats->input)},
-          {"weight_bits", bits(formats->weight)},
+  return {{"input_bits", bits_per_value(formats->as_operand(formats->input))},
+          {"weight_bits", bits_per_value(formats->as_operand(formats->weight))},
           {"output_bits", bits_per_value(formats->output)}};
 }
 

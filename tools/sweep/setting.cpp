@@ -25,11 +25,8 @@ bool has_folder(const std::vector<Setting>& settings, const std::string& folder)
 bool changes(const quant::SiteFormats& formats, model::SiteKind kind) {
   const quant::NumberFormat float32;
   const bool keeps_values = formats.input == float32 && formats.output == float32 && !formats.noise;
-  const bool adds_as_ever = formats.accumulator == formats::Accumulator{};
-  if (kind == model::SiteKind::attention) {
-    return !keeps_values || !(adds_as_ever || encodes_operands(formats.accumulator));
-  }
-  return !keeps_values || !adds_as_ever || formats.weight != float32 || formats.methods.any();
+  if (kind == model::SiteKind::attention) return !keeps_values || orders_attention(formats.accumulator);
+  return !keeps_values || formats.accumulator.is_ordered() || formats.weight != float32 || formats.methods.any();
 }
 
 std::vector<Setting> rules_settings(const SweepOptions& options) {

@@ -22,7 +22,7 @@ std::string bits_of(const Json& entry) {
   const auto formats = formats_in(entry);
   const std::string weight = fmt::format("{:.4g}", entry["weight_bits"].get<double>());
   if (!formats) return weight + "/-/-";
-  const double input = encodes_operands(formats->accumulator) ? 8 : bits_per_value(formats->input);
+  const double input = bits_per_value(formats->as_operand(formats->input));
   return fmt::format("{}/{:.4g}/{:.4g}", weight, input, bits_per_value(formats->output));
 }
 

@@ -176,7 +176,7 @@ Tensor CpuQuantizer::ordered_product(const formats::Accumulator& accumulator, co
 }
 
 Lane CpuQuantizer::exact_lane_of(std::size_t number, at::ScalarType x) const {
-  if (sites_[number].formats.accumulator == formats::Accumulator{}) return lane_of(number, x);
+  if (!sites_[number].formats.accumulator.is_ordered()) return lane_of(number, x);
   const bool fits = x == at::kBFloat16 && packed_[number].exact_fits_pairs;
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
 }
@@ -184,7 +184,7 @@ Lane CpuQuantizer::exact_lane_of(std::size_t number, at::ScalarType x) const {
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
 // Sums in order are of float32.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
-  if (sites_[number].formats.accumulator != formats::Accumulator{}) return Lane::float32;
+  if (sites_[number].formats.accumulator.is_ordered()) return Lane::float32;
   const Packed& packed = packed_[number];
   const NumberFormat& input = sites_[number].formats.input;
   const bool is_kept = keeps(input, x) && !sites_[number].transform.changes_inputs();

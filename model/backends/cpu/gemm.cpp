@@ -171,7 +171,7 @@ struct Operands {
   }
 
   std::int64_t steps_per_pair() const { return lane == Lane::float32 ? 2 : 1; }
-  bool is_ordered() const { return accumulator != formats::Accumulator{}; }
+  bool is_ordered() const { return accumulator.is_ordered(); }
   bool codes_are_lanes() const { return format == Format::bfloat16 && lane == Lane::bfloat16_pair; }
 
   Lane lane;

@@ -26,11 +26,6 @@ formats::CallError error_of(const Tensor& reference, const Tensor& result) {
   return call;
 }
 
-// Those that encode operands are of linears alone.
-bool orders_attention(const formats::Accumulator& accumulator) {
-  return accumulator != formats::Accumulator{} && !encodes_operands(accumulator);
-}
-
 Tensor with_noise(const Tensor& values, const formats::Noise& noise, std::uint64_t key) {
   const Tensor result = values.clone(at::MemoryFormat::Contiguous);
   const std::int64_t samples = values.dim() > 1 ? values.size(0) : 1,
@@ -108,7 +103,7 @@ bool ReferenceQuantizer::has_exact_product(std::size_t number, at::ScalarType dt
   const Site& site = sites_[number];
   if (!keeps(site.formats.input, dtype)) return false;
   if (site.linear == nullptr) return !orders_attention(site.formats.accumulator);
-  return site.formats.accumulator == formats::Accumulator{} && !site.transform.changes_inputs() &&
+  return !site.formats.accumulator.is_ordered() && !site.transform.changes_inputs() &&
          site.weight_codes.is_same(site.linear->weight()) && site.bias_codes.is_same(site.linear->bias());
 }
 
@@ -139,7 +134,7 @@ Tensor ReferenceQuantizer::linear(std::size_t number, const Tensor& x) {
   results.exact = has_exact_product(number, x.scalar_type())
                       ? results.accumulated
                       : plain_linear(exact, widened(linear.weight()), widened(linear.bias()));
-  if (accumulator == formats::Accumulator{}) {
+  if (!accumulator.is_ordered()) {
     results.of_rounded_operands = results.accumulated;
   } else if (mode.split_errors) {
     const auto used = [&](const Tensor& values) {
