@@ -164,6 +164,7 @@ void Attachment::observe_samples_apart(bool apart) {
 
 std::unique_ptr<Attachment> attach(model::SiteList& sites, const PlanRequest& request, StatsBook* book,
                                    std::function<void(const std::string&)> warn) {
+  if (request.calibration) request.calibration->check_weights(sites);
   return std::make_unique<Attachment>(sites, make_plan(sites, request), book, std::move(warn), request.calibration);
 }
 

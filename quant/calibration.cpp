@@ -1,5 +1,7 @@
 #include "quant/calibration.h"
 
+#include <c10/util/hash.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -45,6 +47,17 @@ std::int64_t steps_of(const model::MatmulSite& site, std::int64_t num_steps) {
   const bool is_in_steps =
       site.component == model::Component::action_expert || site.component == model::Component::action_head;
   return is_in_steps ? num_steps : 1;
+}
+
+std::string weights_fingerprint(const model::SiteList& sites) {
+  std::string rows;
+  for (const model::MatmulSite& site : sites.all()) {
+    const auto* const linear = dynamic_cast<const model::Linear*>(&site);
+    if (linear == nullptr) continue;
+    const at::Tensor row = linear->weight().select(0, 0).to(at::kCPU, at::kBFloat16).contiguous();
+    rows.append(static_cast<const char*>(row.const_data_ptr()), row.nbytes());
+  }
+  return c10::sha1(rows).str();
 }
 
 void write_calibration(const model::WriteBytes& write, const std::map<std::string, at::Tensor>& tensors,
@@ -128,6 +141,16 @@ const Calibration::Site& Calibration::site(const std::string& path) const {
            (skipped_.contains(component) ? ": " + component + " was left out when it was recorded" : ""));
   }
   return found->second;
+}
+
+void Calibration::check_weights(const model::SiteList& sites) const {
+  const nlohmann::json found = meta_.value("weights", nlohmann::json());
+  if (found.is_null()) return;
+  if (const std::string expected = weights_fingerprint(sites); found != expected) {
+    refuse("was recorded with other weights (" + meta_.value("checkpoint", "of an unknown checkpoint") +
+           "): their fingerprint is " + model::shown(found) + ", expected " + expected +
+           "; record it again with this checkpoint by pi0 calibrate");
+  }
 }
 
 at::Tensor Calibration::absmax(const std::string& site_path) const { return site(site_path).absmax; }

@@ -27,8 +27,13 @@ namespace pi0::quant {
 // How many steps statistics of a site have: those of the action expert and the action head all `num_steps`, others one.
 std::int64_t steps_of(const model::MatmulSite& site, std::int64_t num_steps);
 
-// `meta` has at least num_steps (integer), n_observations (integer), percentiles (numbers) and skip_components (texts);
-// it goes into the file's __metadata__, where what is not a text is JSON.
+// Tells checkpoints with the same shapes apart: a hash of the first row of every linear's weight, as bfloat16, so that
+// the precision in which a model was loaded does not matter.
+std::string weights_fingerprint(const model::SiteList& sites);
+
+// `meta` has at least num_steps (integer), n_observations (integer), percentiles (numbers) and skip_components (texts),
+// and `weights`, a fingerprint for check_weights() to compare; it goes into the file's __metadata__, where what is not
+// a text is JSON.
 void write_calibration(const model::WriteBytes& write, const std::map<std::string, at::Tensor>& tensors,
                        const nlohmann::ordered_json& meta);
 
@@ -43,6 +48,10 @@ class Calibration {
   // not.
   at::Tensor absmax(const std::string& site_path) const;                    // [In] float32, over all steps
   float percentile(const std::string& site_path, double percentile) const;  // the largest of all steps and channels
+
+  // Throws model::CheckpointError if the file's metadata has the fingerprint of other weights than those of `sites`,
+  // which must not have been released. A file from elsewhere may have none.
+  void check_weights(const model::SiteList& sites) const;
 
   const nlohmann::json& meta() const { return meta_; }
 

@@ -68,6 +68,7 @@ void write_file(const CalibrateOptions& options, const SweepModel& model, const 
   meta["n_observations"] = model.cases().size();
   meta["percentiles"] = options.percentiles;
   meta["skip_components"] = options.skip_components;
+  meta["weights"] = quant::weights_fingerprint(model.model().sites());
   protocol::WholeFile whole(options.output);
   quant::write_calibration([&](const void* data, std::size_t size) { whole.write(data, size); }, recorder.tensors(),
                            meta);
