@@ -110,4 +110,10 @@ std::vector<std::uint8_t> encode(const Dict& message) {
   return writer.take();
 }
 
+std::vector<std::uint8_t> encode(const Value& message) {
+  Writer writer;
+  writer.write(message);
+  return writer.take();
+}
+
 }  // namespace pi0::protocol

@@ -1,6 +1,7 @@
 // msgpack bytes to values and back, as openpi's Python client and server write them: a NumPy array is a map with the
-// binary keys __ndarray__, data, dtype and shape; a NumPy scalar has __npgeneric__, data and dtype. Knows nothing of
-// the fields of a request. decode() is in decoder.cpp, encode() in encoder.cpp. Any thread may call both.
+// binary keys __ndarray__, data, dtype and shape; a NumPy scalar has __npgeneric__, data and dtype. decode() also takes
+// text keys, and the names of the package msgpack-numpy. Knows nothing of the fields of a request. decode() is in
+// decoder.cpp, encode() in encoder.cpp. Any thread may call both.
 #pragma once
 
 #include <cstddef>
@@ -37,5 +38,6 @@ Dict decode(std::span<const std::uint8_t> message, const DecodeLimits& limits = 
 // The bytes that Python's msgpack packs for the same values. Throws ProtocolError for an array
 // whose data does not fit its shape, and for what msgpack cannot hold (4 GiB and more).
 std::vector<std::uint8_t> encode(const Dict& message);
+std::vector<std::uint8_t> encode(const Value& message);
 
 }  // namespace pi0::protocol

@@ -107,22 +107,22 @@ bool store_number(NdArray& scalar, const Value& value) {
 
 // `kind` is "array" or "scalar", for the message.
 template <typename T>
-T& entry(BinaryEntries& entries, std::string_view kind, std::string_view name, std::string_view expected) {
-  const auto found = entries.find(name);
-  T* const value = found == entries.end() ? nullptr : std::get_if<T>(&found->second);
+T& entry(Dict& entries, std::string_view kind, std::string_view name, std::string_view expected) {
+  Value* const found = entries.find(name);
+  T* const value = found == nullptr ? nullptr : std::get_if<T>(found);
   if (!value) {
     throw ProtocolError("the " + std::string(kind) + "'s " + std::string(name) + " is " +
-                        (found == entries.end() ? "missing" : type_name(found->second)) + ", expected " +
-                        std::string(expected));
+                        (found == nullptr ? "missing" : type_name(*found)) + ", expected " + std::string(expected));
   }
   return *value;
 }
 
-WireDType dtype_of(BinaryEntries& entries, std::string_view kind) {
-  const auto found = entries.find("dtype");  // bin where a client's msgpack packs str as bin
-  const auto* bytes = found == entries.end() ? nullptr : std::get_if<Bytes>(&found->second);
+// `name` is the entry's.
+WireDType dtype_of(Dict& entries, std::string_view kind, std::string_view name) {
+  const Value* const found = entries.find(name);  // bin where a client's msgpack packs str as bin
+  const auto* bytes = found == nullptr ? nullptr : std::get_if<Bytes>(found);
   const std::string text = bytes != nullptr ? std::string(bytes->data.begin(), bytes->data.end())
-                                            : entry<std::string>(entries, kind, "dtype", "str");
+                                            : entry<std::string>(entries, kind, name, "str");
   const auto wire = parse_dtype(text);
   if (!wire) {
     throw ProtocolError("dtype '" + clipped(text) +
@@ -131,7 +131,7 @@ WireDType dtype_of(BinaryEntries& entries, std::string_view kind) {
   return *wire;
 }
 
-std::vector<std::int64_t> shape_of(BinaryEntries& entries) {
+std::vector<std::int64_t> shape_of(Dict& entries) {
   const List& sizes = entry<List>(entries, "array", "shape", "a list of sizes");
   if (sizes.items.size() > max_axes) {
     throw ProtocolError("an array of " + std::to_string(sizes.items.size()) + " axes, at most " +
@@ -146,10 +146,8 @@ std::vector<std::int64_t> shape_of(BinaryEntries& entries) {
   return shape;
 }
 
-NdArray array_from(BinaryEntries& entries) {
-  const WireDType wire = dtype_of(entries, "array");
-  std::vector<std::uint8_t>& data = entry<Bytes>(entries, "array", "data", "bin").data;
-  NdArray array{wire.dtype, shape_of(entries), std::move(data)};
+NdArray array_of(const WireDType& wire, std::vector<std::int64_t> shape, std::vector<std::uint8_t> data) {
+  NdArray array{wire.dtype, std::move(shape), std::move(data)};
   const auto needed = byte_count(array.dtype, array.shape);
   if (!needed) throw ProtocolError("a shape that no array can have: " + type_name(array));
   if (static_cast<std::uint64_t>(*needed) != array.data.size()) {
@@ -160,24 +158,41 @@ NdArray array_from(BinaryEntries& entries) {
   return array;
 }
 
-NdArray scalar_from(BinaryEntries& entries) {
-  const DType dtype = dtype_of(entries, "scalar").dtype;
-  const auto data = entries.find("data");
-  if (data == entries.end()) throw ProtocolError("the scalar's data is missing, expected a number");
+NdArray array_from(Dict& entries, std::string_view dtype_key) {
+  const WireDType wire = dtype_of(entries, "array", dtype_key);
+  std::vector<std::uint8_t>& data = entry<Bytes>(entries, "array", "data", "bin").data;
+  return array_of(wire, shape_of(entries), std::move(data));
+}
+
+NdArray scalar_from(Dict& entries) {
+  const DType dtype = dtype_of(entries, "scalar", "dtype").dtype;
+  const Value* const data = entries.find("data");
+  if (data == nullptr) throw ProtocolError("the scalar's data is missing, expected a number");
   NdArray scalar{dtype, {}, {}};
-  if (dtype.kind == 'U' || dtype.kind == 'S' || !store_number(scalar, data->second)) {
-    throw ProtocolError("a " + dtype_name(dtype) + " scalar whose data is " + type_name(data->second) +
+  if (dtype.kind == 'U' || dtype.kind == 'S' || !store_number(scalar, *data)) {
+    throw ProtocolError("a " + dtype_name(dtype) + " scalar whose data is " + type_name(*data) +
                         ", expected a number of that type");
   }
   return scalar;
 }
 
+// What the package msgpack-numpy writes: {nd: true, type, kind, shape, data} and, for a scalar, {nd: false, type, data}
+// with the scalar's bytes. Its decoder takes a map without one of these for a plain one.
+std::optional<NdArray> package_value(Dict& entries) {
+  const Value* const nd = entries.find("nd");
+  const bool* const is_array = nd == nullptr ? nullptr : std::get_if<bool>(nd);
+  if (is_array == nullptr || entries.find("type") == nullptr || entries.find("data") == nullptr) return std::nullopt;
+  if (*is_array) return array_from(entries, "type");
+  return array_of(dtype_of(entries, "scalar", "type"), {},
+                  std::move(entry<Bytes>(entries, "scalar", "data", "bin").data));
+}
+
 }  // namespace
 
-std::optional<NdArray> numpy_value(BinaryEntries& entries) {
-  if (entries.contains("__ndarray__")) return array_from(entries);
-  if (entries.contains("__npgeneric__")) return scalar_from(entries);
-  return std::nullopt;
+std::optional<NdArray> numpy_value(Dict& entries) {
+  if (entries.find("__ndarray__") != nullptr) return array_from(entries, "dtype");
+  if (entries.find("__npgeneric__") != nullptr) return scalar_from(entries);
+  return package_value(entries);
 }
 
 }  // namespace pi0::protocol

@@ -44,6 +44,8 @@ const Value* Dict::find(std::string_view key) const {
   return entry == entries_.end() ? nullptr : &entry->second;
 }
 
+Value* Dict::find(std::string_view key) { return const_cast<Value*>(std::as_const(*this).find(key)); }
+
 void Dict::set(std::string key, Value value) {
   const auto entry = std::ranges::find(entries_, key, &Entry::first);
   if (entry == entries_.end()) {
@@ -51,6 +53,10 @@ void Dict::set(std::string key, Value value) {
   } else {
     entry->second = std::move(value);
   }
+}
+
+void Dict::erase(std::string_view key) {
+  std::erase_if(entries_, [&](const Entry& entry) { return entry.first == key; });
 }
 
 std::string dtype_name(const DType& dtype) {

@@ -56,7 +56,9 @@ class Dict {
   explicit Dict(std::vector<Entry> entries);  // keys must differ
 
   const Value* find(std::string_view key) const;  // null when absent; owned by the Dict
-  void set(std::string key, Value value);         // replaces the value of a key that is there already
+  Value* find(std::string_view key);
+  void set(std::string key, Value value);  // replaces the value of a key that is there already
+  void erase(std::string_view key);        // if it is there
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:

@@ -100,10 +100,11 @@ class Builder : public CheckingVisitor<Builder> {
     return true;
   }
   bool end_map() {
-    Container map = std::move(open_.back());
+    Dict binary_entries = open_.back().binary_entries.take(), entries = open_.back().entries.take();
     open_.pop_back();
-    if (auto numpy = numpy_from(map.binary_entries)) return add(std::move(*numpy));
-    return add(map.entries.take());
+    if (auto numpy = numpy_from(binary_entries)) return add(std::move(*numpy));
+    if (auto numpy = numpy_from(entries)) return add(std::move(*numpy));  // a client's msgpack packs bytes as str
+    return add(std::move(entries));
   }
 
   // Throws ProtocolError with the path of the value that is being read.
@@ -128,8 +129,7 @@ class Builder : public CheckingVisitor<Builder> {
   struct Container {
     Kind kind = Kind::list;
     List list;
-    DictBuilder entries;
-    BinaryEntries binary_entries;
+    DictBuilder entries, binary_entries;
     std::string key;  // of the entry being read
     KeyType key_type = KeyType::str;
   };
@@ -165,14 +165,14 @@ class Builder : public CheckingVisitor<Builder> {
     if (parent.kind == Kind::list) {
       parent.list.items.push_back(std::move(value));
     } else if (parent.key_type == KeyType::bin) {
-      parent.binary_entries.insert_or_assign(parent.key, std::move(value));
+      parent.binary_entries.set(parent.key, std::move(value));
     } else {
       parent.entries.set(parent.key, std::move(value));
     }
     return true;
   }
 
-  std::optional<NdArray> numpy_from(BinaryEntries& entries) const {
+  std::optional<NdArray> numpy_from(Dict& entries) const {
     try {
       return numpy_value(entries);
     } catch (const ProtocolError& error) {

@@ -281,8 +281,46 @@ TEST_CASE("an array whose parts do not match is refused", "[numpy]") {
   CHECK(type_name(decoded(array_hex("c400", f8, "920003"))) == "float64 array [0, 3]");
 }
 
-TEST_CASE("an array map with text keys is a plain map", "[numpy]") {
-  CHECK(type_name(decoded("81ab5f5f6e6461727261795f5fc3")) == "map");
+TEST_CASE("arrays and scalars may have text keys", "[numpy]") {
+  // {"__ndarray__": True, "data": bytes, "dtype": "<i2", "shape": [1, 2]}
+  const Value array =
+      decoded("84ab5f5f6e6461727261795f5fc3a464617461c40401000200a56474797065a33c6932a57368617065920102");
+  CHECK(type_name(array) == "int16 array [1, 2]");
+  CHECK(element<std::int16_t>(array, 1) == 2);
+  const Value scalar = decoded("83ad5f5f6e7067656e657269635f5fc3a464617461cb3fd0000000000000a56474797065a33c6634");
+  CHECK(type_name(scalar) == "float32 array []");
+  CHECK(element<float>(scalar) == 0.25F);
+  CHECK_THROWS_WITH(decoded("81ab5f5f6e6461727261795f5fc3"), "'k': the array's dtype is missing, expected str");
+}
+
+TEST_CASE("what the package msgpack-numpy packs is read", "[numpy]") {
+  // msgpack_numpy 0.4.8: packb(np.array([[1, 2]], '<i2')), packb(np.float32(0.25)), packb(np.bool_(True))
+  const std::string array =
+      "85c4026e64c3c40474797065a33c6932c4046b696e64c400c4057368617065920102c40464617461c40401000200";
+  const std::string scalar = "83c4026e64c2c40474797065a33c6634c40464617461c4040000803e";
+  CHECK(type_name(decoded(array)) == "int16 array [1, 2]");
+  CHECK(element<std::int16_t>(decoded(array), 1) == 2);
+  CHECK(type_name(decoded(scalar)) == "float32 array []");
+  CHECK(element<float>(decoded(scalar)) == 0.25F);
+  CHECK(type_name(decoded("83c4026e64c2c40474797065a37c6231c40464617461c40101")) == "bool array []");
+  CHECK(element<float>(decoded("83c4026e64c2c40474797065a33e6634c40464617461c4043e800000")) == 0.25F);  // big-endian
+
+  // Text keys, and the type as bin; the kind is not read.
+  CHECK(element<std::int16_t>(
+            decoded("85a26e64c3a474797065c4033c6932a46b696e64a169a57368617065920102a464617461c40401000200"), 1) == 2);
+  CHECK(element<float>(decoded("83a26e64c2a474797065a33c6634a464617461c4040000803e")) == 0.25F);
+
+  CHECK_THROWS_WITH(decoded("83c4026e64c2c40474797065a33c6638c40464617461c4040000803e"),
+                    "'k': 4 bytes of data, expected 8 for a float64 array []");
+  CHECK_THROWS_WITH(decoded("83c4026e64c3c40474797065a33c6932c40464617461c40401000200"),
+                    "'k': the array's shape is missing, expected a list of sizes");
+  CHECK_THROWS_WITH(decoded("83c4026e64c3c40474797065a27c4fc40464617461c40401000200"), Contains("'k': dtype '|O'"));
+  CHECK_THROWS_WITH(decoded("83c4026e64c3c4047479706590c40464617461c40401000200"),
+                    "'k': the array's type is list, expected str");
+  // A plain map, to that package too.
+  for (const char* plain : {"82a26e64c3a474797065a33c6932", "83a26e64a178a474797065a33c6932a464617461c400"}) {
+    CHECK(type_name(decoded(plain)) == "map");
+  }
 }
 
 TEST_CASE("entries under other binary keys are dropped", "[numpy]") {
@@ -436,6 +474,11 @@ TEST_CASE("maps of many keys are read in time that grows with their bytes", "[ms
   limits.fields = {"1000000"};
   CHECK(decode(message, limits).entries().size() == 200'000);
   CHECK((std::clock() - start) / CLOCKS_PER_SEC < 30);  // minutes when it grows with the square
+}
+
+TEST_CASE("one value is packed as it is inside a map", "[msgpack]") {
+  const Value array = NdArray{{'i', 2}, {2}, Octets{1, 0, 2, 0}};
+  CHECK(to_hex(encode(array)) == hex_of(array));
 }
 
 TEST_CASE("an array of the wrong size is not written", "[numpy]") {

@@ -13,6 +13,10 @@ TEST_CASE("a dict keeps the order in which keys came, and the last value", "[val
   CHECK(dict.entries()[0].first == "b");
   CHECK(std::get<std::string>(*dict.find("b")) == "three");
   CHECK(dict.find("c") == nullptr);
+  dict.erase("b");
+  dict.erase("c");
+  REQUIRE(dict.entries().size() == 1);
+  CHECK(dict.entries()[0].first == "a");
 }
 
 TEST_CASE("type names", "[value]") {
