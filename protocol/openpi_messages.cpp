@@ -2,6 +2,10 @@
 
 #include <string>
 #include <utility>
+#include <variant>
+
+#include "protocol/msgpack_numpy.h"
+#include "protocol/utf8.h"
 
 namespace pi0::protocol {
 namespace {
@@ -14,11 +18,26 @@ Dict timing(double infer_ms) {
 
 }  // namespace
 
+Endpoint take_endpoint(Dict& request) {
+  const Value* const value = request.find(endpoint_key);
+  if (value == nullptr) return Endpoint::infer;
+  const auto* const name = std::get_if<std::string>(value);
+  if (name == nullptr || (*name != "infer" && *name != "reset")) {
+    throw ProtocolError("endpoint: found " + (name == nullptr ? type_name(*value) : "'" + clipped(*name) + "'") +
+                        ", expected 'infer' or 'reset'");
+  }
+  const Endpoint endpoint = *name == "reset" ? Endpoint::reset : Endpoint::infer;
+  request.erase(endpoint_key);
+  return endpoint;
+}
+
 void add_policy_timing(Dict& answer, double infer_ms) { answer.set(std::string(policy_timing_key), timing(infer_ms)); }
 
-void add_server_timing(Dict& answer, double infer_ms, std::optional<double> prev_total_ms) {
-  Dict dict = timing(infer_ms);
-  if (prev_total_ms) dict.set("prev_total_ms", *prev_total_ms);
+void add_server_timing(Dict& answer, const ServerTiming& times) {
+  Dict dict = timing(times.infer_ms);
+  dict.set("queue_ms", times.queue_ms);
+  dict.set("decode_ms", times.decode_ms);
+  if (times.prev_total_ms) dict.set("prev_total_ms", *times.prev_total_ms);
   answer.set(std::string(server_timing_key), std::move(dict));
 }
 

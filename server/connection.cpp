@@ -12,6 +12,7 @@
 
 #include "server/addresses.h"
 #include "server/http_front.h"
+#include "server/routing.h"
 #include "server/session.h"
 #include "server/transport.h"
 
@@ -67,7 +68,7 @@ asio::awaitable<void> Connection::run() {
     ws_->tcp().socket().set_option(tcp::no_delay(true));
     if (const std::optional<Upgrade> upgrade = co_await front_->run()) {
       co_await accept(*upgrade);
-      session_ = std::make_shared<Session>(ws_, service_, log_);
+      session_ = std::make_shared<Session>(ws_, service_, log_, answer_form_of(upgrade->request));
       co_await session_->run();
     }
   } catch (const std::exception& error) {

@@ -87,7 +87,7 @@ std::optional<HttpResponse> HttpFront::respond(const Request& request) {
     }
   }
   if (route != nullptr) return response_of(*route);
-  return refuse(request);
+  return respond_without_route(request);
 }
 
 HttpResponse HttpFront::response_of(const Route& route) {
@@ -100,8 +100,8 @@ HttpResponse HttpFront::response_of(const Route& route) {
 }
 
 // Nothing for an upgrade that is accepted.
-std::optional<HttpResponse> HttpFront::refuse(const Request& request) {
-  if (auto refusal = refuse_plain_request(service_.routes, request)) return refusal;
+std::optional<HttpResponse> HttpFront::respond_without_route(const Request& request) {
+  if (auto response = answer_plain_request(service_.routes, request)) return response;
   if (auto refusal = refuse_upgrade(request)) return refusal;
   if (service_.clients < service_.max_clients) return std::nullopt;
   log_.warn("connections refused", "refused: too many clients are connected");

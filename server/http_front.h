@@ -44,7 +44,7 @@ class HttpFront {
   boost::asio::awaitable<std::optional<Upgrade>> read_request();  // nothing when none came
   std::optional<HttpResponse> respond(const Request& request);
   HttpResponse response_of(const Route& route);
-  std::optional<HttpResponse> refuse(const Request& request);
+  std::optional<HttpResponse> respond_without_route(const Request& request);
   boost::asio::awaitable<void> write(const Request& request, const HttpResponse& response);
 
   MaybeTlsStream& stream_;

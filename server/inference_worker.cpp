@@ -9,6 +9,13 @@
 #include <utility>
 
 namespace pi0::server {
+namespace {
+
+double ms_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
 
 BatchInferFunction one_by_one(InferFunction infer) {
   return [infer = std::move(infer)](std::vector<protocol::Dict> requests) {
@@ -109,19 +116,32 @@ std::vector<Outcome> InferenceWorker::outcomes_of(std::vector<ReadRequest> reads
   std::vector<Outcome> outcomes(reads.size());
   std::vector<protocol::Dict> requests;
   std::vector<std::size_t> places;  // of requests, in outcomes
+  const auto started = std::chrono::steady_clock::now();
   for (std::size_t i = 0; i < reads.size(); ++i) {
+    const auto start = std::chrono::steady_clock::now();
     try {
-      requests.push_back(reads[i]());
-      places.push_back(i);
+      std::optional<protocol::Dict> request = reads[i]();
+      outcomes[i].has_nothing_to_infer = !request;
+      if (request) {
+        requests.push_back(*std::move(request));
+        places.push_back(i);
+      }
     } catch (const std::exception&) {
       outcomes[i].error = std::current_exception();
       outcomes[i].was_read = false;
     }
     reads[i] = nullptr;  // frees the encoded bytes: the decoded request takes as much again
+    outcomes[i].decode_ms = ms_since(start);
+    outcomes[i].started = started;
   }
   if (requests.empty()) return outcomes;
   std::vector<Outcome> results = inferred(std::move(requests));
-  for (std::size_t i = 0; i < places.size(); ++i) outcomes[places[i]] = std::move(results[i]);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    Outcome& outcome = outcomes[places[i]];
+    results[i].decode_ms = outcome.decode_ms;
+    results[i].started = outcome.started;
+    outcome = std::move(results[i]);
+  }
   return outcomes;
 }
 
@@ -135,8 +155,8 @@ std::vector<Outcome> InferenceWorker::inferred(std::vector<protocol::Dict> reque
   } catch (const std::exception&) {
     outcomes.assign(count, {.answer = {}, .error = std::current_exception(), .is_fault_of_model = true});
   }
-  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
-  for (Outcome& outcome : outcomes) outcome.infer_ms = took.count();
+  const double took_ms = ms_since(start);
+  for (Outcome& outcome : outcomes) outcome.infer_ms = took_ms;
   if (std::ranges::any_of(outcomes, [](const Outcome& outcome) { return outcome.error == nullptr; })) {
     faults_in_a_row_ = 0;
   } else if (std::ranges::any_of(outcomes, &Outcome::is_fault_of_model)) {

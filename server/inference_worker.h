@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -26,8 +28,12 @@ struct Outcome {
   protocol::Dict answer;
   std::exception_ptr error = nullptr;  // null when there is an answer
   bool is_fault_of_model = false;      // not the request's fault: out of memory, for example
-  double infer_ms = 0;                 // how long the function took; set by the worker, as is was_read
-  bool was_read = true;                // the request could be decoded
+  // The rest is set by the worker.
+  double infer_ms = 0;                                 // how long the function took
+  double decode_ms = 0;                                // how long ReadRequest took
+  std::chrono::steady_clock::time_point started = {};  // when the model's thread took the request
+  bool was_read = true;                                // the request could be decoded
+  bool has_nothing_to_infer = false;                   // ReadRequest returned nothing
 };
 
 // The same for a batch: one outcome per request, in their order. An exception becomes the error of all requests and is
@@ -38,8 +44,9 @@ BatchInferFunction one_by_one(InferFunction infer);  // an exception is the faul
 
 class InferenceWorker {
  public:
-  using Done = std::function<void(Outcome)>;            // called once, on the worker's thread
-  using ReadRequest = std::function<protocol::Dict()>;  // likewise, at the request's turn; may throw std::exception
+  using Done = std::function<void(Outcome)>;  // called once, on the worker's thread
+  // Likewise, at the request's turn; may throw std::exception. Nothing: the model is not needed.
+  using ReadRequest = std::function<std::optional<protocol::Dict>()>;
   using Ticket = std::uint64_t;
 
   // Passes up to `max_batch` waiting requests to `infer` and never waits for more. First `warm_up`, if any, runs on the

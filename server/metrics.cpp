@@ -46,6 +46,7 @@ Metrics::Metrics()
       answered_(request_counter(*registry_, "answered")),
       refused_(request_counter(*registry_, "refused")),
       failed_(request_counter(*registry_, "failed")),
+      reset_(request_counter(*registry_, "reset")),
       dropped_(request_counter(*registry_, "dropped")),
       infer_seconds_(latency(*registry_, "pi0_inference_seconds",
                              "Inference time of answered requests; for a batch, of the whole batch.")),
@@ -65,6 +66,7 @@ void Metrics::answered(double infer_seconds, double total_seconds) {
 std::uint64_t Metrics::answered_count() const { return static_cast<std::uint64_t>(answered_.Value()); }
 void Metrics::refused() { refused_.Increment(); }
 void Metrics::failed() { failed_.Increment(); }
+void Metrics::reset() { reset_.Increment(); }
 void Metrics::dropped(std::size_t count) { dropped_.Increment(static_cast<double>(count)); }
 void Metrics::connection_opened() { connections_.Increment(); }
 void Metrics::connection_closed() { connections_.Decrement(); }

@@ -27,6 +27,7 @@ class Metrics {
   void answered(double infer_seconds, double total_seconds);  // total: from its last byte until the answer was sent
   void refused();                                             // it could not be decoded
   void failed();                                              // the policy threw
+  void reset();                                               // it was no inference: the endpoint "reset"
   void dropped(std::size_t count);                            // the connection ended first
   std::uint64_t answered_count() const;
 
@@ -43,6 +44,7 @@ class Metrics {
   prometheus::Counter& answered_;
   prometheus::Counter& refused_;
   prometheus::Counter& failed_;
+  prometheus::Counter& reset_;
   prometheus::Counter& dropped_;
   prometheus::Histogram& infer_seconds_;
   prometheus::Histogram& total_seconds_;

@@ -11,7 +11,7 @@ struct HttpResponse {
   unsigned status = 200;
   std::string body;
   std::string content_type = "text/plain; charset=utf-8";
-  std::string allow = {};  // with 405: the methods that the path has
+  std::string allow = {};  // with 405, and for OPTIONS: the methods that the path has
 };
 
 enum class Access { open, with_key };  // with_key: needs the API key, if the server has one

@@ -36,13 +36,23 @@ bool answers(const Route& route, const Request& request) {
   return route.method == method || (route.method == "GET" && request.method() == http::verb::head);
 }
 
+// GET, HEAD and OPTIONS for a path that has no route: a WebSocket begins with GET.
 std::string methods_of(const Routes& routes, std::string_view path) {
   std::string methods;
   for (const Route& route : routes) {
-    if (route.path != path) continue;
-    methods += (methods.empty() ? "" : ", ") + route.method + (route.method == "GET" ? ", HEAD" : "");
+    if (route.path == path) methods += route.method + (route.method == "GET" ? ", HEAD, " : ", ");
   }
-  return methods;
+  return (methods.empty() ? "GET, HEAD, " : methods) + "OPTIONS";
+}
+
+std::string list_of(const Routes& routes) {
+  std::string list;
+  for (const Route& route : routes) list += (list.empty() ? "" : ", ") + route.method + " " + route.path;
+  return list;
+}
+
+bool has_path(const Routes& routes, std::string_view path) {
+  return std::ranges::find(routes, path, &Route::path) != routes.end();
 }
 
 HttpResponse wrong_method(const Request& request, std::string_view path, const std::string& allowed) {
@@ -63,20 +73,28 @@ const Route* route_of(const Routes& routes, const Request& request) {
   return route == routes.end() ? nullptr : &*route;
 }
 
-std::optional<HttpResponse> refuse_plain_request(const Routes& routes, const Request& request) {
+std::optional<HttpResponse> answer_plain_request(const Routes& routes, const Request& request) {
   if (asks_for_upgrade(request)) return std::nullopt;
   const std::string_view path = path_of(request);
-  if (const std::string methods = methods_of(routes, path); !methods.empty()) {
-    return wrong_method(request, path, methods);
+  const std::string methods = methods_of(routes, path);
+  if (request.method() == http::verb::options) {
+    return HttpResponse{static_cast<unsigned>(http::status::ok), "", HttpResponse().content_type, methods};
   }
-  if (request.method() != http::verb::get && request.method() != http::verb::head) {
-    return wrong_method(request, path, "GET");
+  const bool is_read = request.method() == http::verb::get || request.method() == http::verb::head;
+  if (!is_read || has_path(routes, path)) return wrong_method(request, path, methods);
+  if (path == "/") {
+    return HttpResponse{static_cast<unsigned>(http::status::ok),
+                        "pi0-server: a robot policy for openpi's clients, which connect with a WebSocket on any path.\n"
+                        "Plain HTTP: " +
+                            list_of(routes) + ".\n"};
   }
-  std::string known;
-  for (const Route& route : routes) known += (known.empty() ? "" : ", ") + route.method + " " + route.path;
-  return HttpResponse{
-      static_cast<unsigned>(http::status::upgrade_required),
-      std::string(path) + ": expected a WebSocket upgrade, as openpi's clients send, or one of " + known + ".\n"};
+  return HttpResponse{static_cast<unsigned>(http::status::upgrade_required),
+                      std::string(path) + ": expected a WebSocket upgrade, as openpi's clients send, or one of " +
+                          list_of(routes) + ".\n"};
+}
+
+AnswerForm answer_form_of(const Request& upgrade) {
+  return path_of(upgrade) == "/v1/realtime/robot/openpi" ? AnswerForm::actions : AnswerForm::map;
 }
 
 }  // namespace pi0::server

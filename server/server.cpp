@@ -15,10 +15,12 @@
 #include <utility>
 
 #include "protocol/files.h"
+#include "protocol/openpi_messages.h"
 #include "server/backlog.h"
 #include "server/deadline.h"
 #include "server/end_signals.h"
 #include "server/event_log.h"
+#include "server/latency_summary.h"
 #include "server/listener.h"
 #include "server/metrics.h"
 #include "server/service.h"
@@ -28,14 +30,25 @@ namespace pi0::server {
 
 namespace asio = boost::asio;
 
+namespace {
+
+// A session reads the endpoint whatever fields the policy reads.
+ServerOptions with_endpoint(ServerOptions options) {
+  std::vector<std::string>& fields = options.decode_limits.fields;
+  if (!fields.empty()) fields.emplace_back(protocol::endpoint_key);
+  return options;
+}
+
+}  // namespace
+
 class Server::Impl {
  public:
   Impl(ServerOptions options, const protocol::Dict& metadata, BatchInferFunction infer, std::size_t max_batch,
        const std::function<void()>& warm_up)
-      : options_(std::move(options)),
+      : options_(with_endpoint(std::move(options))),
         backlog_(options_.max_waiting_bytes),
         worker_(std::move(infer), max_batch, warm_up),
-        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, backlog_, log_,
+        service_{options_, protocol::encode(metadata), {}, worker_, metrics_, latencies_, backlog_, log_,
                  nullptr,  [this] { check_model(); }},
         listener_(io_, service_) {
     for (const int signal : end_signals()) signals_.add(signal);
@@ -74,6 +87,7 @@ class Server::Impl {
   void run() {
     await_end_signal();
     every(std::chrono::seconds(10), [this] { log_.flush(); });
+    every(options_.summary_interval, [this] { latencies_.flush(); });
     listener_.accept_next();
     spdlog::info("serving on {}:{}", options_.host, port());
     spdlog::info("open to {}, {}, {}", options_.host == "0.0.0.0" ? "every network this machine is on" : options_.host,
@@ -91,6 +105,7 @@ class Server::Impl {
     end_check_.cancel();
     io_.run();
     log_.flush();
+    latencies_.flush();
     spdlog::info("all connections are closed");
     if (has_failed_) throw std::runtime_error("the model failed twice in a row, and --exit-on-failure is set");
   }
@@ -199,6 +214,7 @@ class Server::Impl {
   std::deque<asio::steady_timer> timers_;       // of every()
   EventLog log_;
   Metrics metrics_;
+  LatencySummary latencies_;
   Backlog backlog_;
   std::optional<asio::ssl::context> tls_;
   InferenceWorker worker_;

@@ -32,6 +32,7 @@ struct ServerOptions {
   // In each such interval a message must end, or 4 KiB per second of it must arrive.
   std::chrono::milliseconds message_timeout{30'000};
   std::chrono::milliseconds idle_timeout{0};             // between a client's requests; 0: no limit
+  std::chrono::milliseconds summary_interval{60'000};    // between the log's lines about latencies
   std::size_t max_requests_ahead = 8;                    // read from one client before it has its answers
   std::size_t max_waiting_bytes = std::size_t{4} << 30;  // of all clients' unanswered requests
   protocol::DecodeLimits decode_limits = {};

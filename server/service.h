@@ -10,6 +10,7 @@
 #include "server/backlog.h"
 #include "server/event_log.h"
 #include "server/inference_worker.h"
+#include "server/latency_summary.h"
 #include "server/metrics.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -22,6 +23,7 @@ struct Service {
   Routes routes;
   InferenceWorker& worker;
   Metrics& metrics;
+  LatencySummary& latencies;
   Backlog& backlog;
   EventLog& log;
   boost::asio::ssl::context* tls;         // null: plain TCP

@@ -9,7 +9,7 @@
 #include <exception>
 #include <utility>
 
-#include "protocol/openpi_messages.h"
+#include "protocol/msgpack_numpy.h"
 #include "server/error_text.h"
 
 namespace pi0::server {
@@ -29,13 +29,19 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+std::vector<std::uint8_t> encoded(const protocol::Dict& answer, AnswerForm form) {
+  const protocol::Value* const actions = answer.find(protocol::actions_key);
+  return form == AnswerForm::actions && actions != nullptr ? protocol::encode(*actions) : protocol::encode(answer);
+}
+
 }  // namespace
 
-Session::Session(std::shared_ptr<WebSocket> ws, Service& service, PeerLog log)
+Session::Session(std::shared_ptr<WebSocket> ws, Service& service, PeerLog log, AnswerForm form)
     : ws_(std::move(ws)),
       service_(service),
       options_(service.options),
       log_(std::move(log)),
+      form_(form),
       changed_(ws_->get_executor()),
       watchdog_(ws_->get_executor()),
       idle_deadline_(ws_->get_executor()),
@@ -150,6 +156,7 @@ asio::awaitable<void> Session::answer_requests() {
     if (state_ != State::open) co_return;
 
     Message message = inbox_.take();
+    const std::size_t bytes = message.bytes.size();
     changed_.notify();
     const std::optional<Reply> reply = co_await reply_to(message, prev_total_ms);
     if (!reply) continue;  // withdrawn: the client or the server goes away
@@ -159,11 +166,26 @@ asio::awaitable<void> Session::answer_requests() {
       co_await refuse(*reply->refusal);
       co_return;
     }
+    if (reply->is_reset) {
+      co_await write_text(protocol::reset_answer);
+      inbox_.settle();
+      service_.metrics.reset();
+      prev_total_ms.reset();  // the next request is an episode's first
+      continue;
+    }
     co_await write_binary(reply->answer);
     inbox_.settle();
-    service_.metrics.answered(reply->infer_seconds, seconds_since(message.arrived));
+    service_.metrics.answered(reply->timing.infer_ms / 1000, seconds_since(message.arrived));
+    service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
+    log_answer(message, bytes, *reply);
     prev_total_ms = 1000 * seconds_since(start);
   }
+}
+
+void Session::log_answer(const Message& message, std::size_t bytes, const Reply& reply) const {
+  spdlog::debug("{}: answered {} bytes with {} in {:.2f} ms: queue_ms {:.2f}, decode_ms {:.2f}, infer_ms {:.2f}",
+                log_.peer(), bytes, reply.answer.size(), 1000 * seconds_since(message.arrived), reply.timing.queue_ms,
+                reply.timing.decode_ms, reply.timing.infer_ms);
 }
 
 // Nothing when the request was withdrawn.
@@ -176,9 +198,11 @@ asio::awaitable<std::optional<Session::Reply>> Session::reply_to(Message& messag
     service_.inference_ended();
     reply.was_read = outcome->was_read;
     if (outcome->error) std::rethrow_exception(outcome->error);
-    protocol::add_server_timing(outcome->answer, outcome->infer_ms, prev_total_ms);
-    reply.answer = protocol::encode(outcome->answer);
-    reply.infer_seconds = outcome->infer_ms / 1000;
+    reply.is_reset = outcome->has_nothing_to_infer;
+    const std::chrono::duration<double, std::milli> queued = outcome->started - message.arrived;
+    reply.timing = {outcome->infer_ms, queued.count(), outcome->decode_ms, prev_total_ms};
+    protocol::add_server_timing(outcome->answer, reply.timing);
+    reply.answer = encoded(outcome->answer, form_);
   } catch (const std::exception& error) {
     reply.refusal = error_text(error);
   }
@@ -190,9 +214,12 @@ asio::awaitable<std::optional<Outcome>> Session::infer(Message& message) {
   const std::size_t size = message.bytes.size();
   auto bytes = std::make_shared<const MessageBytes>(std::move(message.bytes));
   // Decoded only at its turn: a decoded request may take many times the memory of its bytes.
-  auto read = [bytes = std::move(bytes), type = message.type, &limits = options_.decode_limits] {
+  auto read = [bytes = std::move(bytes), type = message.type,
+               &limits = options_.decode_limits]() -> std::optional<protocol::Dict> {
     if (type == MessageType::text) throw protocol::ProtocolError("message: found text, expected a binary msgpack map");
-    return protocol::decode(bytes->view(), limits);
+    protocol::Dict request = protocol::decode(bytes->view(), limits);
+    if (protocol::take_endpoint(request) == protocol::Endpoint::reset) return std::nullopt;
+    return request;
   };
   // Runs on the worker's thread. It moves `self` on, so that the session never ends on that thread.
   auto done = [self = shared_from_this()](Outcome outcome) mutable {
@@ -218,10 +245,14 @@ asio::awaitable<void> Session::write_binary(std::span<const std::uint8_t> payloa
   co_await write(asio::buffer(payload.data(), payload.size()));
 }
 
+asio::awaitable<void> Session::write_text(std::string_view text) {
+  ws_->text(true);
+  co_await write(asio::buffer(text.data(), text.size()));
+}
+
 asio::awaitable<void> Session::refuse(const std::string& reason) {
   log_.warn("refused requests", "refused: " + reason);
-  ws_->text(true);
-  co_await write(asio::buffer(reason));
+  co_await write_text(reason);
   close(CloseCode::internal_error, "Internal server error. The previous frame says why.");
 }
 

@@ -15,12 +15,14 @@
 #include <string_view>
 #include <vector>
 
+#include "protocol/openpi_messages.h"
 #include "server/awaitable.h"
 #include "server/change_signal.h"
 #include "server/deadline.h"
 #include "server/event_log.h"
 #include "server/inbox.h"
 #include "server/inference_worker.h"
+#include "server/routing.h"
 #include "server/service.h"
 #include "server/transport.h"
 
@@ -28,7 +30,7 @@ namespace pi0::server {
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(std::shared_ptr<WebSocket> ws, Service& service, PeerLog log);
+  Session(std::shared_ptr<WebSocket> ws, Service& service, PeerLog log, AnswerForm form);
 
   boost::asio::awaitable<void> run();  // until the connection is closed; call once
 
@@ -51,8 +53,9 @@ class Session : public std::enable_shared_from_this<Session> {
   struct Reply {
     std::vector<std::uint8_t> answer;
     std::optional<std::string> refusal;
-    double infer_seconds = 0;
+    protocol::ServerTiming timing;
     bool was_read = false;  // the request could be decoded
+    bool is_reset = false;  // it was no inference
   };
 
   // Reading.
@@ -67,7 +70,9 @@ class Session : public std::enable_shared_from_this<Session> {
   boost::asio::awaitable<std::optional<Reply>> reply_to(Message& message, std::optional<double> prev_total_ms);
   boost::asio::awaitable<std::optional<Outcome>> infer(Message& message);
   void withdraw();
+  void log_answer(const Message& message, std::size_t bytes, const Reply& reply) const;
   boost::asio::awaitable<void> write_binary(std::span<const std::uint8_t> payload);
+  boost::asio::awaitable<void> write_text(std::string_view text);
   boost::asio::awaitable<void> refuse(const std::string& reason);
   boost::asio::awaitable<void> write(boost::asio::const_buffer payload);
 
@@ -82,6 +87,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Service& service_;
   const ServerOptions& options_;
   const PeerLog log_;
+  const AnswerForm form_;
   State state_ = State::open;
   ChangeSignal changed_;  // of state_, inbox_, ticket_ or is_reading_
   Deadline watchdog_;

@@ -25,10 +25,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   if (!parser.is_header_done()) return 0;
   const Request request = parser.release();
   route_of(routes, request);
-  for (const auto& answer : {refuse_browser(request, options, size % 2 == 0), refuse_key(request, "secret"),
-                             refuse_plain_request(routes, request), refuse_upgrade(request)}) {
+  for (const auto& answer :
+       {refuse_browser(request, options, size % 2 == 0), refuse_key(request, "secret"), refuse_upgrade(request)}) {
     if (answer && (answer->status < 400 || answer->status > 599 || answer->body.empty())) std::abort();
   }
+  if (const auto answer = answer_plain_request(routes, request)) {
+    const bool is_refusal = answer->status >= 400 && answer->status <= 599;
+    if (!is_refusal && answer->status != 200) std::abort();
+    if (answer->body.empty() && answer->allow.empty()) std::abort();
+  }
+  answer_form_of(request);
   if (log_text(std::string(request.target())).size() > 200 * 10 + 3) std::abort();
   return 0;
 }

@@ -1,10 +1,8 @@
 #include "server/event_log.h"
 
-#include <spdlog/sinks/ostream_sink.h>
+#include <string>
 
-#include <memory>
-#include <sstream>
-
+#include "support/captured_log.h"
 #include "support/catch.h"
 
 using pi0::server::EventLog;
@@ -21,11 +19,7 @@ TEST_CASE("what clients send is shortened and escaped in the log", "[log]") {
 }
 
 TEST_CASE("lines that repeat are counted", "[log]") {
-  std::ostringstream lines;
-  const auto before = spdlog::default_logger();
-  auto logger = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_mt>(lines));
-  logger->set_pattern("%v");
-  spdlog::set_default_logger(logger);
+  const pi0::test::CapturedLog captured;
   EventLog log;
   for (int i = 0; i < 15; ++i) log.add(spdlog::level::warn, "wrong keys", "wrong key " + std::to_string(i));
   log.add(spdlog::level::info, "connections", "connected");
@@ -33,8 +27,7 @@ TEST_CASE("lines that repeat are counted", "[log]") {
   log.flush();
   log.add(spdlog::level::warn, "wrong keys", "again");
   log.flush();
-  spdlog::set_default_logger(before);
   std::string expected;
   for (int i = 0; i < 10; ++i) expected += "wrong key " + std::to_string(i) + "\n";
-  CHECK(lines.str() == expected + "connected\nand 5 more wrong keys\nagain\n");
+  CHECK(captured.lines() == expected + "connected\nand 5 more wrong keys\nagain\n");
 }

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <future>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -247,7 +248,7 @@ TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fail
   worker.submit(reading("wait"), [](const Outcome&) {});
   policy.wait_for_starts(1);
   worker.submit(
-      [&]() -> protocol::Dict {
+      [&]() -> std::optional<protocol::Dict> {
         ++reads;
         throw std::runtime_error("unreadable");
       },
@@ -267,6 +268,45 @@ TEST_CASE("a request is decoded at its turn, and one that cannot be decoded fail
   CHECK(answered.was_read);
   CHECK(prompt_of(answered) == "good");
   CHECK(policy.batches() == std::vector<std::string>{"wait", "good"});
+}
+
+TEST_CASE("a request that needs no model has its turn, without a call", "[worker]") {
+  FakePolicy policy;
+  std::promise<Outcome> empty, good;
+  InferenceWorker worker(together(policy), /*max_batch=*/3);
+  worker.submit(reading("wait"), [](const Outcome&) {});
+  policy.wait_for_starts(1);
+  worker.submit([] { return std::nullopt; }, [&](const Outcome& outcome) { empty.set_value(outcome); });
+  worker.submit(reading("good"), [&](const Outcome& outcome) { good.set_value(outcome); });
+  policy.release();
+  const Outcome nothing = empty.get_future().get();
+  CHECK(nothing.has_nothing_to_infer);
+  CHECK(nothing.was_read);
+  CHECK(nothing.error == nullptr);
+  CHECK_FALSE(good.get_future().get().has_nothing_to_infer);
+  CHECK(policy.batches() == std::vector<std::string>{"wait", "good"});
+}
+
+TEST_CASE("an outcome says when the model's thread took the request and how long decoding took", "[worker]") {
+  using namespace std::chrono_literals;
+  FakePolicy policy;
+  std::promise<Outcome> done;
+  InferenceWorker worker(together(policy), /*max_batch=*/2);
+  worker.submit(reading("wait"), [](const Outcome&) {});
+  policy.wait_for_starts(1);
+  const auto submitted = std::chrono::steady_clock::now();
+  worker.submit(
+      [] {
+        std::this_thread::sleep_for(30ms);
+        return request_with_prompt("slow to decode");
+      },
+      [&](const Outcome& outcome) { done.set_value(outcome); });
+  std::this_thread::sleep_for(20ms);
+  policy.release();
+  const Outcome outcome = done.get_future().get();
+  CHECK(outcome.started - submitted >= 20ms);
+  CHECK(outcome.decode_ms >= 30);
+  CHECK(std::chrono::steady_clock::now() - outcome.started >= 30ms);
 }
 
 TEST_CASE("the warm-up comes first, on the worker's thread, and its failure is the constructor's", "[worker]") {

@@ -16,6 +16,7 @@
 
 #include "protocol/msgpack_numpy.h"
 #include "server/backlog.h"
+#include "support/captured_log.h"
 #include "support/catch.h"
 #include "support/fake_policy.h"
 #include "support/websocket_client.h"
@@ -77,8 +78,9 @@ class RunningServer {
 
 // A client that has read the metadata.
 struct Client : WebSocketClient {
-  explicit Client(const RunningServer& server, std::optional<int> receive_buffer_bytes = {})
-      : WebSocketClient(server.port(), receive_buffer_bytes) {
+  explicit Client(const RunningServer& server, std::optional<int> receive_buffer_bytes = {},
+                  std::string_view target = "/")
+      : WebSocketClient(server.port(), receive_buffer_bytes, target) {
     REQUIRE(next().kind == "binary");
   }
   std::string ask(const std::string& prompt) {
@@ -135,6 +137,8 @@ TEST_CASE("an answer ends with the server's timings", "[server]") {
   CHECK(first.entries()[0].first == "actions");
   CHECK(first.entries()[1].first == "server_timing");
   CHECK(timing(first, "infer_ms") >= 0);
+  CHECK(timing(first, "queue_ms") >= 0);
+  CHECK(timing(first, "decode_ms") >= 0);
   CHECK(timing(first, "prev_total_ms") == -1);
 
   client.send(request_with_prompt("second"));
@@ -151,6 +155,101 @@ TEST_CASE("an answer ends with the server's timings", "[server]") {
   Client other(server);
   other.send(request_with_prompt("its first"));
   CHECK(timing(other.next_answer(), "prev_total_ms") == -1);
+}
+
+TEST_CASE("queue_ms is the wait for the model", "[server]") {
+  RunningServer server;
+  Client first(server), second(server);
+  first.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(1);
+  second.send(request_with_prompt("behind it"));
+  second.send("", {.opcode = test::ping});
+  CHECK(second.next().kind == "pong");
+  std::this_thread::sleep_for(50ms);
+  server.policy.release();
+  const protocol::Dict waited = first.next_answer(), queued = second.next_answer();
+  CHECK(timing(waited, "infer_ms") >= 50);
+  CHECK(timing(queued, "queue_ms") >= 50);
+}
+
+protocol::Dict request_of(const std::string& endpoint) {
+  protocol::Dict request = request_with_prompt("of an endpoint");
+  request.set("endpoint", endpoint);
+  return request;
+}
+
+TEST_CASE("a client may name the endpoint", "[server][endpoint]") {
+  ServerOptions options;
+  SECTION("and the policy reads every field") {}
+  SECTION("and the policy does not read the endpoint") { options.decode_limits.fields = {"prompt"}; }
+  RunningServer server(options);
+  Client client(server);
+  CHECK(client.ask("no endpoint") == "no endpoint");
+  client.send(request_of("infer"));
+  const protocol::Dict second = client.next_answer();
+  CHECK(std::get<std::string>(*second.find("actions")) == "of an endpoint");
+  CHECK(timing(second, "prev_total_ms") >= 0);
+
+  client.send(request_of("reset"));
+  const Event reset = client.next();
+  CHECK(reset.kind == "text");
+  CHECK(reset.payload == "reset successful");
+  client.send(request_of("infer"));
+  CHECK(timing(client.next_answer(), "prev_total_ms") == -1);
+  CHECK(server.policy.wait_for_starts(3).size() == 3);
+  becomes(server, "pi0_requests_total{result=\"reset\"} 1");
+  becomes(server, "pi0_requests_total{result=\"answered\"} 3");
+  becomes(server, "pi0_inference_seconds_count 3");
+
+  client.send(request_of("explode"));
+  CHECK(client.next().payload == "endpoint: found 'explode', expected 'infer' or 'reset'");
+  CHECK(client.next().kind == "close 1011");
+}
+
+TEST_CASE("a reset waits for the requests before it", "[server][endpoint]") {
+  RunningServer server;
+  Client client(server);
+  client.send(request_with_prompt("wait"));
+  client.send(request_of("reset"));
+  client.send(request_with_prompt("after"));
+  server.policy.release();
+  CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
+  CHECK(client.next().payload == "reset successful");
+  CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "after");
+}
+
+TEST_CASE("every path is served, and vLLM-Omni's is answered with the actions alone", "[server][endpoint]") {
+  const RunningServer server;
+  for (const char* target : {"/openpi/policy", "/api/v1/session?codec.fps=10", "/stats/reset", "/healthz?x"}) {
+    Client client(server, {}, target);
+    CHECK(client.ask("hello") == "hello");
+  }
+  for (const char* target : {"/v1/realtime/robot/openpi", "/v1/realtime/robot/openpi?model=pi0"}) {
+    Client client(server, {}, target);
+    client.send(request_of("infer"));
+    CHECK(client.next().payload == "\xaeof an endpoint");  // msgpack of a str of 14 bytes
+    client.send(request_of("reset"));
+    CHECK(client.next().payload == "reset successful");
+  }
+}
+
+TEST_CASE("the log has a line for each request and sums them up", "[server][log]") {
+  const test::CapturedLog log;
+  {
+    const RunningServer server({.summary_interval = 50ms});
+    spdlog::set_level(spdlog::level::debug);
+    Client client(server);
+    client.ask("hello");
+    const auto deadline = Clock::now() + test::patience;
+    while (log.lines().find("1 request answered: infer_ms median") == std::string::npos && Clock::now() < deadline) {
+      std::this_thread::sleep_for(10ms);
+    }
+  }
+  spdlog::set_level(spdlog::level::off);
+  CHECK_THAT(log.lines(),
+             Catch::Matches("(.|\n)*127.0.0.1:[0-9]+: answered 14 bytes with [0-9]+ in [0-9.]+ ms: queue_ms "
+                            "[0-9.]+, decode_ms [0-9.]+, infer_ms [0-9.]+\n(.|\n)*"));
+  CHECK_THAT(log.lines(), Catch::Contains("1 request answered: infer_ms median"));
 }
 
 TEST_CASE("pings, handshakes and health checks are answered during an inference", "[server]") {
@@ -808,9 +907,26 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
   SECTION("a route's other methods") {
     const std::string reset = get("GET /stats/reset HTTP/1.1");
     CHECK(reset.starts_with("HTTP/1.1 405 "));
-    CHECK(reset.find("Allow: POST\r\n") != std::string::npos);
-    CHECK(reset.ends_with("/stats/reset: found method GET, expected POST\n"));
-    CHECK(get("PUT /healthz HTTP/1.1").find("Allow: GET, HEAD\r\n") != std::string::npos);
+    CHECK(reset.find("Allow: POST, OPTIONS\r\n") != std::string::npos);
+    CHECK(reset.ends_with("/stats/reset: found method GET, expected POST, OPTIONS\n"));
+    CHECK(get("PUT /healthz HTTP/1.1").find("Allow: GET, HEAD, OPTIONS\r\n") != std::string::npos);
+    for (const auto& [path, methods] :
+         {std::pair("/stats/reset", "POST, OPTIONS"), std::pair("/healthz?x", "GET, HEAD, OPTIONS"),
+          std::pair("/index.html", "GET, HEAD, OPTIONS")}) {
+      const std::string options = get("OPTIONS " + std::string(path) + " HTTP/1.1");
+      CHECK(options.starts_with("HTTP/1.1 200 OK\r\n"));
+      CHECK(options.find("Allow: " + std::string(methods) + "\r\n") != std::string::npos);
+      CHECK(options.find("Content-Length: 0\r\n") != std::string::npos);
+    }
+  }
+  SECTION("what the server is") {
+    const std::string about = get("GET / HTTP/1.1");
+    CHECK(about.starts_with("HTTP/1.1 200 OK\r\n"));
+    CHECK(about.find("\r\n\r\npi0-server: a robot policy for openpi's clients") != std::string::npos);
+    CHECK(about.find("GET /healthz, GET /readyz") != std::string::npos);
+    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\npi0-server: ") != std::string::npos);
+    CHECK(get("HEAD /?x HTTP/1.1").ends_with("\r\n\r\n"));
+    CHECK(get("HEAD /index.html HTTP/1.1").starts_with("HTTP/1.1 426 "));
   }
   SECTION("what is neither a route nor an upgrade") {
     const std::string plain = get("GET /index.html HTTP/1.1");
@@ -818,9 +934,8 @@ TEST_CASE("plain HTTP requests", "[server][http]") {
     CHECK(plain.ends_with(
         "/index.html: expected a WebSocket upgrade, as openpi's clients send, or one of GET /healthz, GET "
         "/readyz, GET /livez, GET /metrics, POST /stats/reset, GET /broken, GET /hold.\n"));
-    CHECK(get("GET http://robot HTTP/1.1").find("\r\n\r\n/: expected a WebSocket upgrade") != std::string::npos);
     CHECK(get("POST / HTTP/1.1").starts_with("HTTP/1.1 405 "));
-    CHECK(get("POST / HTTP/1.1").find("Allow: GET\r\n") != std::string::npos);
+    CHECK(get("POST / HTTP/1.1").find("Allow: GET, HEAD, OPTIONS\r\n") != std::string::npos);
     const std::string other_protocol = get("hello policy server");
     CHECK(other_protocol.starts_with("HTTP/1.1 400 "));
     CHECK(other_protocol.ends_with("\r\n\r\nNot an HTTP request: bad version.\n"));

@@ -104,8 +104,9 @@ std::string http(std::uint16_t port, std::string_view request) {
   return client.receive_all();
 }
 
-std::string upgrade_request() {
-  return "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+std::string upgrade_request(std::string_view target) {
+  return "GET " + std::string(target) +
+         " HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 }
 
@@ -131,9 +132,9 @@ std::string frame_bytes(std::string_view payload, const Frame& frame) {
   return bytes;
 }
 
-WebSocketClient::WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes)
+WebSocketClient::WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes, std::string_view target)
     : tcp_(port, receive_buffer_bytes) {
-  tcp_.send(upgrade_request());
+  tcp_.send(upgrade_request(target));
   const auto deadline = Clock::now() + patience;
   std::size_t end = std::string::npos;
   while ((end = received_.find("\r\n\r\n")) == std::string::npos) {

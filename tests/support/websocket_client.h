@@ -35,7 +35,7 @@ class TcpClient {
 };
 
 std::string http(std::uint16_t port, std::string_view request);  // the whole response
-std::string upgrade_request();
+std::string upgrade_request(std::string_view target = "/");
 
 struct Frame {
   Opcode opcode = binary;
@@ -55,7 +55,8 @@ struct Event {
 class WebSocketClient {
  public:
   // Shakes hands; the metadata is the first event.
-  explicit WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes = {});
+  explicit WebSocketClient(std::uint16_t port, std::optional<int> receive_buffer_bytes = {},
+                           std::string_view target = "/");
 
   TcpClient& tcp() { return tcp_; }
   void send(std::string_view payload, const Frame& frame = {});
