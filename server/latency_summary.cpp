@@ -13,7 +13,7 @@ struct Spread {
 };
 
 Spread spread_of(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) / 2);
   std::ranges::nth_element(values, middle);
   return {*middle, *std::ranges::max_element(values)};
 }

@@ -74,6 +74,7 @@ std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> reques
       const bool measured = !observer.measured.empty() && observer.measured[i];
       waiting.push_back({i, measured, prepare(requests[i]), noise_for(requests[i])});
       replies[i].noise = noise_field(waiting.back().noise[0]);
+      observer.saw_state(values_of<double>(waiting.back().inputs.state));
     } catch (const std::exception&) {
       replies[i].error = std::current_exception();
     }

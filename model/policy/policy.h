@@ -50,6 +50,7 @@ struct Reply {
 struct CallObserver {
   // Which requests are measured; only requests alike in this share a call. Empty: none.
   std::vector<bool> measured = {};
+  std::function<void(std::span<const double> state)> saw_state = [](std::span<const double>) {};  // normalised, [N]
   // Must run `call` once. `call` runs the model and returns which of its requests were answered.
   std::function<void(bool measured, const std::function<std::vector<bool>()>& call)> run =
       [](bool, const std::function<std::vector<bool>()>& call) { call(); };

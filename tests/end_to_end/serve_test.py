@@ -20,7 +20,7 @@ class ServeTest(TemporaryFolderTest):
     def test_openpi_client(self):
         with serve(*ARGUMENTS) as server:
             client = WebsocketClientPolicy("127.0.0.1", server.port)
-            self.assertEqual(client.get_server_metadata(), {})
+            self.assertEqual(client.get_server_metadata()["action_horizon"], 15)
             answers = [client.infer(golden_request(FOLDER)) for _ in range(3)]
             client.reset()
             expected = read(FOLDER / "response.msgpack")

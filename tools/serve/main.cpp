@@ -14,12 +14,14 @@
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "model/policy/state_range.h"
 #include "server/end_signals.h"
 #include "tools/common/command_line.h"
 #include "tools/common/failure.h"
@@ -34,6 +36,7 @@
 #include "tools/common/results.h"
 #include "tools/common/stopwatch.h"
 #include "tools/common/version.h"
+#include "tools/serve/metadata.h"
 #include "tools/serve/server_options.h"
 #include "tools/serve/statistics.h"
 
@@ -155,6 +158,14 @@ void warm_up(const LoadedPolicy& loaded, const ModelOptions& options, QuantSessi
   spdlog::info("warmed up in {:.1f} s", watch.lap());
 }
 
+std::vector<server::GaugeValue> outside_by_dimension(const policy::StateRange& range) {
+  std::vector<server::GaugeValue> values;
+  for (const auto& [dimension, outside] : range.counts()) {
+    values.push_back({static_cast<double>(outside), {{"dimension", dimension}}});
+  }
+  return values;
+}
+
 void serve(const ProgramOptions& options, StartingSignals& starting) {
   if (options.list_layers) {
     return print_layers(chosen_sizes(options.model), {});
@@ -186,8 +197,11 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   }
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
+  const policy::PolicyConfig& config = loaded.policy->config();
+  policy::StateRange state_range(config.robot, config.normalization, warn);
   const auto infer = [&](std::vector<Dict> requests) {
     CallObserver observer;
+    observer.saw_state = [&](std::span<const double> state) { state_range.check(state); };
     if (session) {
       observer.measured = session->begin(requests.size());
       observer.run = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
@@ -203,10 +217,13 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
     return outcomes;
   };
   server::ServerOptions limited = options.server;
-  limited.decode_limits.fields = policy::request_fields(loaded.policy->config().robot);
-  server::Server server(limited, loaded.policy->metadata(), infer, options.max_batch,
+  limited.decode_limits.fields = policy::request_fields(config.robot);
+  server::Server server(limited, served_metadata(config), infer, options.max_batch,
                         [&] { warm_up(loaded, options.model, session.get()); });
   starting.over();
+  server.add_gauge({"pi0_state_values_out_of_range",
+                    "State values of requests that are far outside the range of the policy's statistics.",
+                    [&] { return outside_by_dimension(state_range); }});
   session ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
   serve_until_signal(server, session.get());
 }
@@ -221,6 +238,8 @@ int main(int argc, char** argv) {
   CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
   app.set_version_flag("--version", pi0::tools::version());
   app.footer(
+      "Clients may connect with any path, for example openpi's /, vLLM-Omni's /v1/realtime/robot/openpi, whose\n"
+      "answers are the action array alone, or SGLang's /openpi/policy.\n\n"
       "Example:\n"
       "  pi0-server --config pi05_droid --checkpoint-dir DIR --input-fmt float8_e4m3 --output-fmt float16 \\\n"
       "    --stats-output stats.json");
