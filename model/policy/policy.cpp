@@ -89,6 +89,11 @@ std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> reques
   return replies;
 }
 
+ImageValues Policy::image_values() const {
+  if (config_.resize == Resize::lerobot) return ImageValues::floats;
+  return options_.allow_image_wrap ? ImageValues::wrapped_bytes : ImageValues::bytes;
+}
+
 // A model that skips masked inputs skips those of the whole call, so both samples must have the same masks.
 bool Policy::share_a_call(const Sample& a, const Sample& b) const {
   if (a.measured != b.measured) return false;
@@ -135,9 +140,7 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Re
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
-  const RobotObservation seen =
-      read_request(config_.robot, request, options_.max_prompt_bytes,
-                   config_.resize == Resize::lerobot ? ImageValues::floats : ImageValues::bytes);
+  const RobotObservation seen = read_request(config_.robot, request, options_.max_prompt_bytes, image_values());
   const std::vector<double> state = normalizer_.normalize_state(seen.state);
   std::vector<double> padded_state = state;
   padded_state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);

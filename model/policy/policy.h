@@ -37,6 +37,7 @@ struct PolicyOptions {
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt truncated
   model::MaskedInputs masked = model::MaskedInputs::keep;                    // what sample_actions does with them
   std::size_t max_prompt_bytes = std::size_t{16} << 10;                      // of a request's prompt, in UTF-8
+  bool allow_image_wrap = false;  // with Resize::pillow: floats outside [0, 1] wrap around, as openpi's do
 };
 
 // The outcome of one of several requests.
@@ -99,6 +100,7 @@ class Policy {
     at::Tensor noise;
   };
 
+  ImageValues image_values() const;
   bool share_a_call(const Sample& a, const Sample& b) const;
   std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;

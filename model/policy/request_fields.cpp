@@ -208,12 +208,22 @@ Picture picture_field(const protocol::Dict& fields, const std::string& key, Imag
   return {name, expected, *value, std::move(stacked), channels_first, height, width};
 }
 
+void check_levels(const Picture& picture, const std::vector<float>& levels) {
+  for (const float level : levels) {
+    if (level >= 0.0F && level <= 1.0F) continue;
+    throw RequestError(picture.name + ": found the level " + std::to_string(level) + ", expected " + picture.expected);
+  }
+}
+
 }  // namespace
 
-Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map) {
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map,
+                  ImageValues values) {
   const Picture picture = picture_field(fields, key, layout, map);
   std::optional<std::vector<std::uint8_t>> pixels = pixels_of(picture.array());
   if (!pixels) picture.refuse();
+  const bool has_floats = picture.array().dtype.kind == 'f';
+  if (has_floats && values != ImageValues::wrapped_bytes) check_levels(picture, *levels_of(picture.array()));
   return {picture.height, picture.width, picture.channels_first ? channels_last(*pixels) : *std::move(pixels)};
 }
 
@@ -222,10 +232,7 @@ FloatImage float_image_field(const protocol::Dict& fields, const std::string& ke
   const Picture picture = picture_field(fields, key, layout, map);
   std::optional<std::vector<float>> levels = levels_of(picture.array());
   if (!levels) picture.refuse();
-  for (const float level : *levels) {
-    if (level >= 0.0F && level <= 1.0F) continue;
-    throw RequestError(picture.name + ": found the level " + std::to_string(level) + ", expected " + picture.expected);
-  }
+  check_levels(picture, *levels);
   return {picture.height, picture.width, picture.channels_first ? *std::move(levels) : planes_of(*levels)};
 }
 

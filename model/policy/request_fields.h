@@ -16,9 +16,10 @@
 namespace pi0::policy {
 
 // An RGB image laid out as `layout` allows: uint8, or floats in [0, 1] that are scaled by 255 in their own
-// precision and truncated to integers. Values out of range wrap around, as NumPy's do on x86. `map` is the request's
-// field that holds `fields`; empty if `fields` is the request itself.
-Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map);
+// precision and truncated to integers. Other floats are refused, or with wrapped_bytes wrap around, as NumPy's do on
+// x86. `map` is the request's field that holds `fields`; empty if `fields` is the request itself.
+Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map,
+                  ImageValues values);
 
 // The same image as LeRobot's policies see it: uint8 divided by 255, or floats, which are refused outside [0, 1].
 FloatImage float_image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,

@@ -11,11 +11,11 @@
 namespace pi0::policy {
 namespace {
 
-void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
+void check_camera_map(const RobotConfig& robot, const protocol::Dict& images, ImageValues values) {
   for (const auto& [field, value] : images.entries()) {
     if (std::ranges::find(robot.cameras, field, &RobotConfig::Camera::field) != robot.cameras.end()) continue;
     if (std::ranges::find(robot.unused_cameras, field) != robot.unused_cameras.end()) {
-      image_field(images, field, robot.image_layout, robot.camera_map);
+      image_field(images, field, robot.image_layout, robot.camera_map, values);
       continue;
     }
     std::string known;
@@ -31,7 +31,7 @@ void check_camera_map(const RobotConfig& robot, const protocol::Dict& images) {
 std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request, ImageValues values) {
   const bool in_map = !robot.camera_map.empty();
   const protocol::Dict& images = in_map ? map_field(request, robot.camera_map) : request;
-  if (in_map) check_camera_map(robot, images);
+  if (in_map) check_camera_map(robot, images, values);
   std::vector<Camera> cameras;
   for (const RobotConfig::Camera& camera : robot.cameras) {
     cameras.push_back({camera.input, std::nullopt, std::nullopt});
@@ -40,7 +40,7 @@ std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict&
     if (values == ImageValues::floats) {
       cameras.back().levels = float_image_field(images, camera.field, robot.image_layout, robot.camera_map);
     } else {
-      cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map);
+      cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map, values);
     }
   }
   return cameras;

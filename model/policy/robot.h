@@ -27,8 +27,12 @@ struct Camera {
   std::optional<FloatImage> levels;  // mask that is false
 };
 
-// What the pixels of requests become.
-enum class ImageValues { bytes, floats };
+// What the pixels of requests become. Floats outside [0, 1] are refused, but for wrapped_bytes.
+enum class ImageValues {
+  bytes,
+  wrapped_bytes,  // floats outside [0, 1] wrap around, as openpi's do
+  floats
+};
 
 struct RobotObservation {
   std::vector<Camera> cameras;        // in the order of the model's inputs

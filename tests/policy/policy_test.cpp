@@ -447,6 +447,26 @@ TEST_CASE("the request's prompt comes before the option, the option before the c
   REQUIRE_THAT(error_of<RequestError>([&] { plain.prepare(silent); }), contains_text("Prompt is required"));
 }
 
+TEST_CASE("images of floats out of range are refused, or wrap around where that is allowed", "[policy]") {
+  protocol::Dict request = droid_request();
+  request.set("observation/wrist_image_left", array_of('f', {4, 6, 3}, std::vector<float>(72, 128.0F)));
+  REQUIRE_THAT(error_of<RequestError>([&] { polaris_policy(no_model).prepare(request); }),
+               contains_text("observation/wrist_image_left: found the level 128.0"));
+  REQUIRE_NOTHROW(polaris_policy(no_model, {.allow_image_wrap = true}).prepare(request));
+}
+
+TEST_CASE("an observer sees the normalised state of each request that can be read", "[policy]") {
+  std::vector<std::vector<double>> seen;
+  CallObserver observer;
+  observer.saw_state = [&](std::span<const double> state) { seen.emplace_back(state.begin(), state.end()); };
+  Policy policy = polaris_policy(constant_chunk);
+  const std::vector<protocol::Dict> requests = {droid_request(), protocol::Dict(), droid_request()};
+  policy.infer_together(requests, observer);
+  REQUIRE(seen.size() == 2);
+  const at::Tensor state = policy.prepare(droid_request()).state;
+  REQUIRE(at::equal(at::tensor(seen[1], at::kDouble), state[0]));
+}
+
 TEST_CASE("a cut prompt is reported", "[policy]") {
   std::vector<std::string> warnings;
   PolicyOptions options;

@@ -23,7 +23,9 @@ std::string refusal(Value value, Call call) {
   return error_of<RequestError>([&] { call(with(std::move(value))); });
 }
 
-Image any_image(const protocol::Dict& request) { return image_field(request, "field", ImageLayout::any, ""); }
+Image any_image(const protocol::Dict& request, ImageValues values = ImageValues::bytes) {
+  return image_field(request, "field", ImageLayout::any, "", values);
+}
 
 std::vector<double> two_numbers(const protocol::Dict& request, Numbers numbers = Numbers::any) {
   return numbers_field(request, "field", 2, numbers);
@@ -35,7 +37,7 @@ std::vector<std::uint8_t> pixels(const std::vector<double>& values) {
   std::vector<Real> reals;
   for (const double value : values) reals.push_back(static_cast<Real>(static_cast<float>(value)));
   const auto places = static_cast<std::int64_t>(values.size() / 3);
-  return any_image(with(array_of('f', {1, places, 3}, reals))).pixels;
+  return any_image(with(array_of('f', {1, places, 3}, reals)), ImageValues::wrapped_bytes).pixels;
 }
 
 }  // namespace
@@ -67,6 +69,18 @@ TEST_CASE("image_field scales floats as NumPy does on x86", "[policy][request]")
           std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 156, 240, 16, 0, 0, 0, 0, 63, 191});
   REQUIRE(pixels<c10::Half>(values) ==
           std::vector<std::uint8_t>{0, 127, 255, 254, 0, 50, 254, 254, 1, 160, 0, 0, 0, 0, 0, 0, 63, 191});
+}
+
+TEST_CASE("image_field refuses floats outside [0, 1] unless they may wrap around", "[policy][request]") {
+  const auto image = [](double level) { return with(array_of('f', {1, 1, 3}, std::vector<double>{0, level, 1})); };
+  REQUIRE(any_image(image(0.5)).pixels == std::vector<std::uint8_t>{0, 127, 255});
+  for (const double wrong : {-0.01, 1.01, 255.0, std::numeric_limits<double>::quiet_NaN()}) {
+    REQUIRE_THAT(error_of<RequestError>([&] { any_image(image(wrong)); }),
+                 contains_text("field: found the level") && contains_text("uint8 or floats in [0, 1]"));
+    REQUIRE_NOTHROW(any_image(image(wrong), ImageValues::wrapped_bytes));
+  }
+  const auto half = array_of('f', {1, 1, 3}, std::vector<c10::Half>{c10::Half(0), c10::Half(2), c10::Half(1)});
+  REQUIRE_THAT(error_of<RequestError>([&] { any_image(with(half)); }), contains_text("found the level 2.0"));
 }
 
 TEST_CASE("float_image_field keeps floats and divides bytes", "[policy][request][lerobot]") {
@@ -178,7 +192,7 @@ TEST_CASE("image_field knows robots that send channels first only", "[policy][re
   const auto read = [](std::vector<std::int64_t> shape) {
     const auto image = array_of('u', std::move(shape), std::vector<std::uint8_t>(4 * 3 * 3));
     return refusal(image, [](const protocol::Dict& request) {
-      image_field(request, "field", ImageLayout::channels_first, "images");
+      image_field(request, "field", ImageLayout::channels_first, "images", ImageValues::bytes);
     });
   };
   REQUIRE(read({3, 4, 3}).empty());

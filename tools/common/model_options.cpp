@@ -66,6 +66,9 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
         if (prompt != "None") options.default_prompt = prompt;  // openpi's word for none
       },
       "Prompt for requests without one");
+  app.add_flag("--allow-image-wrap", options.allow_image_wrap,
+               "Take images of floats outside [0, 1] and let them wrap around to other colours, as openpi does; "
+               "LeRobot's policies refuse them all the same");
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(app, options.precision, "bfloat16 as openpi serves, or float32");
   choose_value<Kernels>(

@@ -31,6 +31,7 @@ struct ModelOptions {
   std::filesystem::path tokenizer;
   std::optional<std::string> default_prompt;
   std::size_t max_prompt_bytes = policy::PolicyOptions{}.max_prompt_bytes;
+  bool allow_image_wrap = false;  // take images of floats outside [0, 1], as openpi does
   std::string device = "auto";
   model::Precision precision = model::Precision::bfloat16;
   Kernels kernels = Kernels::fast;

@@ -64,9 +64,14 @@ SweepModel::SweepModel(ModelOptions options, const ObservationSource& source,
       is_recorded ? read_observations(source.recorded)
                   : synthetic_observations(parts.config.robot, source.synthetic, seed());
   // Only for its transforms of requests and action chunks; sample() calls the model.
-  policy_ = std::make_unique<policy::Policy>(
-      std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), nullptr,
-      policy::PolicyOptions{options_.default_prompt, steps_, seed(), tell_, options_.masked});
+  policy_ =
+      std::make_unique<policy::Policy>(std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), nullptr,
+                                       policy::PolicyOptions{.default_prompt = options_.default_prompt,
+                                                             .num_steps = steps_,
+                                                             .seed = seed(),
+                                                             .warn = tell_,
+                                                             .masked = options_.masked,
+                                                             .allow_image_wrap = options_.allow_image_wrap});
   prepare(observations);
 }
 
