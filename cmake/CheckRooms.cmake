@@ -17,7 +17,7 @@ set(model/orbax_outside "nlohmann/" "zstd.h")
 set(model_ours model model/orbax quant/formats)
 set(model_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 set(model/policy_ours model model/policy protocol)
-set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/")
+set(model/policy_outside "ATen/" "c10/" "torch/" "sentencepiece" "nlohmann/" "jpeglib.h" "png.h")
 set(quant_ours model quant quant/formats)
 set(quant_outside "ATen/" "c10/" "torch/" "nlohmann/" "cuda_runtime")
 # Programs know every room, what they share (tools/common), and themselves. No room knows a program.

@@ -23,6 +23,8 @@ if(NOT TARGET pi0_msgpack)
 endif()
 
 if(PI0_WITH_TORCH)
+  pkg_check_modules(jpeg REQUIRED IMPORTED_TARGET GLOBAL libjpeg)
+  pkg_check_modules(png REQUIRED IMPORTED_TARGET GLOBAL libpng)
   pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET GLOBAL sentencepiece)
   pkg_check_modules(stb REQUIRED IMPORTED_TARGET GLOBAL stb)
   pkg_check_modules(re2 REQUIRED IMPORTED_TARGET GLOBAL re2)

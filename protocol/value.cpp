@@ -59,6 +59,19 @@ void Dict::erase(std::string_view key) {
   std::erase_if(entries_, [&](const Entry& entry) { return entry.first == key; });
 }
 
+std::optional<NdArray> stacked(const List& list) {
+  const auto* first = list.items.empty() ? nullptr : std::get_if<NdArray>(&list.items.front());
+  if (first == nullptr) return std::nullopt;
+  NdArray whole{first->dtype, {static_cast<std::int64_t>(list.items.size())}, {}};
+  whole.shape.insert(whole.shape.end(), first->shape.begin(), first->shape.end());
+  for (const Value& item : list.items) {
+    const auto* array = std::get_if<NdArray>(&item);
+    if (array == nullptr || array->dtype != first->dtype || array->shape != first->shape) return std::nullopt;
+    whole.data.insert(whole.data.end(), array->data.begin(), array->data.end());
+  }
+  return whole;
+}
+
 std::string dtype_name(const DType& dtype) {
   const std::string bits = std::to_string(8 * dtype.item_size);
   switch (dtype.kind) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,6 +75,9 @@ struct Value : std::variant<std::monostate, bool, std::int64_t, std::uint64_t, d
                             NdArray, Extension, Packed> {
   using variant::variant;
 };
+
+// What np.asarray makes of a list of arrays of one shape and dtype. Nothing for other lists.
+std::optional<NdArray> stacked(const List& list);
 
 std::string dtype_name(const DType& dtype);  // "float32"
 std::string type_name(const Value& value);   // for error messages: "nil", "str", "float32 array [7]"

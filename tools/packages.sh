@@ -2,7 +2,7 @@
 
 build_tools=(g++ cmake ninja-build ccache pkg-config python3 python3-venv)
 build_libraries=(libboost-dev libmsgpack-cxx-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
-  libssl-dev libzstd-dev libsentencepiece-dev libstb-dev libre2-dev prometheus-cpp-dev catch2)
+  libssl-dev libzstd-dev libsentencepiece-dev libjpeg-dev libpng-dev libstb-dev libre2-dev prometheus-cpp-dev catch2)
 simulator_libraries=(libegl1 libgles2 libopengl0)  # to draw without a screen
 
 missing_packages() {

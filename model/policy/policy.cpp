@@ -140,7 +140,7 @@ std::vector<bool> Policy::answer(std::span<const Sample> samples, std::vector<Re
 }
 
 model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
-  const RobotObservation seen = read_request(config_.robot, request, options_.max_prompt_bytes, image_values());
+  const RobotObservation seen = read_request(config_.robot, request, options_.limits, image_values());
   const std::vector<double> state = normalizer_.normalize_state(seen.state);
   std::vector<double> padded_state = state;
   padded_state.resize(static_cast<std::size_t>(config_.action_dim), 0.0);

@@ -36,7 +36,7 @@ struct PolicyOptions {
   std::uint64_t seed = 0;                                                    // of the noise for requests without noise
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // prompt truncated
   model::MaskedInputs masked = model::MaskedInputs::keep;                    // what sample_actions does with them
-  std::size_t max_prompt_bytes = std::size_t{16} << 10;                      // of a request's prompt, in UTF-8
+  RequestLimits limits = {};
   bool allow_image_wrap = false;  // with Resize::pillow: floats outside [0, 1] wrap around, as openpi's do
 };
 

@@ -5,8 +5,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
+#include <stdexcept>
 #include <string_view>
 
+#include "model/policy/compressed_image.h"
 #include "model/policy/python_text.h"
 #include "protocol/msgpack_numpy.h"
 #include "protocol/openpi_messages.h"
@@ -163,19 +166,12 @@ std::optional<std::vector<float>> levels_of(const NdArray& array) {
   return levels;
 }
 
-// What np.asarray makes of list(array): a list of arrays of one shape and dtype. Empty for other values.
-std::optional<NdArray> stacked_arrays(const Value& value) {
-  const auto* list = std::get_if<protocol::List>(&value);
-  const auto* first = list == nullptr || list->items.empty() ? nullptr : std::get_if<NdArray>(&list->items.front());
-  if (first == nullptr) return std::nullopt;
-  NdArray stacked{first->dtype, {static_cast<std::int64_t>(list->items.size())}, {}};
-  stacked.shape.insert(stacked.shape.end(), first->shape.begin(), first->shape.end());
-  for (const Value& item : list->items) {
-    const auto* array = std::get_if<NdArray>(&item);
-    if (array == nullptr || array->dtype != first->dtype || array->shape != first->shape) return std::nullopt;
-    stacked.data.insert(stacked.data.end(), array->data.begin(), array->data.end());
-  }
-  return stacked;
+// The bytes of a file, as a client's bytes or np.frombuffer(file, np.uint8). Nothing for other values.
+std::optional<std::span<const std::uint8_t>> file_bytes(const Value& value) {
+  if (const auto* bytes = std::get_if<protocol::Bytes>(&value)) return bytes->data;
+  const auto* array = std::get_if<NdArray>(&value);
+  if (array == nullptr || array->dtype != DType{'u', 1} || array->shape.size() != 1) return std::nullopt;
+  return array->data;
 }
 
 // A field with an image whose shape is right.
@@ -183,22 +179,32 @@ struct Picture {
   std::string name;
   std::string expected;
   const Value& value;
-  std::optional<NdArray> stacked;  // of a list
+  std::optional<NdArray> made;  // of a list, or of a file
   bool channels_first;
   std::int64_t height, width;
-  const NdArray& array() const { return stacked ? *stacked : std::get<NdArray>(value); }
+  const NdArray& array() const { return made ? *made : std::get<NdArray>(value); }
   [[noreturn]] void refuse() const { policy::refuse(name, value, expected); }
 };
 
-Picture picture_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
-                      const std::string& map) {
+Picture picture_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map,
+                      std::size_t max_bytes) {
   const std::string name = map.empty() ? key : map + "/" + key;
   const bool any_layout = layout == ImageLayout::any;
   const std::string expected = std::string("an RGB image ") + (any_layout ? "[height, width, 3] or " : "") +
-                               "[3, height, width], uint8 or floats in [0, 1]";
+                               "[3, height, width], uint8 or floats in [0, 1], or a PNG or JPEG file";
   const Value* value = fields.find(key);
   if (value == nullptr) throw RequestError(name + ": missing; expected " + expected);
-  std::optional<NdArray> stacked = stacked_arrays(*value);
+  if (const auto file = file_bytes(*value)) {
+    try {
+      Image image = decompressed(*file, max_bytes);
+      NdArray pixels{{'u', 1}, {image.height, image.width, 3}, std::move(image.pixels)};
+      return {name, expected, *value, std::move(pixels), /*channels_first=*/false, image.height, image.width};
+    } catch (const std::invalid_argument& error) {
+      throw RequestError(name + ": " + error.what());
+    }
+  }
+  const auto* list = std::get_if<protocol::List>(value);
+  std::optional<NdArray> stacked = list ? protocol::stacked(*list) : std::nullopt;  // list(image)
   const auto* array = stacked ? &*stacked : std::get_if<NdArray>(value);
   if (array == nullptr || array->shape.size() != 3) refuse(name, *value, expected);
   const bool channels_first = array->shape[0] == 3;
@@ -218,8 +224,8 @@ void check_levels(const Picture& picture, const std::vector<float>& levels) {
 }  // namespace
 
 Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map,
-                  ImageValues values) {
-  const Picture picture = picture_field(fields, key, layout, map);
+                  ImageValues values, std::size_t max_bytes) {
+  const Picture picture = picture_field(fields, key, layout, map, max_bytes);
   std::optional<std::vector<std::uint8_t>> pixels = pixels_of(picture.array());
   if (!pixels) picture.refuse();
   const bool has_floats = picture.array().dtype.kind == 'f';
@@ -228,8 +234,8 @@ Image image_field(const protocol::Dict& fields, const std::string& key, ImageLay
 }
 
 FloatImage float_image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout,
-                             const std::string& map) {
-  const Picture picture = picture_field(fields, key, layout, map);
+                             const std::string& map, std::size_t max_bytes) {
+  const Picture picture = picture_field(fields, key, layout, map, max_bytes);
   std::optional<std::vector<float>> levels = levels_of(picture.array());
   if (!levels) picture.refuse();
   check_levels(picture, *levels);

@@ -11,11 +11,12 @@
 namespace pi0::policy {
 namespace {
 
-void check_camera_map(const RobotConfig& robot, const protocol::Dict& images, ImageValues values) {
+void check_camera_map(const RobotConfig& robot, const protocol::Dict& images, ImageValues values,
+                      std::size_t max_image_bytes) {
   for (const auto& [field, value] : images.entries()) {
     if (std::ranges::find(robot.cameras, field, &RobotConfig::Camera::field) != robot.cameras.end()) continue;
     if (std::ranges::find(robot.unused_cameras, field) != robot.unused_cameras.end()) {
-      image_field(images, field, robot.image_layout, robot.camera_map, values);
+      image_field(images, field, robot.image_layout, robot.camera_map, values, max_image_bytes);
       continue;
     }
     std::string known;
@@ -28,19 +29,22 @@ void check_camera_map(const RobotConfig& robot, const protocol::Dict& images, Im
   }
 }
 
-std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request, ImageValues values) {
+std::vector<Camera> read_cameras(const RobotConfig& robot, const protocol::Dict& request, ImageValues values,
+                                 std::size_t max_image_bytes) {
   const bool in_map = !robot.camera_map.empty();
   const protocol::Dict& images = in_map ? map_field(request, robot.camera_map) : request;
-  if (in_map) check_camera_map(robot, images, values);
+  if (in_map) check_camera_map(robot, images, values, max_image_bytes);
   std::vector<Camera> cameras;
   for (const RobotConfig::Camera& camera : robot.cameras) {
     cameras.push_back({camera.input, std::nullopt, std::nullopt});
     const bool absent = camera.optional && images.find(camera.field) == nullptr;
     if (camera.field.empty() || absent) continue;
     if (values == ImageValues::floats) {
-      cameras.back().levels = float_image_field(images, camera.field, robot.image_layout, robot.camera_map);
+      cameras.back().levels =
+          float_image_field(images, camera.field, robot.image_layout, robot.camera_map, max_image_bytes);
     } else {
-      cameras.back().image = image_field(images, camera.field, robot.image_layout, robot.camera_map, values);
+      cameras.back().image =
+          image_field(images, camera.field, robot.image_layout, robot.camera_map, values, max_image_bytes);
     }
   }
   return cameras;
@@ -71,10 +75,10 @@ std::optional<std::string> read_prompt(const RobotConfig& robot, const protocol:
 
 }  // namespace
 
-RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, std::size_t max_prompt_bytes,
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, const RequestLimits& limits,
                               ImageValues values) {
-  return {read_cameras(robot, request, values), read_state(robot, request),
-          read_prompt(robot, request, max_prompt_bytes)};
+  return {read_cameras(robot, request, values, limits.image_bytes), read_state(robot, request),
+          read_prompt(robot, request, limits.prompt_bytes)};
 }
 
 std::vector<std::string> request_fields(const RobotConfig& robot) {

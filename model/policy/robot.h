@@ -46,9 +46,13 @@ struct ActionChunk {
   std::vector<double> values;
 };
 
-// Throws RequestError, also for a prompt of more than `max_prompt_bytes` of UTF-8.
-RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request,
-                              std::size_t max_prompt_bytes = std::size_t{16} << 10,
+struct RequestLimits {
+  std::size_t prompt_bytes = std::size_t{16} << 10;  // of UTF-8
+  std::size_t image_bytes = std::size_t{64} << 20;   // of a PNG or JPEG image: height x width x 3
+};
+
+// Throws RequestError, also for what is beyond the limits.
+RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, const RequestLimits& limits = {},
                               ImageValues values = ImageValues::bytes);
 
 // Names of all fields that read_request may read, and "noise".

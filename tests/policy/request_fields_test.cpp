@@ -104,6 +104,40 @@ TEST_CASE("float_image_field keeps floats and divides bytes", "[policy][request]
                contains_text("field: found int64 array [1, 1, 3]"));
 }
 
+TEST_CASE("images may be PNG or JPEG files", "[policy][request][image]") {
+  const protocol::Dict goldens = golden_message("images/images.msgpack");
+  const auto& taken = std::get<protocol::Dict>(*goldens.find("taken"));
+  const auto& png = std::get<protocol::Dict>(*taken.find("png"));
+  const auto& file = std::get<protocol::Bytes>(*png.find("file"));
+  const auto& pixels = std::get<protocol::NdArray>(*png.find("pixels"));  // 7 x 9
+  const auto size = static_cast<std::int64_t>(file.data.size());
+  for (const Value& value : {Value(file), Value(array_of('u', {size}, file.data))}) {
+    // Its pixels are in rows, whatever the robot's arrays are.
+    for (const ImageLayout layout : {ImageLayout::any, ImageLayout::channels_first}) {
+      const Image image = image_field(with(value), "field", layout, "", ImageValues::bytes);
+      REQUIRE(image.height == 7);
+      REQUIRE(image.width == 9);
+      REQUIRE(image.pixels == pixels.data);
+    }
+    const FloatImage levels = float_image_field(with(value), "field", ImageLayout::any, "");
+    REQUIRE(levels.levels[63] == static_cast<float>(pixels.data[1]) / 255.0F);
+    REQUIRE_THAT(error_of<RequestError>(
+                     [&] { image_field(with(value), "field", ImageLayout::any, "images", ImageValues::bytes, 188); }),
+                 contains_text("images/field: found a picture of 7 x 9 pixels, expected at most 188 bytes"));
+  }
+  const auto read = [](const protocol::Dict& request) { any_image(request); };
+  REQUIRE_THAT(refusal(protocol::Bytes{{1, 2, 3}}, read), contains_text("field: found bytes that begin neither"));
+  REQUIRE_THAT(
+      refusal(array_of('i', {3}, std::vector<std::int8_t>(3)), read),
+      contains_text("field: found int8 array [3], expected an RGB image") && contains_text("or a PNG or JPEG file"));
+
+  protocol::Dict request = droid_request();
+  request.set("observation/wrist_image_left", file);
+  REQUIRE(read_request(robot_config("droid"), request).cameras[1].image->pixels == pixels.data);
+  REQUIRE_THAT(error_of<RequestError>([&] { read_request(robot_config("droid"), request, {.image_bytes = 188}); }),
+               contains_text("observation/wrist_image_left: found a picture"));
+}
+
 TEST_CASE("image_field takes a list of rows, as list(image) is one", "[policy][request]") {
   const Value row = array_of('u', {2, 3}, std::vector<std::uint8_t>{1, 2, 3, 4, 5, 6});
   const Image image = any_image(with(protocol::List{{row, row, row}}));

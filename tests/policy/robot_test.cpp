@@ -61,7 +61,7 @@ TEST_CASE("a prompt may be under the robot's other name for it", "[policy][robot
 }
 
 TEST_CASE("a request's pictures may become floats", "[policy][robot]") {
-  const RobotObservation seen = read_request(robot_config("droid"), droid_request(), 16, ImageValues::floats);
+  const RobotObservation seen = read_request(robot_config("droid"), droid_request(), {}, ImageValues::floats);
   REQUIRE_FALSE(seen.cameras[0].image.has_value());
   REQUIRE(seen.cameras[0].levels->height == 4);
   REQUIRE(seen.cameras[0].levels->width == 6);

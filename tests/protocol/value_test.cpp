@@ -31,6 +31,19 @@ TEST_CASE("type names", "[value]") {
   CHECK(type_name(NdArray{{'S', 3}, {1}, {}}) == "S3 array [1]");
 }
 
+TEST_CASE("lists of equal arrays are stacked", "[value]") {
+  const NdArray a{{'i', 2}, {2}, {1, 2, 3, 4}}, b{{'i', 2}, {2}, {5, 6, 7, 8}};
+  const std::optional<NdArray> both = stacked({{a, b}});
+  REQUIRE(both.has_value());
+  CHECK(both->dtype == a.dtype);
+  CHECK(both->shape == std::vector<std::int64_t>{2, 2});
+  CHECK(both->data == std::vector<std::uint8_t>{1, 2, 3, 4, 5, 6, 7, 8});
+  CHECK_FALSE(stacked({}).has_value());
+  CHECK_FALSE(stacked({{a, 1}}).has_value());
+  CHECK_FALSE(stacked({{a, NdArray{{'i', 2}, {1, 2}, {1, 2, 3, 4}}}}).has_value());
+  CHECK_FALSE(stacked({{a, NdArray{{'u', 2}, {2}, {1, 2, 3, 4}}}}).has_value());
+}
+
 TEST_CASE("element count", "[value]") {
   CHECK(NdArray{{}, {}, {}}.element_count() == 1);
   CHECK(NdArray{{}, {2, 3}, {}}.element_count() == 6);

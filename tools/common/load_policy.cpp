@@ -145,7 +145,7 @@ LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::fu
   auto policy = std::make_unique<policy::Policy>(
       std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), sample,
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *seeded.seed, std::move(warn),
-                            options.masked, options.max_prompt_bytes, options.allow_image_wrap});
+                            options.masked, options.limits, options.allow_image_wrap});
   return {model, std::move(policy), sample, *seeded.seed};
 }
 

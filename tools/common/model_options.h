@@ -30,7 +30,7 @@ struct ModelOptions {
   bool allow_lost_lora = false;  // serve weights whose converter dropped their adapters
   std::filesystem::path tokenizer;
   std::optional<std::string> default_prompt;
-  std::size_t max_prompt_bytes = policy::PolicyOptions{}.max_prompt_bytes;
+  policy::RequestLimits limits;
   bool allow_image_wrap = false;  // take images of floats outside [0, 1], as openpi does
   std::string device = "auto";
   model::Precision precision = model::Precision::bfloat16;

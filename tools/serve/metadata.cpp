@@ -23,6 +23,7 @@ protocol::Dict served_metadata(const policy::PolicyConfig& policy) {
   add("action_horizon", policy.action_horizon);
   if (!policy.robot.action_names.empty()) add("action_names", list_of(policy.robot.action_names));
   add("request_fields", list_of(policy::request_fields(policy.robot)));
+  add("image_format", list_of({"array", "png", "jpeg"}));
   add("pi0_version", version());
   return metadata;
 }

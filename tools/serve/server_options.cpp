@@ -186,7 +186,9 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
               "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
   add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes, "Of one text");
-  add_limit(app, "--max-prompt-bytes", options.model.max_prompt_bytes, "Of a prompt");
+  add_limit(app, "--max-prompt-bytes", options.model.limits.prompt_bytes, "Of a prompt");
+  add_limit(app, "--max-image-bytes", options.model.limits.image_bytes,
+            "Of an image that is sent as PNG or JPEG: height x width x 3");
   add_limit(app, "--max-nesting", options.server.decode_limits.max_depth, "Maps inside each other");
 }
 

@@ -1,0 +1,15 @@
+// A PNG file as an image.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "model/policy/image_resize.h"
+
+namespace pi0::policy {
+
+// As decompressed().
+Image read_png(std::span<const std::uint8_t> file, std::size_t max_bytes);
+
+}  // namespace pi0::policy
