@@ -11,6 +11,7 @@ namespace pi0::protocol {
 
 inline constexpr std::string_view prompt_key = "prompt";
 inline constexpr std::string_view noise_key = "noise";  // ours: optional, makes a request reproducible
+inline constexpr std::string_view batch_key = "batch";  // a list of observations, alone in its request
 inline constexpr std::string_view actions_key = "actions";
 inline constexpr std::string_view policy_timing_key = "policy_timing";
 inline constexpr std::string_view server_timing_key = "server_timing";

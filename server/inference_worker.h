@@ -26,6 +26,7 @@ using InferFunction = std::function<protocol::Dict(protocol::Dict request)>;
 // The result of a request.
 struct Outcome {
   protocol::Dict answer;
+  std::size_t observations = 1;        // that it answers
   std::exception_ptr error = nullptr;  // null when there is an answer
   bool is_fault_of_model = false;      // not the request's fault: out of memory, for example
   // The rest is set by the worker.

@@ -57,8 +57,8 @@ Metrics::Metrics()
 
 Metrics::~Metrics() = default;
 
-void Metrics::answered(double infer_seconds, double total_seconds) {
-  answered_.Increment();
+void Metrics::answered(std::size_t observations, double infer_seconds, double total_seconds) {
+  answered_.Increment(static_cast<double>(observations));
   infer_seconds_.Observe(infer_seconds);
   total_seconds_.Observe(total_seconds);
 }

@@ -23,12 +23,13 @@ class Metrics {
   Metrics();
   ~Metrics();
 
-  // The result of a client's message.
-  void answered(double infer_seconds, double total_seconds);  // total: from its last byte until the answer was sent
-  void refused();                                             // it could not be decoded
-  void failed();                                              // the policy threw
-  void reset();                                               // it was no inference: the endpoint "reset"
-  void dropped(std::size_t count);                            // the connection ended first
+  // The result of a client's message. An answered batch counts as so many requests; `total_seconds` is from its last
+  // byte until the answer was sent.
+  void answered(std::size_t observations, double infer_seconds, double total_seconds);
+  void refused();                   // it could not be decoded
+  void failed();                    // the policy threw
+  void reset();                     // it was no inference: the endpoint "reset"
+  void dropped(std::size_t count);  // the connection ended first
   std::uint64_t answered_count() const;
 
   void connection_opened();

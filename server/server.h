@@ -58,7 +58,7 @@ class Server {
   ~Server();
 
   std::uint16_t port() const;
-  std::uint64_t answered() const;  // requests whose answer was sent; from any thread
+  std::uint64_t answered() const;  // observations whose answer was sent; from any thread
 
   // Call these before run(). The functions run on the network thread and must be quick; their exceptions are logged.
   void add_route(Route route);  // besides /healthz, /livez, /readyz and /metrics

@@ -175,7 +175,7 @@ asio::awaitable<void> Session::answer_requests() {
     }
     co_await write_binary(reply->answer);
     inbox_.settle();
-    service_.metrics.answered(reply->timing.infer_ms / 1000, seconds_since(message.arrived));
+    service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, seconds_since(message.arrived));
     service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
     log_answer(message, bytes, *reply);
     prev_total_ms = 1000 * seconds_since(start);
@@ -199,6 +199,7 @@ asio::awaitable<std::optional<Session::Reply>> Session::reply_to(Message& messag
     reply.was_read = outcome->was_read;
     if (outcome->error) std::rethrow_exception(outcome->error);
     reply.is_reset = outcome->has_nothing_to_infer;
+    reply.observations = outcome->observations;
     const std::chrono::duration<double, std::milli> queued = outcome->started - message.arrived;
     reply.timing = {outcome->infer_ms, queued.count(), outcome->decode_ms, prev_total_ms};
     protocol::add_server_timing(outcome->answer, reply.timing);

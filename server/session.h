@@ -54,6 +54,7 @@ class Session : public std::enable_shared_from_this<Session> {
     std::vector<std::uint8_t> answer;
     std::optional<std::string> refusal;
     protocol::ServerTiming timing;
+    std::size_t observations = 1;
     bool was_read = false;  // the request could be decoded
     bool is_reset = false;  // it was no inference
   };

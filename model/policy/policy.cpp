@@ -35,6 +35,22 @@ at::Tensor image_input(const Camera& camera, const PolicyConfig& config) {
   }
 }
 
+// Whether a reply has an error; then all have it.
+bool share_first_error(std::vector<Reply>& replies) {
+  const auto first = std::ranges::find_if(replies, [](const Reply& reply) { return reply.error != nullptr; });
+  if (first == replies.end()) return false;
+  std::exception_ptr shared = first->error;
+  try {
+    std::rethrow_exception(shared);
+  } catch (const RequestError& error) {
+    const std::string place = "batch[" + std::to_string(first - replies.begin()) + "]: ";
+    shared = std::make_exception_ptr(RequestError(place + error.what()));
+  } catch (const std::exception&) {
+  }
+  for (Reply& reply : replies) reply.error = shared;
+  return true;
+}
+
 template <class Number>
 std::span<const Number> values_of(const at::Tensor& contiguous) {
   return {contiguous.const_data_ptr<Number>(), static_cast<std::size_t>(contiguous.numel())};
@@ -68,17 +84,37 @@ protocol::Dict Policy::infer(const protocol::Dict& request, protocol::NdArray* n
 
 std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> requests, const CallObserver& observer) {
   std::vector<Reply> replies(requests.size());
-  std::vector<Sample> waiting;
+  answer_all(samples_of(requests, observer, replies), observer, replies);
+  return replies;
+}
+
+std::vector<Reply> Policy::infer_batch(std::span<const protocol::Dict> requests, const CallObserver& observer) {
+  std::vector<Reply> replies(requests.size());
+  std::vector<Sample> samples = samples_of(requests, observer, replies);
+  if (share_first_error(replies)) return replies;
+  answer_all(std::move(samples), observer, replies);
+  share_first_error(replies);
+  return replies;
+}
+
+std::vector<Policy::Sample> Policy::samples_of(std::span<const protocol::Dict> requests, const CallObserver& observer,
+                                               std::vector<Reply>& replies) {
+  std::vector<Sample> samples;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     try {
       const bool measured = !observer.measured.empty() && observer.measured[i];
-      waiting.push_back({i, measured, prepare(requests[i]), noise_for(requests[i])});
-      replies[i].noise = noise_field(waiting.back().noise[0]);
-      observer.saw_state(values_of<double>(waiting.back().inputs.state));
+      samples.push_back({i, measured, prepare(requests[i]), noise_for(requests[i])});
+      replies[i].noise = noise_field(samples.back().noise[0]);
+      observer.saw_state(values_of<double>(samples.back().inputs.state));
     } catch (const std::exception&) {
       replies[i].error = std::current_exception();
     }
   }
+  return samples;
+}
+
+// Calls the model for as many samples at once as can share a call.
+void Policy::answer_all(std::vector<Sample> waiting, const CallObserver& observer, std::vector<Reply>& replies) const {
   while (!waiting.empty()) {
     const Sample first = waiting.front();
     const auto rest = std::stable_partition(waiting.begin(), waiting.end(),
@@ -86,7 +122,6 @@ std::vector<Reply> Policy::infer_together(std::span<const protocol::Dict> reques
     observer.run(first.measured, [&] { return answer({waiting.begin(), rest}, replies); });
     waiting.erase(waiting.begin(), rest);
   }
-  return replies;
 }
 
 ImageValues Policy::image_values() const {

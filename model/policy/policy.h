@@ -80,6 +80,10 @@ class Policy {
   // request has its own error; if the model fails, all requests of that call have its error.
   std::vector<Reply> infer_together(std::span<const protocol::Dict> requests, const CallObserver& observer = {});
 
+  // The same for requests of which a client wants all answers or none: the first error is the error of all, with the
+  // request's place when it is a RequestError ("batch[2]: ..."). After a RequestError the model does not run.
+  std::vector<Reply> infer_batch(std::span<const protocol::Dict> requests, const CallObserver& observer = {});
+
   // The model's inputs for a request: a batch of one, state float64 [1, N], tokens int64 [1, T].
   model::ModelInputs prepare(const protocol::Dict& request) const;
 
@@ -101,6 +105,9 @@ class Policy {
   };
 
   ImageValues image_values() const;
+  std::vector<Sample> samples_of(std::span<const protocol::Dict> requests, const CallObserver& observer,
+                                 std::vector<Reply>& replies);
+  void answer_all(std::vector<Sample> waiting, const CallObserver& observer, std::vector<Reply>& replies) const;
   bool share_a_call(const Sample& a, const Sample& b) const;
   std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;

@@ -1,4 +1,4 @@
-"""pi0-server --max-batch: clients that wait together get what they would get one by one."""
+"""Requests that are answered together, of clients that wait (--max-batch) or in one message, are answered as alone."""
 
 import collections
 import json
@@ -6,6 +6,7 @@ import threading
 import unittest
 
 import numpy as np
+from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from support import PATIENCE_S, POLICIES, StatisticsTest, TemporaryFolderTest, golden_request, one_instruction_set, read, relative_rms, run, serve
@@ -47,6 +48,15 @@ def ask_together(server, requests):
     for thread in threads:
         thread.join(timeout=PATIENCE_S)
     return outcomes
+
+
+def infer_batch(client, observations):
+    """What the client of openpi's pull request 941 does."""
+    client._ws.send(client._packer.pack({"batch": observations}))
+    answer = client._ws.recv()
+    if isinstance(answer, str):
+        raise RuntimeError(answer)
+    return msgpack_numpy.unpackb(answer)
 
 
 def batch_sizes(answers):
@@ -133,8 +143,70 @@ class BatchTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual({row["n_calls"] for row in report["layers"] if row["component"] == "action_head"}, {3 * 5})
 
     def test_bad_size(self):
-        for size in (0, -1, "many"):
-            self.assertEqual(run("pi0-server", *ARGUMENTS, "--dry-run", "--max-batch", size).returncode, 2)
+        for option in ("--max-batch", "--max-observations"):
+            for size in (0, -1, "many"):
+                self.assertEqual(run("pi0-server", *ARGUMENTS, "--dry-run", option, size).returncode, 2)
+
+    def test_one_request_with_several_observations(self):
+        observations = [{**request, "noise": np.roll(golden_request(FOLDER)["noise"], number)} for number, request in enumerate(different_requests()[:4])]
+        for number, arguments in enumerate(([], [*E4M3, "--stats-output", self.stats])):
+            records = self.folder / f"records{number}"
+            with serve(*ARGUMENTS, *arguments, "--record", records) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                answer = infer_batch(client, observations)
+                self.assertEqual(list(answer), ["actions", "policy_timing", "server_timing"])
+                self.assertEqual((answer["actions"].dtype, answer["actions"].shape), (np.float64, (4, 15, 8)))
+                self.assertEqual(list(answer["policy_timing"]), ["infer_ms", "batch_size"])
+                self.assertEqual(answer["policy_timing"]["batch_size"], 4)
+                self.assertNotIn("prev_total_ms", answer["server_timing"])
+                self.assertIn("prev_total_ms", infer_batch(client, observations[:1])["server_timing"])
+                self.assertEqual(server.stop(), 0)
+            together = self.report() if self.stats.exists() else None
+            with serve(*ARGUMENTS, *arguments) as server:
+                client = WebsocketClientPolicy("127.0.0.1", server.port)
+                alone = [client.infer(observation)["actions"] for observation in [*observations, observations[0]]]
+                self.assertEqual(server.stop(), 0)
+            for i, actions in enumerate(answer["actions"]):
+                self.assertLess(relative_rms(actions, alone[i]), 0.1 if arguments else 2e-2)
+                request, response = (read(records / f"{i:06}.{kind}.msgpack") for kind in ("request", "response"))
+                self.assertEqual(request["prompt"], observations[i]["prompt"])
+                np.testing.assert_array_equal(response["actions"], actions)
+            if together:
+                self.compare_reports(together, self.report(), requests=5)
+                self.assertEqual(together["meta"]["answered"], 5)
+
+    def test_an_observation_that_is_refused_refuses_the_batch(self):
+        good = golden_request(FOLDER)
+        bad = {**good, "observation/joint_position": np.zeros(6)}
+        records = self.folder / "records"
+        arguments = ["--max-observations", 3, "--record", records, "--stats-output", self.stats, *E4M3]
+        with serve(*ARGUMENTS, *arguments) as server:
+            for batch, expected in (
+                ([good, good, bad], r"^batch\[2\]: observation/joint_position: found float64 array \[6\]"),
+                ([good] * 4, "^batch: found 4 observations, expected at most 3 .*--max-observations"),
+                ([], "^batch: found an empty list"),
+                (good, "^batch: found map, expected a list"),
+                ([good, 7], r"^batch\[1\]: found int, expected a map"),
+                ([{"batch": [good]}], r"^batch\[0\]: found another batch"),
+            ):
+                with self.assertRaisesRegex(RuntimeError, expected):
+                    infer_batch(WebsocketClientPolicy("127.0.0.1", server.port), batch)
+            with self.assertRaisesRegex(RuntimeError, "^batch: found beside 'prompt', expected alone"):
+                WebsocketClientPolicy("127.0.0.1", server.port).infer({"batch": [good], "prompt": "wave"})
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            self.assertEqual(infer_batch(client, [good] * 3)["actions"].shape, (3, 15, 8))
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(self.report()["meta"]["requests"], 3)
+        self.assertEqual(len(list(records.iterdir())), 6)
+
+    def test_limits_hold_for_the_whole_batch(self):
+        good = golden_request(FOLDER)
+        for option, value, expected in (
+            ("--max-array-bytes", 1000, r"'batch\[0\]/observation/\w+': 172800 bytes of data, at most 1000 are allowed"),
+            ("--max-nesting", 3, "nested deeper than 3"),
+        ):
+            with serve(*ARGUMENTS, option, value) as server, self.assertRaisesRegex(RuntimeError, expected):
+                infer_batch(WebsocketClientPolicy("127.0.0.1", server.port), [good])
 
 
 if __name__ == "__main__":

@@ -310,6 +310,41 @@ TEST_CASE("requests together have the noise and the answers that they have one b
   REQUIRE(policy.infer_together({}).empty());
 }
 
+TEST_CASE("a batch is answered as its requests are alone, or refused as a whole", "[policy]") {
+  std::vector<std::int64_t> calls;  // their batch sizes
+  Policy policy = polaris_policy([&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {
+    calls.push_back(noise.size(0));
+    return telling_chunk(inputs, noise, steps);
+  });
+  Policy alone = polaris_policy(telling_chunk);
+  std::vector<protocol::Dict> requests = different_requests();
+  const std::size_t count = requests.size();
+  const std::vector<Reply> replies = policy.infer_batch(requests);
+  REQUIRE(replies.size() == count);
+  for (std::size_t i = 0; i < count; ++i) REQUIRE(bytes_of(replies[i].answer) == bytes_of(alone.infer(requests[i])));
+
+  const std::string missing = "observation/joint_position";
+  requests[1] = without(requests[1], missing);
+  requests[2].set("noise", std::string("x"));
+  for (const Reply& reply : policy.infer_batch(requests)) {
+    REQUIRE_THAT(error_of_reply(reply), contains_text("batch[1]: " + missing + ": missing; expected"));
+  }
+  REQUIRE(calls == std::vector<std::int64_t>{static_cast<std::int64_t>(count)});
+}
+
+TEST_CASE("a failure of the model is the error of a whole batch", "[policy]") {
+  std::vector<protocol::Dict> requests = different_requests();
+  std::vector<float> huge(15 * 32, 0.0F);
+  huge[7] = 1000;
+  requests[1].set("noise", array_of('f', {15, 32}, huge));
+  Policy policy = polaris_policy([](const model::ModelInputs&, const at::Tensor& noise, std::int64_t) {
+    return at::where(noise > 100, std::numeric_limits<float>::infinity(), noise);
+  });
+  for (const Reply& reply : policy.infer_batch(requests)) {
+    REQUIRE(error_of_reply(reply) == "the model's actions are not finite and are not sent");
+  }
+}
+
 TEST_CASE("requests share a call of the model where what it skips is the same", "[policy]") {
   std::vector<std::vector<std::string>> calls;  // the prompts' lengths and third masks of each
   const auto model = [&](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps) {

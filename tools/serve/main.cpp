@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -22,6 +23,8 @@
 #include <vector>
 
 #include "model/policy/state_range.h"
+#include "protocol/openpi_messages.h"
+#include "server/batches.h"
 #include "server/end_signals.h"
 #include "tools/common/command_line.h"
 #include "tools/common/failure.h"
@@ -199,27 +202,32 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
 
   const policy::PolicyConfig& config = loaded.policy->config();
   policy::StateRange state_range(config.robot, config.normalization, warn);
-  const auto infer = [&](std::vector<Dict> requests) {
-    CallObserver observer;
-    observer.saw_state = [&](std::span<const double> state) { state_range.check(state); };
-    if (session) {
-      observer.measured = session->begin(requests.size());
-      observer.run = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
-    }
-    std::vector<Outcome> outcomes;
-    for (Reply& reply : loaded.policy->infer_together(requests, observer)) {
-      Dict& request = requests[outcomes.size()];
-      if (recorder && !reply.error) {
-        recorder->record(std::move(request), std::move(reply.noise), reply.answer);
+  const auto infer_by = [&](auto policy_infer) {  // a member of Policy
+    return [&, policy_infer](std::vector<Dict> requests) {
+      CallObserver observer;
+      observer.saw_state = [&](std::span<const double> state) { state_range.check(state); };
+      if (session) {
+        observer.measured = session->begin(requests.size());
+        observer.run = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
       }
-      outcomes.push_back(outcome_of(std::move(reply)));
-    }
-    return outcomes;
+      std::vector<Outcome> outcomes;
+      for (Reply& reply : std::invoke(policy_infer, *loaded.policy, requests, observer)) {
+        Dict& request = requests[outcomes.size()];
+        if (recorder && !reply.error) {
+          recorder->record(std::move(request), std::move(reply.noise), reply.answer);
+        }
+        outcomes.push_back(outcome_of(std::move(reply)));
+      }
+      return outcomes;
+    };
   };
   server::ServerOptions limited = options.server;
   limited.decode_limits.fields = policy::request_fields(config.robot);
-  server::Server server(limited, served_metadata(config), infer, options.max_batch,
-                        [&] { warm_up(loaded, options.model, session.get()); });
+  limited.decode_limits.fields.emplace_back(protocol::batch_key);
+  server::Server server(limited, served_metadata(config),
+                        server::with_batches(infer_by(&policy::Policy::infer_together),
+                                             infer_by(&policy::Policy::infer_batch), options.max_observations),
+                        options.max_batch, [&] { warm_up(loaded, options.model, session.get()); });
   starting.over();
   server.add_gauge({"pi0_state_values_out_of_range",
                     "State values of requests that are far outside the range of the policy's statistics.",

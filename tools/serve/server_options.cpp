@@ -185,6 +185,7 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
   add_seconds(app, "--keepalive", options.server.keepalive_interval,
               "Seconds between pings, and until a client that does not answer them is dropped");
   add_limit(app, "--max-array-bytes", options.server.decode_limits.max_array_bytes, "Of one array");
+  add_limit(app, "--max-observations", options.max_observations, "Observations in the field batch of one request");
   add_limit(app, "--max-string-bytes", options.server.decode_limits.max_string_bytes, "Of one text");
   add_limit(app, "--max-prompt-bytes", options.model.limits.prompt_bytes, "Of a prompt");
   add_limit(app, "--max-image-bytes", options.model.limits.image_bytes,

@@ -21,7 +21,8 @@ struct ProgramOptions {
   QuantOptions quant;
   double stats_interval = 0;  // seconds between writes of the statistics; 0: only at the end
   server::ServerOptions server;
-  std::size_t max_batch = 1;  // requests that share a call of the model
+  std::size_t max_batch = 1;          // requests that share a call of the model
+  std::size_t max_observations = 16;  // of one request
   std::filesystem::path api_key_file;
   server::RecorderOptions record;
   std::string env = default_environment;
