@@ -1,5 +1,6 @@
 #include "model/model_inputs.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -38,6 +39,15 @@ ModelInputs joined(std::span<const ModelInputs> samples) {
   batch.tokens = join([](const ModelInputs& s) { return s.tokens; });
   batch.token_mask = join([](const ModelInputs& s) { return s.token_mask; });
   batch.state = join([](const ModelInputs& s) { return s.state; });
+  const auto continues = [](const ModelInputs& s) { return s.continuation.is_defined(); };
+  if (const auto one = std::ranges::find_if(samples, continues); one != samples.end()) {
+    const auto join_part = [&](Tensor Continuation::*part) {
+      const Tensor none = at::zeros_like(one->continuation.*part);
+      return join([&](const ModelInputs& s) { return continues(s) ? s.continuation.*part : none; });
+    };
+    batch.continuation = {join_part(&Continuation::target), join_part(&Continuation::weights),
+                          join_part(&Continuation::held)};
+  }
   return batch;
 }
 
@@ -69,6 +79,14 @@ void check_inputs(const ModelInputs& in, const Tensor& noise, const ModelConfig&
   check(in.token_mask, "token_mask", {batch, positions},
         in.token_mask.defined() && in.token_mask.scalar_type() == at::kBool, "bool");
   check(in.state, "state", {batch, config.action_dim}, in.state.defined() && in.state.is_floating_point(), "floating");
+  if (in.continuation.is_defined()) {
+    const auto& [target, weights, held] = in.continuation;
+    check(target, "continuation target", noise.sizes(), target.scalar_type() == at::kFloat, "float32");
+    const std::vector<std::int64_t> of_actions = {batch, config.action_horizon, 1};
+    check(weights, "continuation weights", of_actions, weights.defined() && weights.scalar_type() == at::kFloat,
+          "float32");
+    check(held, "continuation held", of_actions, held.defined() && held.scalar_type() == at::kBool, "bool");
+  }
   const Tensor bad = (in.tokens < 0) | (in.tokens >= config.vocab_size);
   if (bad.any().item<bool>()) {
     throw std::invalid_argument(c10::str("tokens: found ", in.tokens.masked_select(bad)[0].item<std::int64_t>(),

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "model/continuation.h"
 #include "model/model_config.h"
 
 namespace pi0::model {
@@ -20,9 +21,11 @@ struct ModelInputs {
   Tensor tokens;                    // [B, T] integer, 0 where padded
   Tensor token_mask;                // [B, T] bool
   Tensor state;                     // [B, N] floating, normalised and padded
+  Continuation continuation = {};   // of the previous chunk; undefined: the chunk stands alone
 };
 
-// Concatenates samples with the same number of images to one batch. A single sample is returned as it is.
+// Concatenates samples with the same number of images to one batch. A single sample is returned as it is. Samples that
+// continue nothing are not guided, whatever the others are.
 ModelInputs joined(std::span<const ModelInputs> samples);
 
 bool is_pixels(const Tensor& image);

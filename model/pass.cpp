@@ -8,6 +8,9 @@ namespace pi0::model {
 
 std::vector<Tensor*> inputs_of(Pass& pass) {
   std::vector<Tensor*> inputs = {&pass.in.tokens, &pass.in.token_mask, &pass.in.state, &pass.noise};
+  if (Continuation& continuation = pass.in.continuation; continuation.is_defined()) {
+    inputs.insert(inputs.end(), {&continuation.target, &continuation.weights, &continuation.held});
+  }
   for (const std::size_t camera : pass.cameras) {
     inputs.push_back(&pass.in.images[camera]);
     inputs.push_back(&pass.in.image_masks[camera]);

@@ -230,13 +230,14 @@ void Pi0::denoise(Pass& pass, const SampleOptions& options) const {
   const auto dt = static_cast<float>(-1.0 / static_cast<double>(pass.num_steps));
   const std::vector<float> times = flow_times(pass.num_steps);
   std::vector<Tensor> velocities;
-  pass.actions = pass.noise;
+  pass.actions = with_held(pass.in.continuation, pass.noise);
   const GemmaPass suffix_pass = begin_suffix(pass.prefix);
   Stopwatch watch(device());
   for (std::size_t step = 0; step < times.size(); ++step) {
     const Tensor time = at::full({pass.noise.size(0)}, times[step], pass.noise.options());
-    const Tensor velocity =
+    const Tensor own =
         denoise_step(pass, suffix_pass, time, pass.schedule ? &pass.schedule->steps[step] : nullptr, options.trace);
+    const Tensor velocity = guided(pass.in.continuation, pass.actions, own, times[step], pass.num_steps);
     if (options.trace != nullptr || options.velocity != nullptr) velocities.push_back(velocity);
     pass.actions = pass.actions + velocity * dt;
     if (options.seconds != nullptr) options.seconds->denoise.push_back(watch.lap());

@@ -16,6 +16,7 @@ RecordedRequests::Kind RecordedRequests::kind_of(const Pass& pass) const {
   const bool observed = std::ranges::any_of(sites_.of_all_kinds(), &MatmulSite::is_observed);
   Kind kind = {sites_.hook_changes(),
                observed,
+               pass.in.continuation.is_defined(),
                pass.num_steps,
                pass.noise.size(0),
                pass.prompt_positions,
