@@ -35,6 +35,7 @@ double gripper_to_pi(double opening) {
 
 // Not the inverse of the above: the model's actions are angles already.
 double gripper_to_aloha(double angle) { return puppet_gripper_joint.fraction_of(angle + pi_gripper.min); }
+double gripper_angle(double fraction) { return puppet_gripper_joint.at(fraction) - pi_gripper.min; }
 
 }  // namespace
 
@@ -46,6 +47,11 @@ void aloha_state_to_pi(std::span<double> state) {
 void pi_action_to_aloha(std::span<double> action) {
   flip_joints(action);
   for (const std::size_t i : grippers) action[i] = gripper_to_aloha(action[i]);
+}
+
+void aloha_action_to_pi(std::span<double> action) {
+  flip_joints(action);
+  for (const std::size_t i : grippers) action[i] = gripper_angle(action[i]);
 }
 
 }  // namespace pi0::policy

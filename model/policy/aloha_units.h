@@ -1,5 +1,5 @@
 // Converts ALOHA's joint angles and gripper positions to those of the runtime that Pi0 was trained on, and back.
-// Reference: _decode_state and _encode_actions of openpi's src/openpi/policies/aloha_policy.py.
+// Reference: _decode_state, _encode_actions and _encode_actions_inv of openpi's src/openpi/policies/aloha_policy.py.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,9 @@ namespace pi0::policy {
 // angle.
 constexpr std::int64_t aloha_joints = 14;
 
-// Both change 14 values in place.
+// All change 14 values in place. The last is the inverse of the second.
 void aloha_state_to_pi(std::span<double> state);
 void pi_action_to_aloha(std::span<double> action);
+void aloha_action_to_pi(std::span<double> action);
 
 }  // namespace pi0::policy

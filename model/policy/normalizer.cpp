@@ -110,4 +110,13 @@ std::vector<double> Normalizer::unnormalize_actions(std::span<const float> chunk
   return plain;
 }
 
+std::vector<float> Normalizer::normalize_action(std::span<const double> action) const {
+  std::vector<float> normalized(action.size());
+  for (std::size_t dim = 0; dim < action.size(); ++dim) {
+    const bool as_it_is = dim >= actions_.known && form_ != Normalization::z_score;
+    normalized[dim] = to_float(as_it_is ? action[dim] : normalize(action[dim], actions_, dim));
+  }
+  return normalized;
+}
+
 }  // namespace pi0::policy

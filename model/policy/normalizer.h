@@ -39,6 +39,9 @@ class Normalizer {
   // continues in float64. LeRobot's forms are float32 throughout.
   std::vector<double> unnormalize_actions(std::span<const float> chunk) const;
 
+  // The inverse for one action of at most N values, to float32 rounding.
+  std::vector<float> normalize_action(std::span<const double> action) const;
+
  private:
   // normalised = (x - offset) / scale, in the quantile forms times 2 minus 1. Padded to N values.
   struct Affine {

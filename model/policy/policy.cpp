@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/policy/aloha_units.h"
 #include "model/policy/image_resize.h"
 #include "protocol/openpi_messages.h"
 
@@ -189,7 +190,39 @@ model::ModelInputs Policy::prepare(const protocol::Dict& request) const {
   inputs.state = at::tensor(padded_state, at::kDouble).unsqueeze(0);
   inputs.tokens = at::tensor(prompt.tokens, at::kLong).unsqueeze(0);
   inputs.token_mask = (at::arange(config_.max_token_len) < prompt.used).unsqueeze(0);
+  if (std::optional<PreviousChunk> previous =
+          read_previous_chunk(request, config_.robot.action_size, config_.action_horizon)) {
+    inputs.continuation = continuation(*std::move(previous), inputs.state);
+  }
   return inputs;
+}
+
+// The inverse of finish() for the previous chunk, whose relative actions are now relative to the new state.
+model::Continuation Policy::continuation(PreviousChunk previous, const at::Tensor& state) const {
+  const std::vector<double> plain_state = normalizer_.unnormalize_state(values_of<double>(state));
+  const auto size = static_cast<std::size_t>(config_.robot.action_size);
+  at::Tensor target = at::zeros({1, config_.action_horizon, config_.action_dim});
+  for (std::int64_t step = 0; step < previous.count; ++step) {
+    const auto action = std::span(previous.actions).subspan(static_cast<std::size_t>(step) * size, size);
+    if (config_.robot.adapt_to_pi) aloha_action_to_pi(action);
+    for (std::size_t dim = 0; dim < size; ++dim) {
+      if (is_relative(dim)) action[dim] -= plain_state[dim];
+    }
+    std::ranges::copy(normalizer_.normalize_action(action),
+                      target.mutable_data_ptr<float>() + step * config_.action_dim);
+  }
+  if (!target.isfinite().all().item<bool>()) {
+    throw RequestError("prev_chunk: found actions that are not finite when normalised, expected the policy's own");
+  }
+  const at::Tensor weights =
+      model::prefix_weights(previous.schedule, previous.delay, previous.horizon, config_.action_horizon)
+          .view({1, -1, 1});
+  const at::Tensor held = at::arange(config_.action_horizon).view({1, -1, 1}) < (previous.freeze ? previous.delay : 0);
+  return {target, previous.freeze ? at::zeros_like(weights) : weights, held};
+}
+
+bool Policy::is_relative(std::size_t dim) const {
+  return dim < config_.delta_action_mask.size() && config_.delta_action_mask[dim];
 }
 
 protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) const {
@@ -200,10 +233,9 @@ protocol::Dict Policy::finish(const at::Tensor& chunk, const at::Tensor& state) 
   ActionChunk actions{config_.action_dim, normalizer_.unnormalize_actions(values_of<float>(model_actions))};
   // openpi adds the state after normalising and unnormalising it, not the state that was sent.
   const std::vector<double> plain_state = normalizer_.unnormalize_state(values_of<double>(state));
-  const std::size_t relative = config_.delta_action_mask.size();
   for (std::size_t i = 0; i < actions.values.size(); ++i) {
     const std::size_t dim = i % static_cast<std::size_t>(config_.action_dim);
-    if (dim < relative && config_.delta_action_mask[dim]) actions.values[i] += plain_state[dim];
+    if (is_relative(dim)) actions.values[i] += plain_state[dim];
     if (dim < static_cast<std::size_t>(config_.robot.action_size) && !std::isfinite(actions.values[i])) {
       throw std::runtime_error("the model's actions are not finite and are not sent");
     }

@@ -20,6 +20,7 @@
 #include "model/policy/norm_stats.h"
 #include "model/policy/normalizer.h"
 #include "model/policy/policy_config.h"
+#include "model/policy/previous_chunk.h"
 #include "model/policy/prompt_tokenizer.h"
 #include "model/policy/robot.h"
 #include "protocol/value.h"
@@ -69,6 +70,7 @@ class Policy {
 
   // {"actions": float64 [A, robot's], "policy_timing": {"infer_ms": the model's time}}.
   //
+  // The fields of previous_chunk.h make the chunk continue the last one.
   // An optional field "noise", float32 [A, N], makes the answer reproducible; otherwise noise comes
   // from torch's CPU generator, so a seed gives the draws of torch.normal.
   // Throws RequestError for a request at fault, and std::runtime_error when the model's actions are
@@ -108,6 +110,8 @@ class Policy {
   std::vector<Sample> samples_of(std::span<const protocol::Dict> requests, const CallObserver& observer,
                                  std::vector<Reply>& replies);
   void answer_all(std::vector<Sample> waiting, const CallObserver& observer, std::vector<Reply>& replies) const;
+  bool is_relative(std::size_t dim) const;  // that dimension of actions, to the state
+  model::Continuation continuation(PreviousChunk previous, const at::Tensor& state) const;
   bool share_a_call(const Sample& a, const Sample& b) const;
   std::vector<bool> answer(std::span<const Sample> samples, std::vector<Reply>& replies) const;
   std::string prompt_of(const RobotObservation& seen) const;

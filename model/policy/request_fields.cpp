@@ -1,7 +1,9 @@
 #include "model/policy/request_fields.h"
 
 #include <c10/util/Half.h>
+#include <c10/util/StringUtil.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -268,6 +270,47 @@ std::vector<double> numbers_field(const protocol::Dict& request, const std::stri
   if (!numbers || (kind == Numbers::floats && !holds_floats(value))) refuse(key, value, expected);
   check_finite(key, *numbers);
   return *std::move(numbers);
+}
+
+std::vector<double> rows_field(const protocol::Dict& request, const std::string& key, std::int64_t most_rows,
+                               std::int64_t columns) {
+  const std::string expected =
+      "an array [n, " + std::to_string(columns) + "] of numbers, n from 1 to " + std::to_string(most_rows);
+  const Value& value = field(request, key, expected);
+  const auto* array = std::get_if<NdArray>(&value);
+  const bool fits = array != nullptr && array->shape.size() == 2 && array->shape[0] >= 1 &&
+                    array->shape[0] <= most_rows && array->shape[1] == columns;
+  std::optional<std::vector<double>> numbers = fits ? real_numbers(*array) : std::nullopt;
+  if (!numbers) refuse(key, value, expected);
+  check_finite(key, *numbers);
+  return *std::move(numbers);
+}
+
+std::int64_t integer_field(const protocol::Dict& request, const std::string& key, std::int64_t low, std::int64_t high,
+                           const std::string& expected) {
+  const Value& value = field(request, key, expected);
+  const auto* array = std::get_if<NdArray>(&value);
+  const bool is_integer = array != nullptr ? array->dtype.kind == 'i' || array->dtype.kind == 'u'
+                                           : std::holds_alternative<std::int64_t>(value);
+  const std::optional<double> number = is_integer ? scalar(value) : std::nullopt;
+  if (!number) refuse(key, value, expected);
+  if (*number < static_cast<double>(low) || *number > static_cast<double>(high)) {
+    throw RequestError(c10::str(key, ": found ", *number, ", expected ", expected));
+  }
+  return static_cast<std::int64_t>(*number);
+}
+
+std::size_t choice_field(const protocol::Dict& request, const std::string& key,
+                         std::span<const std::string_view> choices) {
+  const Value* value = request.find(key);
+  if (value == nullptr) return 0;
+  const auto* text = std::get_if<std::string>(value);
+  const auto found = text == nullptr ? choices.end() : std::ranges::find(choices, *text);
+  if (found != choices.end()) return static_cast<std::size_t>(found - choices.begin());
+  std::string expected;
+  for (const std::string_view choice : choices) expected += (expected.empty() ? "" : ", ") + std::string(choice);
+  throw RequestError(key + ": found " + (text == nullptr ? protocol::type_name(*value) : "'" + *text + "'") +
+                     ", expected one of " + expected);
 }
 
 std::optional<std::string> prompt_field(const protocol::Dict& request, const std::string& key, std::size_t max_bytes) {

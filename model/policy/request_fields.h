@@ -2,9 +2,12 @@
 // Every function throws RequestError that names the field, what was found and what was expected.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/policy/image_resize.h"
@@ -36,6 +39,19 @@ enum class Numbers { any, floats };
 // Numbers::floats refuses what NumPy would store as integers.
 std::vector<double> numbers_field(const protocol::Dict& request, const std::string& key, std::int64_t count,
                                   Numbers numbers);
+
+// A field with `columns` finite numbers a row, row-major: an array [n, columns] of any real dtype, 1 <= n <=
+// `most_rows`.
+std::vector<double> rows_field(const protocol::Dict& request, const std::string& key, std::int64_t most_rows,
+                               std::int64_t columns);
+
+// A field with an integer from `low` to `high`, which `expected` puts in words.
+std::int64_t integer_field(const protocol::Dict& request, const std::string& key, std::int64_t low, std::int64_t high,
+                           const std::string& expected);
+
+// The place of a field's text in `choices`; 0 if the request has no such field.
+std::size_t choice_field(const protocol::Dict& request, const std::string& key,
+                         std::span<const std::string_view> choices);
 
 // A field with a prompt, if present: text, bytes of UTF-8, or a NumPy string of one element. Throws if it is nil, which
 // no default replaces in openpi either, or if it has more than `max_bytes` of UTF-8: the tokenizer's time and memory

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "model/policy/aloha_units.h"
+#include "model/policy/previous_chunk.h"
 #include "model/policy/request_fields.h"
 #include "protocol/openpi_messages.h"
 
@@ -84,6 +85,7 @@ RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& re
 std::vector<std::string> request_fields(const RobotConfig& robot) {
   std::vector<std::string> fields = {std::string(protocol::prompt_key), std::string(protocol::noise_key)};
   if (!robot.prompt_alias.empty()) fields.push_back(robot.prompt_alias);
+  fields.insert(fields.end(), previous_chunk_fields.begin(), previous_chunk_fields.end());
   for (const RobotConfig::StateField& field : robot.state) fields.push_back(field.field);
   if (!robot.camera_map.empty()) {
     fields.push_back(robot.camera_map);

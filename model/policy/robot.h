@@ -55,7 +55,8 @@ struct RequestLimits {
 RobotObservation read_request(const RobotConfig& robot, const protocol::Dict& request, const RequestLimits& limits = {},
                               ImageValues values = ImageValues::bytes);
 
-// Names of all fields that read_request may read, and "noise".
+// Names of all fields that read_request may read, and those that are the same for every robot: "noise" and those of
+// previous_chunk.h.
 std::vector<std::string> request_fields(const RobotConfig& robot);
 
 // The answer without timings: "actions" float64 [horizon, robot.action_size].

@@ -140,6 +140,9 @@ TEST_CASE("ALOHA's joints and grippers are turned to Pi0's and back as openpi do
     REQUIRE(state[i] == Approx(expected_state[i]).epsilon(1e-15));  // NumPy's arcsin: one ulp
     REQUIRE(action[i] == expected_action[i]);
   }
+  aloha_action_to_pi(action);
+  const std::vector<double> own = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.4, 0.7, 0.8, 0.9, -1.0, 1.1, 1.2, 3.0};
+  for (std::size_t i = 0; i < 14; ++i) REQUIRE(action[i] == Approx(own[i]).epsilon(1e-14));
   REQUIRE_THAT(
       refusal("aloha", with(aloha_request({"cam_high"}), "state", array_of('i', {14}, std::vector<std::int64_t>(14)))),
       contains_text("state: found int64 array [14], expected an array of 14 floating-point"));
