@@ -191,7 +191,7 @@ class BatchTest(StatisticsTest, TemporaryFolderTest):
             ):
                 with self.assertRaisesRegex(RuntimeError, expected):
                     infer_batch(WebsocketClientPolicy("127.0.0.1", server.port), batch)
-            with self.assertRaisesRegex(RuntimeError, "^batch: found beside 'prompt', expected alone"):
+            with self.assertRaisesRegex(RuntimeError, "batch: found beside 'prompt', expected alone"):
                 WebsocketClientPolicy("127.0.0.1", server.port).infer({"batch": [good], "prompt": "wave"})
             client = WebsocketClientPolicy("127.0.0.1", server.port)
             self.assertEqual(infer_batch(client, [good] * 3)["actions"].shape, (3, 15, 8))
@@ -202,7 +202,7 @@ class BatchTest(StatisticsTest, TemporaryFolderTest):
     def test_limits_hold_for_the_whole_batch(self):
         good = golden_request(FOLDER)
         for option, value, expected in (
-            ("--max-array-bytes", 1000, r"'batch\[0\]/observation/\w+': 172800 bytes of data, at most 1000 are allowed"),
+            ("--max-array-bytes", 1000, r"'batch\[0\]/observation/\w+/data': 172800 bytes of data, at most 1000 are allowed"),
             ("--max-nesting", 3, "nested deeper than 3"),
         ):
             with serve(*ARGUMENTS, option, value) as server, self.assertRaisesRegex(RuntimeError, expected):
