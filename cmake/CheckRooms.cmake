@@ -31,11 +31,11 @@ set(tools/common_ours protocol server model/orbax model/policy model quant tools
 set(tools_ours "")
 foreach(room IN LISTS ROOMS)
   if(room MATCHES "^tools")
-    set(${room}_outside "ATen/" "c10/" "torch/" "nlohmann/" "CLI/" "fmt/" "boost/" "spdlog/" "re2/" "stb/")
+    set(${room}_outside "ATen/" "c10/" "torch/" "nlohmann/" "CLI/" "fmt/" "boost/" "openssl/" "spdlog/" "re2/" "stb/")
   endif()
 endforeach()
 # System headers that a room may use as well as the standard library.
-set(system_headers "arpa/inet.h" "cpuid.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "poll.h"
+set(system_headers "arpa/inet.h" "cpuid.h" "sys/" "fcntl.h" "fnmatch.h" "immintrin.h" "malloc.h" "netinet/tcp.h" "poll.h"
     "sched.h" "unistd.h")
 
 cmake_minimum_required(VERSION 3.25)

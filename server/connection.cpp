@@ -51,6 +51,9 @@ void Connection::start() {
   asio::co_spawn(ws_->get_executor(), [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
+void Connection::close_after_answer() {
+  if (session_) session_->close_after_answer();
+}
 void Connection::go_away() { session_ ? session_->go_away() : cut_off(); }
 void Connection::cut_off() { ws_->tcp().close(); }
 

@@ -22,7 +22,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Connection(boost::asio::ip::tcp::socket socket, Service& service);
   ~Connection();
 
-  void start();  // from here on the connection keeps itself alive until it ends
+  void start();               // from here on the connection keeps itself alive until it ends
+  void close_after_answer();  // a client's connection closes with 1001 after its next answer
   void
   go_away();  // the server shuts down: a client's running request is answered, then the connection closes with 1001
   void cut_off();  // ends the TCP connection at once

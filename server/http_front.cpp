@@ -57,7 +57,7 @@ asio::awaitable<std::optional<Upgrade>> HttpFront::run() {
 asio::awaitable<std::optional<Upgrade>> HttpFront::read_request() {
   stream_.next_layer().expires_after(service_.options.handshake_timeout);
   boost::system::error_code error;
-  co_await stream_.shake_hands(error);
+  co_await stream_.shake_hands(asio::ssl::stream_base::server, error);
   if (error) {
     log_.info("connections without TLS", "no TLS: " + error.message());
     co_return std::nullopt;
@@ -103,6 +103,9 @@ HttpResponse HttpFront::response_of(const Route& route) {
 std::optional<HttpResponse> HttpFront::respond_without_route(const Request& request) {
   if (auto response = answer_plain_request(service_.routes, request)) return response;
   if (auto refusal = refuse_upgrade(request)) return refusal;
+  if (service_.is_draining) {
+    return HttpResponse{503, "Failed to open a WebSocket connection: the server is shutting down.\n"};
+  }
   if (service_.clients < service_.max_clients) return std::nullopt;
   log_.warn("connections refused", "refused: too many clients are connected");
   return HttpResponse{503, "Failed to open a WebSocket connection: too many are open.\n"};

@@ -69,6 +69,12 @@ Listener::Listener(asio::io_context& io, Service& service)
   }
 }
 
+void Listener::close_after_answers() {
+  for (const auto& weak : connections_) {
+    if (const auto connection = weak.lock()) connection->close_after_answer();
+  }
+}
+
 void Listener::stop() {
   acceptor_.close();
   pause_.cancel();

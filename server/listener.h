@@ -22,9 +22,10 @@ class Listener {
 
   std::uint16_t port() const { return port_; }
 
-  void accept_next();  // starts accepting
-  void stop();         // accepts no more and calls go_away() of every connection
-  void cut_off();      // ends the remaining TCP connections at once
+  void accept_next();          // starts accepting
+  void close_after_answers();  // calls close_after_answer() of every connection
+  void stop();                 // accepts no more and calls go_away() of every connection
+  void cut_off();              // ends the remaining TCP connections at once
   bool has_connections() const;
 
  private:

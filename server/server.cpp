@@ -126,11 +126,13 @@ class Server::Impl {
   void await_end_signal() {
     signals_.async_wait([this](const boost::system::error_code& error, int signal) {
       if (error) return;  // stop() was called first
-      spdlog::info("{}: no new requests; a second signal ends at once", name_of_signal(signal));
+      spdlog::info("{}: no new {}; a second signal ends at once", name_of_signal(signal),
+                   options_.drain_time.count() == 0 ? "requests" : "clients");
       signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
         if (!cancelled) end_at_once();
       });
-      shut_down();
+      drain_end_ = std::chrono::steady_clock::now() + options_.drain_time;
+      drain();
     });
   }
 
@@ -169,7 +171,7 @@ class Server::Impl {
   }
 
   HttpResponse health() const {
-    if (stopping_) return {503, "the server is shutting down\n"};
+    if (service_.is_draining) return {503, "the server is shutting down\n"};
     if (is_failing()) return {503, failures() + "\n"};
     return {200, "OK\n"};
   }
@@ -182,8 +184,18 @@ class Server::Impl {
     shut_down();
   }
 
+  // Refuses new clients and serves the others on. Shuts down when they are gone, or the time is over.
+  void drain() {
+    service_.is_draining = true;
+    const auto left = drain_end_ - std::chrono::steady_clock::now();
+    if (left.count() <= 0 || service_.clients == 0) return shut_down();
+    if (left <= options_.drain_time / 2) listener_.close_after_answers();
+    end_check_.start(std::chrono::milliseconds(20), [this] { drain(); });
+  }
+
   void shut_down() {
     if (std::exchange(stopping_, true)) return;
+    service_.is_draining = true;
     end_ = std::chrono::steady_clock::now() + options_.end_timeout;
     for (asio::steady_timer& timer : timers_) timer.cancel();
     for (asio::signal_set& signals : other_signals_) signals.cancel();
@@ -207,7 +219,8 @@ class Server::Impl {
   asio::signal_set signals_{io_};
   bool stopping_ = false;
   bool has_failed_ = false;
-  std::chrono::steady_clock::time_point end_;  // when connections are cut off; set by shut_down()
+  std::chrono::steady_clock::time_point drain_end_;  // set by the first signal
+  std::chrono::steady_clock::time_point end_;        // when connections are cut off; set by shut_down()
   Deadline end_check_{io_.get_executor()};
   std::function<void()> last_work_ = [] {};
   std::deque<asio::signal_set> other_signals_;  // of on_signal()

@@ -27,6 +27,7 @@ struct ServerOptions {
   std::size_t max_connections_per_address = 128;         // of another machine
   std::chrono::milliseconds handshake_timeout{10'000};   // for TLS, HTTP and the closing handshake
   std::chrono::milliseconds end_timeout{5'000};          // for clients to close when the server shuts down
+  std::chrono::milliseconds drain_time{0};               // from the first signal until the server shuts down
   std::chrono::milliseconds keepalive_interval{20'000};  // between pings; a client must send something in each interval
   std::chrono::milliseconds write_timeout{60'000};       // for a client to read an answer
   // In each such interval a message must end, or 4 KiB per second of it must arrive.
@@ -70,11 +71,14 @@ class Server {
   // Serves on the calling thread, which becomes the network thread, until SIGINT, SIGTERM, SIGHUP (unless it is
   // ignored) or stop(). Then it accepts no new connection, answers the requests that the model works on, drops the
   // others, and closes every connection with 1001; connections that are open `end_timeout` after the last inference are
-  // cut off. A second signal ends the process at once; signals after run() do nothing while the Server lives. Throws
-  // std::runtime_error in the end if the model's failures made it stop (`exit_on_failure`).
+  // cut off. With a `drain_time`, a signal first refuses new clients with 503 and lets /healthz and /readyz say so.
+  // Those that are there are served on; in the second half of the time each is closed with 1001 right after an answer.
+  // The server shuts down when the last is gone or the time is over. A second signal ends the process at once; signals
+  // after run() do nothing while the Server lives. Throws std::runtime_error in the end if the model's failures made it
+  // stop (`exit_on_failure`).
   void run();
 
-  void stop();  // from any thread
+  void stop();  // from any thread; shuts down without a drain
 
  private:
   class Impl;

@@ -31,6 +31,7 @@ struct Service {
   std::size_t clients = 0;                // connections that are a WebSocket or have been accepted as one
   std::size_t max_clients = 0;            // --max-connections, or fewer where the system limits open files
   bool is_on_loopback = false;            // the listening socket is bound to a loopback address
+  bool is_draining = false;               // no new clients; set once
 };
 
 }  // namespace pi0::server

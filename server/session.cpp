@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "protocol/msgpack_numpy.h"
+#include "server/cork.h"
 #include "server/error_text.h"
 
 namespace pi0::server {
@@ -22,6 +23,7 @@ using boost::system::error_code;
 
 namespace {
 
+constexpr std::string_view shutting_down = "the server is shutting down";
 constexpr std::size_t chunk_bytes = 64 << 10;          // read from a socket at once
 constexpr std::size_t min_bytes_per_second = 4 << 10;  // of a message that is arriving
 
@@ -152,7 +154,7 @@ asio::awaitable<void> Session::answer_requests() {
     limit_idleness();
     co_await changed_.until([this] { return state_ != State::open || !inbox_.is_empty(); });
     idle_deadline_.cancel();
-    if (state_ == State::ending) close(CloseCode::going_away, "the server is shutting down");
+    if (state_ == State::ending) close(CloseCode::going_away, shutting_down);
     if (state_ != State::open) co_return;
 
     Message message = inbox_.take();
@@ -166,19 +168,22 @@ asio::awaitable<void> Session::answer_requests() {
       co_await refuse(*reply->refusal);
       co_return;
     }
+    std::optional<Cork> together;  // a client that has the answer also knows that it must not ask here again
+    if (is_last_answer()) together.emplace(ws_->tcp().socket().native_handle());
     if (reply->is_reset) {
       co_await write_text(protocol::reset_answer);
       inbox_.settle();
       service_.metrics.reset();
       prev_total_ms.reset();  // the next request is an episode's first
-      continue;
+    } else {
+      co_await write_binary(reply->answer);
+      inbox_.settle();
+      service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, seconds_since(message.arrived));
+      service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
+      log_answer(message, bytes, *reply);
+      prev_total_ms = 1000 * seconds_since(start);
     }
-    co_await write_binary(reply->answer);
-    inbox_.settle();
-    service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, seconds_since(message.arrived));
-    service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
-    log_answer(message, bytes, *reply);
-    prev_total_ms = 1000 * seconds_since(start);
+    if (is_last_answer()) close(CloseCode::going_away, shutting_down);
   }
 }
 

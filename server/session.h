@@ -34,6 +34,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
   boost::asio::awaitable<void> run();  // until the connection is closed; call once
 
+  // The server drains: closes with 1001 after the next answer that leaves no request waiting.
+  void close_after_answer() { closes_after_answer_ = true; }
+
   // The server shuts down: answers the request that the model works on, drops the others and closes with 1001.
   void go_away();
 
@@ -68,6 +71,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // Answering.
   boost::asio::awaitable<void> answer_requests();
+  bool is_last_answer() const { return closes_after_answer_ && inbox_.is_empty() && !inbox_.is_receiving(); }
   boost::asio::awaitable<std::optional<Reply>> reply_to(Message& message, std::optional<double> prev_total_ms);
   boost::asio::awaitable<std::optional<Outcome>> infer(Message& message);
   void withdraw();
@@ -98,6 +102,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Inbox inbox_;
   std::optional<InferenceWorker::Ticket> ticket_;  // of the request at the worker
   std::optional<Outcome> outcome_;                 // of the last one, until it is taken
+  bool closes_after_answer_ = false;               // close_after_answer() was called
   bool is_reading_ = false;                        // read_messages() runs
   bool heard_ = true;                              // anything from the client since the last ping
   bool is_pinging_ = false;                        // a ping is being written

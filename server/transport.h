@@ -52,11 +52,14 @@ class MaybeTlsStream {
                 : tcp_.async_write_some(buffers, std::forward<Token>(token));
   }
 
-  // The TLS handshake; does nothing for plain TCP.
-  boost::asio::awaitable<void> shake_hands(boost::system::error_code& error) {
+  // The TLS handshake as server or client; does nothing for plain TCP.
+  boost::asio::awaitable<void> shake_hands(boost::asio::ssl::stream_base::handshake_type role,
+                                           boost::system::error_code& error) {
     if (!tls_) co_return;
-    co_await tls_->async_handshake(boost::asio::ssl::stream_base::server, into(error));
+    co_await tls_->async_handshake(role, into(error));
   }
+
+  SSL* tls() { return tls_ ? tls_->native_handle() : nullptr; }
 
   // Shuts down sending, then reads until the client closes or the timeout. Closing a socket with unread bytes would
   // reset the connection, and the client could lose what was sent last.

@@ -7,8 +7,9 @@ import urllib.request
 import numpy as np
 from openpi_client import image_tools, msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
+from websockets.exceptions import InvalidStatus
 
-from support import GOLDENS, PATIENCE_S, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve
+from support import GOLDENS, PATIENCE_S, POLICIES, TemporaryFolderTest, golden_request, read, relative_rms, run, serve, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
@@ -63,6 +64,16 @@ class ServeTest(TemporaryFolderTest):
             server.put_in_hand(client, golden_request(FOLDER))
             self.assertEqual(server.stop(), 0)
             self.assertEqual(msgpack_numpy.unpackb(client._ws.recv())["actions"].shape, (15, 8))
+
+    def test_a_second_signal_ends_a_drain(self):
+        with serve(*ARGUMENTS, "--drain-seconds", 600) as server:
+            client = WebsocketClientPolicy("127.0.0.1", server.port)
+            server.process.terminate()
+            wait_until(lambda: "no new clients" in server.log_text(), "the drain")
+            self.assertEqual(client.infer(golden_request(FOLDER))["actions"].shape, (15, 8))
+            with self.assertRaisesRegex(InvalidStatus, "503"):
+                WebsocketClientPolicy("127.0.0.1", server.port)
+            self.assertEqual(server.stop(), 1)
 
     def test_sim_evals_flow(self):
         """What sim-evals' DROID client does: resize on the client, float32 state of torch's shapes."""

@@ -421,6 +421,64 @@ TEST_CASE("shutdown answers the running request, drops the others and closes wit
   CHECK(server.policy.wait_for_starts(1) == std::vector<std::string>{"wait"});
 }
 
+TEST_CASE("a drain refuses new clients and ends when the last one is gone", "[server]") {
+  RunningServer server({.drain_time = 600s});
+  Client client(server);
+  std::raise(SIGTERM);
+  const auto get = [&](const std::string& path) {
+    return http(server.port(), "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  };
+  const auto deadline = Clock::now() + test::patience;
+  while (!get("/readyz").starts_with("HTTP/1.1 503") && Clock::now() < deadline) std::this_thread::sleep_for(10ms);
+  CHECK(get("/readyz").starts_with("HTTP/1.1 503"));
+  CHECK(get("/healthz").ends_with("the server is shutting down\n"));
+  CHECK(get("/livez").starts_with("HTTP/1.1 200"));
+  CHECK(http(server.port(), test::upgrade_request()).starts_with("HTTP/1.1 503"));
+  CHECK(client.ask("a") == "a");
+  CHECK(client.ask("b") == "b");
+  client.tcp().reset();
+  server.wait_for_end();
+}
+
+TEST_CASE("without clients there is nothing to drain", "[server]") {
+  RunningServer server({.drain_time = 600s});
+  std::raise(SIGTERM);
+  server.wait_for_end();
+}
+
+TEST_CASE("in the second half of a drain every request is answered, and the connection closed with its answer",
+          "[server]") {
+  RunningServer server({.drain_time = 6s});
+  Client asking(server), running(server), queued(server), idle(server);
+  std::raise(SIGTERM);
+  std::size_t asked = 0;
+  std::optional<Event> last;
+  while (!last) {
+    REQUIRE(asking.ask("a") == "a");
+    ++asked;
+    try {
+      last = asking.next(0ms);  // only what came with the answer: a client never asks in vain
+    } catch (const std::runtime_error&) {
+      std::this_thread::sleep_for(20ms);
+    }
+  }
+  CHECK(last->kind == "close 1001");
+  running.send(request_with_prompt("wait"));
+  server.policy.wait_for_starts(asked + 1);
+  queued.send(request_with_prompt("b"));
+  queued.send("", {.opcode = test::ping});
+  CHECK(queued.next().kind == "pong");
+  server.policy.release();
+  CHECK(std::get<std::string>(*running.next_answer().find("actions")) == "wait");
+  CHECK(std::get<std::string>(*queued.next_answer().find("actions")) == "b");
+  for (Client* client : {&running, &queued, &idle}) {
+    CHECK(client->next().kind == "close 1001");
+    client->tcp().reset();
+  }
+  asking.tcp().reset();
+  server.wait_for_end();
+}
+
 TEST_CASE("shutdown does not wait for clients that never answer", "[server]") {
   RunningServer server({.handshake_timeout = 60s, .end_timeout = 200ms});
   Client client(server);

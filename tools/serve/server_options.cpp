@@ -173,6 +173,10 @@ void add_program_options(CLI::App& app, ProgramOptions& options) {
               "Seconds that a client may take to connect");
   add_seconds(app, "--end-timeout", options.server.end_timeout,
               "Seconds that clients may take to close when the server ends, after the last answer");
+  add_seconds(app, "--drain-seconds", options.server.drain_time,
+              "Seconds from the first signal in which clients that are there are served on and new ones are refused; "
+              "in the second half each is closed after its next answer",
+              0.0);
   add_seconds(app, "--write-timeout", options.server.write_timeout, "Seconds that a client may take to read an answer");
   add_seconds(app, "--idle-timeout", options.server.idle_timeout,
               "Seconds that a client may wait between its requests; 0: no limit", 0.0);
