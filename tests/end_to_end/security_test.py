@@ -13,7 +13,7 @@ from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import InvalidStatus
 
-from support import PATIENCE_S, POLICIES, TemporaryFolderTest, golden_request, installed, one_instruction_set, run, serve
+from support import PATIENCE_S, POLICIES, TemporaryFolderTest, certificate, golden_request, one_instruction_set, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, *one_instruction_set()]
@@ -25,14 +25,6 @@ class SecurityTest(TemporaryFolderTest):
         super().setUp()
         self.key = self.folder / "key"
         self.key.write_text("s3cret-key\n")
-
-    def certificate(self):
-        files = self.folder / "cert.pem", self.folder / "key.pem"
-        command = [installed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                   "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-                   "-out", files[0], "-keyout", files[1]]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
-        return files
 
     def test_only_clients_with_the_key_are_served(self):
         with serve(*MODEL, "--api-key-file", self.key) as server:
@@ -52,13 +44,13 @@ class SecurityTest(TemporaryFolderTest):
             self.assertNotIn("s3cret", server.log_text())
 
     def test_over_tls_answers_are_the_same(self):
-        certificate, key = self.certificate()
+        chain, key = certificate(self.folder)
         with serve(*MODEL) as server:
             self.assertIn("not encrypted", server.log_text())
             plain = WebsocketClientPolicy("127.0.0.1", server.port).infer(REQUEST)["actions"]
-        with serve(*MODEL, "--tls-cert", certificate, "--tls-key", key, "--api-key-file", self.key) as server:
+        with serve(*MODEL, "--tls-cert", chain, "--tls-key", key, "--api-key-file", self.key) as server:
             self.assertIn("with TLS", server.log_text())
-            trusting = ssl.create_default_context(cafile=certificate)
+            trusting = ssl.create_default_context(cafile=chain)
             with urllib.request.urlopen(f"https://127.0.0.1:{server.port}/healthz", context=trusting) as answer:
                 self.assertEqual(answer.read(), b"OK\n")
             script = (
@@ -70,7 +62,7 @@ class SecurityTest(TemporaryFolderTest):
             )
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", script], input=msgpack_numpy.packb(REQUEST),
-                capture_output=True, timeout=PATIENCE_S, check=False, env={**os.environ, "SSL_CERT_FILE": str(certificate)},
+                capture_output=True, timeout=PATIENCE_S, check=False, env={**os.environ, "SSL_CERT_FILE": str(chain)},
             )  # fmt: skip
             self.assertEqual(done.returncode, 0, done.stderr.decode())
             self.assertEqual(json.loads(done.stdout), [plain.tolist()] * 3)
@@ -80,15 +72,15 @@ class SecurityTest(TemporaryFolderTest):
             self.assertEqual(server.stop(), 0)
 
     def test_files_that_cannot_be_used_are_named(self):
-        certificate, key = self.certificate()
+        chain, key = certificate(self.folder)
         empty = self.folder / "empty"
         empty.write_text("\n")
         for arguments, code, words in (
             (["--api-key-file", empty], 1, ["empty", "API key"]),
             (["--api-key-file", self.folder / "none"], 2, ["none"]),
-            (["--tls-cert", certificate], 2, ["--tls-key"]),
+            (["--tls-cert", chain], 2, ["--tls-key"]),
             (["--tls-cert", empty, "--tls-key", key], 1, ["empty", "PEM"]),
-            (["--tls-cert", certificate, "--tls-key", empty], 1, ["empty", "private key"]),
+            (["--tls-cert", chain, "--tls-key", empty], 1, ["empty", "private key"]),
         ):
             done = run("pi0-server", *MODEL, "--port", 0, *arguments)
             self.assertEqual(done.returncode, code, (arguments, done.stderr))

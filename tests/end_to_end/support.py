@@ -40,6 +40,16 @@ def installed(program, packages):
     return path
 
 
+def certificate(folder):
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    files = folder / "cert.pem", folder / "key.pem"
+    command = [installed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+               "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+               "-out", files[0], "-keyout", files[1]]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return files
+
+
 @contextlib.contextmanager
 def small_disk(folder, size):
     """A file system of so many bytes; its options, "ro" or another size, change by calling what this gives."""

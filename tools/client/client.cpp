@@ -1,4 +1,4 @@
-// pi0 client: sends a recorded request, or a DROID observation made from pictures, to a policy server.
+// pi0 client: sends a recorded request, or one made from pictures, to a policy server.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "protocol/files.h"
-#include "tools/client/picture.h"
+#include "tools/client/client_request.h"
 #include "tools/client/policy_client.h"
+#include "tools/client/watch.h"
+#include "tools/common/api_key.h"
 #include "tools/common/commands.h"
 #include "tools/common/option_checks.h"
 #include "tools/common/print.h"
@@ -24,31 +26,21 @@ namespace {
 struct ClientOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
-  std::filesystem::path request;
-  std::filesystem::path image;
-  std::filesystem::path wrist_image;
-  std::vector<double> joints = {0.0, -0.6, 0.0, -2.2, 0.0, 1.6, 0.8};  // radians, arm above a table
-  double gripper = 0.0;
-  std::string prompt;
+  std::string url;
+  std::filesystem::path api_key_file;
+  std::filesystem::path tls_ca;
+  RequestOptions request;
   int repeats = 1;
+  bool watches = false;
   std::filesystem::path output;
 };
 
-protocol::NdArray float64_array(const std::vector<double>& values) {
-  protocol::NdArray array{{'f', 8}, {static_cast<std::int64_t>(values.size())}, {}};
-  array.data.resize(values.size() * sizeof(double));
-  std::memcpy(array.data.data(), values.data(), array.data.size());
-  return array;
-}
-
-protocol::Dict droid_request(const ClientOptions& options) {
-  protocol::Dict request;
-  request.set("observation/exterior_image_1_left", read_picture(options.image));
-  request.set("observation/wrist_image_left",
-              read_picture(options.wrist_image.empty() ? options.image : options.wrist_image));
-  request.set("observation/joint_position", float64_array(options.joints));
-  request.set("observation/gripper_position", float64_array({options.gripper}));
-  return request;
+ServerAccess access_of(const ClientOptions& options) {
+  ServerAccess access{
+      .url = {.host = options.host, .port = std::to_string(options.port)}, .api_key = {}, .tls_ca = options.tls_ca};
+  if (!options.url.empty()) access.url = ServerUrl::parse(options.url);
+  if (!options.api_key_file.empty()) access.api_key = read_api_key(options.api_key_file);
+  return access;
 }
 
 void print_chunk(const protocol::NdArray& actions) {
@@ -66,9 +58,10 @@ void print_chunk(const protocol::NdArray& actions) {
 }
 
 void run_client(const ClientOptions& options) {
-  protocol::Dict request = options.request.empty() ? droid_request(options) : protocol::read_message(options.request);
-  if (!options.prompt.empty()) request.set("prompt", options.prompt);
-  PolicyClient client(options.host, options.port);
+  const protocol::Dict request = read_request(options.request);
+  const ServerAccess access = access_of(options);
+  if (options.watches) return watch(access, request);
+  PolicyClient client(access);
   std::vector<double> latencies_ms;
   protocol::Dict answer;
   for (int i = 0; i < options.repeats; ++i) {
@@ -86,36 +79,80 @@ void run_client(const ClientOptions& options) {
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
 
+CLI::Validator server_url() {
+  const auto check = [](const std::string& text) {
+    try {
+      ServerUrl::parse(text);
+      return std::string();
+    } catch (const std::invalid_argument& error) {
+      return std::string(error.what());
+    }
+  };
+  return {check, "URL"};
+}
+
+void add_server_options(CLI::App& command, ClientOptions& options) {
+  CLI::Option* host = command.add_option("--host", options.host, "Host of the server")->capture_default_str();
+  CLI::Option* port =
+      command.add_option("--port", options.port, "Port of the server")->check(between(0, 65535))->capture_default_str();
+  command.add_option("--url", options.url, "Its whole address instead: ws://HOST:PORT/PATH, wss:// for TLS")
+      ->check(server_url())
+      ->excludes(host)
+      ->excludes(port);
+  command.add_option("--api-key-file", options.api_key_file, "File with the key that the server wants")
+      ->check(CLI::ExistingFile);
+  command
+      .add_option("--tls-ca", options.tls_ca,
+                  "Certificate of the authority that signed the server's, PEM; default: those of the system")
+      ->check(CLI::ExistingFile);
+}
+
+void add_request_options(CLI::App& command, RequestOptions& options) {
+  command.add_option("--request", options.recording, "Request as msgpack")->check(CLI::ExistingFile);
+  command
+      .add_option("--image", options.images,
+                  "Picture (PNG, JPEG) of a camera, once for each; without FIELD a DROID robot's exterior camera. "
+                  "images/NAME is a camera of ALOHA's")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->option_text("[FIELD=]FILE");
+  command.add_option("--wrist-image", options.wrist_image, "Picture of a DROID robot's wrist camera; default: --image")
+      ->check(CLI::ExistingFile);
+  command.add_option("--joint-position", options.joints, "A DROID robot's seven angles, radians")
+      ->expected(7)
+      ->default_str("0 -0.6 0 -2.2 0 1.6 0.8");
+  command.add_option("--gripper-position", options.gripper, "A DROID robot's: 0 open to 1 closed")->default_str("0");
+  command.add_option("--state", options.states, "A field of numbers, once for each")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->option_text("FIELD=NUMBER,...");
+  command.add_option("--prompt", options.prompt, "What to do; replaces the request's prompt");
+}
+
 }  // namespace
 
 void add_client(CLI::App& app) {
   CLI::App* command =
-      app.add_subcommand("client", "Send a request file or a picture to a server; print the action chunk and latency");
-  command->footer("Example:\n  pi0 client --image table.png --prompt \"put the banana in the green bin\"");
+      app.add_subcommand("client", "Send a recorded request or pictures to a server; print action chunk and latencies");
+  command->footer(
+      "Examples:\n"
+      "  pi0 client --image table.png --prompt \"put the banana in the green bin\"\n"
+      "  pi0 client --url wss://robots.example --api-key-file key --request 000000.request.msgpack --watch\n"
+      "  pi0 client --image observation/image=table.png --image observation/wrist_image=wrist.png \\\n"
+      "    --state observation/state=0,0,0,0,0,0,0,0 --prompt \"open the drawer\"");
   const auto options = std::make_shared<ClientOptions>();
-  command->add_option("--host", options->host, "Host of the server")->capture_default_str();
-  command->add_option("--port", options->port, "Port of the server")->check(between(0, 65535))->capture_default_str();
-  CLI::Option* request =
-      command->add_option("--request", options->request, "Request as msgpack")->check(CLI::ExistingFile);
-  CLI::Option* image =
-      command->add_option("--image", options->image, "Picture (PNG, JPEG) of a DROID robot's exterior camera")
-          ->check(CLI::ExistingFile)
-          ->excludes(request);
-  command->add_option("--wrist-image", options->wrist_image, "Picture of its wrist camera; default: --image")
-      ->check(CLI::ExistingFile)
-      ->needs(image);
-  command->add_option("--joint-position", options->joints, "Seven angles, radians")
-      ->expected(7)
-      ->needs(image)
-      ->capture_default_str();
-  command->add_option("--gripper-position", options->gripper, "0 open to 1 closed")
-      ->needs(image)
-      ->capture_default_str();
-  command->add_option("--prompt", options->prompt, "What to do; replaces the request's prompt");
-  command->add_option("--repeats", options->repeats, "How often to send it")->check(positive())->capture_default_str();
-  command->add_option("--output", options->output, "Write the last answer as msgpack");
+  add_server_options(*command, *options);
+  add_request_options(*command, options->request);
+  CLI::Option* repeats = command->add_option("--repeats", options->repeats, "How often to send it")
+                             ->check(positive())
+                             ->capture_default_str();
+  CLI::Option* output = command->add_option("--output", options->output, "Write the last answer as msgpack");
+  command
+      ->add_flag("--watch", options->watches, "Send it again and again, and print each second's latencies until Ctrl-C")
+      ->excludes(repeats)
+      ->excludes(output);
   command->callback([options, command] {
-    if (options->request.empty() && options->image.empty()) {
+    if (command->count("--request") + command->count("--image") == 0) {
       throw CLI::RequiredError("--request or --image");
     }
     run_client(*options);

@@ -1,0 +1,27 @@
+// The client's request: a recorded one, a DROID robot's, or one of named fields.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/value.h"
+
+namespace pi0::tools {
+
+struct RequestOptions {
+  std::filesystem::path recording;
+  std::vector<std::string> images;  // "FIELD=FILE"; without a field a DROID robot's exterior camera
+  std::filesystem::path wrist_image;
+  std::vector<double> joints;       // radians; by default an arm above a table
+  std::optional<double> gripper;    // by default open, 0
+  std::vector<std::string> states;  // "FIELD=NUMBER,NUMBER,..."
+  std::string prompt;
+};
+
+// Named fields replace those of the recording. Throws CLI::ValidationError for fields and numbers that cannot be read,
+// and std::runtime_error for files.
+protocol::Dict read_request(const RequestOptions& options);
+
+}  // namespace pi0::tools
