@@ -5,6 +5,8 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
+import time
 import unittest
 import urllib.error
 import urllib.request
@@ -23,6 +25,40 @@ REQUEST = golden_request(POLICIES / NAME)
 
 def connect(port):
     return WebsocketClientPolicy("127.0.0.1", port)
+
+
+class Robot(threading.Thread):
+    """Asks again and again with openpi's client; connects and asks again when the connection is closed."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.client = port, connect(port)
+        self.answers, self.lost, self.moves, self.is_done = 0, 0, 0, False
+        self.start()
+
+    def run(self):
+        message = self.client._packer.pack(REQUEST)
+        while not self.is_done:
+            was_sent = False
+            try:
+                self.client._ws.send(message)
+                was_sent = True
+                assert msgpack_numpy.unpackb(self.client._ws.recv())["actions"].shape == (15, 8)
+                self.answers += 1
+                time.sleep(0.05)  # it moves
+            except ConnectionClosed:
+                self.lost += was_sent
+                self.moves += 1
+                self.client = connect(self.port)
+
+    def wait_for_answers(self, count):
+        wanted = self.answers + count
+        wait_until(lambda: self.answers >= wanted or not self.is_alive(), "the robot's answers")
+        assert self.is_alive()
+
+    def end(self):
+        self.is_done = True
+        self.join()
 
 
 def opened(server):
@@ -96,6 +132,39 @@ class HaproxyTest(TemporaryFolderTest):
         with self.assertRaisesRegex(InvalidStatus, "503"):
             connect(port)
         self.assertEqual(self.health(port), 503)
+
+    def robots(self, port, servers):
+        """Four robots, two at each server."""
+        robots = [Robot(port) for _ in range(4)]
+        for robot in robots:
+            self.cleanup.callback(robot.end)
+        self.assertEqual([opened(server) for server in servers], [2, 2])
+        for robot in robots:
+            robot.wait_for_answers(2)
+        return robots
+
+    def test_a_server_that_drains_hands_its_robots_over_and_loses_no_request(self):
+        (first, second), port = self.start("--num-steps", 1, "--drain-seconds", 8)
+        robots = self.robots(port, (first, second))
+        first.process.terminate()
+        for _ in range(4):  # before the checks notice, too
+            self.assertEqual(connect(port).infer(REQUEST)["actions"].shape, (15, 8))
+        self.assertEqual(first.process.wait(timeout=PATIENCE_S), 0)
+        for robot in robots:
+            robot.wait_for_answers(2)
+        self.assertEqual([robot.lost for robot in robots], [0, 0, 0, 0])
+        self.assertEqual(sorted(robot.moves for robot in robots), [0, 0, 1, 1])
+        self.assertEqual(opened(second), 2 + 4 + 2)
+
+    def test_a_server_that_dies_costs_what_it_had_in_hand(self):
+        (first, second), port = self.start("--num-steps", 1)
+        robots = self.robots(port, (first, second))
+        first.stop(signal.SIGKILL)
+        for robot in robots:
+            robot.wait_for_answers(2)
+        self.assertEqual(sorted(robot.moves for robot in robots), [0, 0, 1, 1])
+        for robot in robots:
+            self.assertLessEqual(robot.lost, robot.moves)
 
     def test_a_server_that_is_stopped_answers_the_request_in_hand(self):
         servers, port = self.start("--num-steps", 1000)
