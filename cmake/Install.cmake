@@ -22,7 +22,7 @@ if(NOT PI0_WITH_TORCH)  # else their folders are quant's and model's
   install(FILES model/checkpoint_error.h model/json_fields.h model/text_file.h model/write_bytes.h
           DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/pi0/model")
 endif()
-install(DIRECTORY configs DESTINATION "${CMAKE_INSTALL_DATADIR}/pi0")
+install(DIRECTORY configs DESTINATION "${CMAKE_INSTALL_DATADIR}/pi0" COMPONENT programs)
 
 configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/pi0Config.cmake.in"
                               "${PROJECT_BINARY_DIR}/pi0Config.cmake"
@@ -31,3 +31,17 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/pi0ConfigVersion.cmake"
                                  COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/pi0Config.cmake" "${PROJECT_BINARY_DIR}/pi0ConfigVersion.cmake"
               "${CMAKE_CURRENT_LIST_DIR}/Dependencies.cmake" DESTINATION "${package_dir}")
+
+# `cmake --build ... --target package` makes a tarball of the programs and of every library that they need. LibTorch for
+# CUDA loads many more, by names that no file tells.
+if(PI0_WITH_TORCH AND NOT PI0_WITH_CUDA)
+  install(CODE "set(PI0_TORCH_PREFIX \"${TORCH_INSTALL_PREFIX}\")" COMPONENT bundle EXCLUDE_FROM_ALL)
+  install(SCRIPT "${CMAKE_CURRENT_LIST_DIR}/Bundle.cmake" COMPONENT bundle EXCLUDE_FROM_ALL)
+  install(FILES LICENSE tools/tarball/README.md DESTINATION . COMPONENT bundle EXCLUDE_FROM_ALL)
+  install(DIRECTORY tools/haproxy tools/kubernetes tools/systemd DESTINATION "${CMAKE_INSTALL_DATADIR}/pi0"
+          COMPONENT bundle EXCLUDE_FROM_ALL)
+  set(CPACK_GENERATOR TGZ)
+  set(CPACK_PACKAGE_FILE_NAME "pi0-${PROJECT_VERSION}-linux-x86_64")
+  set(CPACK_INSTALL_CMAKE_PROJECTS "${PROJECT_BINARY_DIR};pi0;programs;/" "${PROJECT_BINARY_DIR};pi0;bundle;/")
+  include(CPack)
+endif()

@@ -98,6 +98,8 @@ function(pi0_executable name)
   add_executable(${name} ${arg_SOURCES})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE pi0_options ${arg_LINK})
+  # The search path holds for the libraries of libraries as well, as the tarball needs it.
+  target_link_options(${name} PRIVATE LINKER:--disable-new-dtags)
   if(arg_TORCH)
     pi0_precompiled(${name} torch_program)
   endif()

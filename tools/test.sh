@@ -16,7 +16,7 @@ fi
 
 . tools/packages.sh
 install_simulator
-install_packages $(missing_packages openssl clang-14 libclang-rt-14-dev "${simulator_libraries[@]}")
+install_packages $(missing_packages bubblewrap openssl clang-14 libclang-rt-14-dev "${simulator_libraries[@]}")
 missing=$(missing_packages chromium fonts-dejavu-core haproxy munge prometheus slurm-wlm)
 if [ ! -d /run/systemd/system ]; then
   install_packages $missing
