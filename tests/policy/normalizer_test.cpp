@@ -80,7 +80,8 @@ TEST_CASE("Normalizer takes its own actions back", "[policy][normalizer]") {
   actions.std[1] = 3;
   actions.q01[2] = 0.5;
   actions.q99[2] = 0.75;
-  actions.std[3] = actions.q01[3] = actions.q99[3] = 0;                                   // constant
+  actions.std[3] = 0;  // constant
+  actions.mean[3] = actions.q01[3] = actions.q99[3] = 0.25;
   const std::vector<float> chunk = {0.3F, -1.7F, 2.5F, 0.0F, 0.5F, -0.5F, 0.25F, -2.0F};  // two without statistics
   for (const auto form : {Normalization::quantile, Normalization::z_score, Normalization::lerobot_quantile,
                           Normalization::lerobot_z_score}) {

@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--rtc", choices=("none", "guided", "freeze"), default="guided")
     parser.add_argument("--every", type=int, default=4, help="actions between two requests")
     parser.add_argument("--delay", type=int, default=2, help="actions that an answer may take")
-    parser.add_argument("--period", type=float, default=0.08, help="seconds of an action")
+    parser.add_argument("--period", type=float, default=0.08, help="seconds of an action; 0: as fast as it goes")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--seed", type=int, default=5000)
     arguments = parser.parse_args()
