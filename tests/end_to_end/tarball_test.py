@@ -69,6 +69,8 @@ class TarballTest(TemporaryFolderTest):
             self.assertTrue((self.root / "pi0" / name).exists(), name)
         self.assertFalse((self.root / "pi0/include").exists())
 
+
+class CompileTest(unittest.TestCase):
     def test_no_file_is_compiled_for_this_machine_only(self):
         self.assertNotRegex((PROGRAMS / "build.ninja").read_text(), "-m(arch|tune|cpu)=native")
 
