@@ -1,13 +1,13 @@
-"""Prints the records that `pi0 bench --json` and peers.py wrote, with ratios: LABEL=FILE ..."""
+"""Prints the records that `pi0 bench --json`, peers.py and vla_cpp.py wrote, with ratios: LABEL=FILE ..."""
 
 import json
 import pathlib
 import sys
 
-PEERS = ("eager", "compiled", "original", "original_untracked")
+PEERS = ("eager", "compiled", "original", "original_untracked", "vla_cpp")
 # Which peers do the same work as which mode of ours.
 SAME_WORK = {
-    "unquantized": ("eager", "compiled"),
+    "unquantized": ("eager", "compiled", "vla_cpp"),
     "without_statistics": ("original_untracked",),
     "with_statistics": ("original",),
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Times one request of a full-size Pi0.5, ours and our peers', in one go on one device, and prints ratios.
 #
-#     OPENPI_DIR=... PI0_QUANT_DIR=... bash tools/compare_peers.sh [--checkpoint-dir DIR]
+#     OPENPI_DIR=... PI0_QUANT_DIR=... VLA_CPP_DIR=... bash tools/compare_peers.sh [--checkpoint-dir DIR]
 #
-# OPENPI_DIR, PI0_QUANT_DIR   checkouts of openpi and pi0-quant; without them only ours is timed
+# OPENPI_DIR, PI0_QUANT_DIR   checkouts of openpi and pi0-quant; those that are not named are not timed
+# VLA_CPP_DIR                 checkout of vla.cpp, with its build/vla-bench; timed on CPUs alone (see vla_cpp.py)
 # PEERS_PYTHON                Python that openpi's models_pytorch runs in; default: openpi's .venv, else python3
 # DEVICE                      cpu (default) or cuda:N; on a GPU openpi is timed compiled as well
 # REPEATS, THREADS            runs of each (3), CPU threads (all)
@@ -32,16 +33,20 @@ for masked in skip keep; do
   found+=("ours, $masked masked:=$results/$masked.json")
 done
 
+python=${PEERS_PYTHON:-${OPENPI_DIR:-}/.venv/bin/python}
+[ -x "$(command -v "$python")" ] || python=python3
+if [ -n "${VLA_CPP_DIR:-}" ] && [ "$device" = cpu ]; then
+  "$python" tools/vla_cpp.py --json "$results/vla_cpp.json" --pi0 "$pi0" --repeats "$repeats" --threads "$threads"
+  found+=("peer:=$results/vla_cpp.json")
+fi
 if [ -n "${OPENPI_DIR:-}" ]; then
   what=(eager)
   [ "$device" = cpu ] || what+=(compiled)
   [ -z "${PI0_QUANT_DIR:-}" ] || what+=(original original_untracked)
-  python=${PEERS_PYTHON:-$OPENPI_DIR/.venv/bin/python}
-  [ -x "$(command -v "$python")" ] || python=python3
   "$python" tools/peers.py --json "$results/peers.json" --repeats "$repeats" --threads "$threads" \
     --device "$device" "${what[@]}"
   found+=("peer:=$results/peers.json")
 fi
 python3 tools/compare_peers.py "${found[@]}"
-[ -n "${OPENPI_DIR:-}" ] ||
-  echo "Only ours was timed: OPENPI_DIR and PI0_QUANT_DIR, checkouts of openpi and pi0-quant, add the peers."
+[ -n "${OPENPI_DIR:-}${VLA_CPP_DIR:-}" ] ||
+  echo "Only ours was timed: OPENPI_DIR, PI0_QUANT_DIR and VLA_CPP_DIR, checkouts of those programs, add the peers."
