@@ -10,6 +10,7 @@
 #include "model/number_rounding.h"
 #include "quant/attach.h"
 #include "support/catch.h"
+#include "support/lone_site.h"
 #include "support/tensors.h"
 #include "support/tiny_model.h"
 
@@ -236,6 +237,60 @@ TEST_CASE("fast hooks of scaled formats give the reference hooks' results at eve
     weights.weight = format;
     compare_sites(golden, weights, *reference, next());
     compare_sites(golden, {wide, format}, *reference, next());
+  }
+}
+
+at::Tensor rounded_product(const model::Execution& execution, const at::Tensor& weight, const SiteFormats& formats,
+                           const at::Tensor& x) {
+  test::LoneSite lone(execution);
+  const model::Linear& site = lone.add_linear("gemma_expert.layer", weight);
+  model::SiteList sites = lone.sites();
+  const auto attachment = quant::attach(sites, {quant::one_rule(formats), quant::AttentionScope::none, {}}, nullptr);
+  return site.hook()->linear(x);
+}
+
+// So that they cost what the model's own operands do.
+TEST_CASE("float16 operands of a bfloat16 model are multiplied as its own", "[quant][fast]") {
+  const auto kept = [](const at::Tensor& values) {  // by float16, too
+    return values.to(at::kBFloat16).to(at::kHalf).to(at::kBFloat16);
+  };
+  const at::Tensor x = kept(at::randn({1, 64, 2048})), weight = kept(at::randn({640, 2048}));
+  for (const model::InstructionSet set : model::instruction_sets()) {
+    INFO(model::name_of(set));
+    test::LoneSite lone(test::fast(set));
+    const at::Tensor expected = lone.add_linear("gemma_expert.layer", weight)(x);
+    const auto found = [&](const SiteFormats& formats) { return rounded_product(test::fast(set), weight, formats, x); };
+    CHECK(at::equal(found({Format::float16, Format::float32}), expected));
+    SiteFormats coded(Format::bfloat16, Format::float32);
+    coded.weight = formats::parse_number_format("int4:group32");
+    const at::Tensor of_bfloat16 = found(coded);
+    coded.input = NumberFormat{Format::float16};
+    CHECK(at::equal(found(coded), of_bfloat16));
+  }
+}
+
+TEST_CASE("float16 operands may overflow, be subnormal or vanish", "[quant][fast]") {
+  const auto operand = [](std::int64_t rows) {  // exponents from below float16's smallest to above its largest
+    return at::ldexp(at::randn({rows, 130}), at::randint(-30, 14, {rows, 130}).to(at::kFloat)).to(at::kBFloat16);
+  };
+  const at::Tensor x = operand(40), weight = operand(70);
+  x[3][5] = 70000.0F;
+  x[7][129] = -std::numeric_limits<float>::infinity();
+  x[9][0] = std::numeric_limits<float>::quiet_NaN();
+  weight[11][64] = -1e9F;
+  const SiteFormats formats(Format::float16, Format::float32);
+  const at::Tensor expected = rounded_product({}, weight, formats, x).to(at::kFloat);
+  CHECK(expected.isfinite().logical_not().sum().item<std::int64_t>() == 3 * 70 + 37);
+  const auto magnitude = [&](const at::Tensor& values) {
+    return rounded(values, formats.input).abs().nan_to_num(0, 0);
+  };
+  const at::Tensor bound =
+      at::linear(magnitude(x), magnitude(weight)) * std::ldexp(1.0F, -21) + expected.abs() * 0.004F;
+  for (const model::InstructionSet set : model::instruction_sets()) {
+    INFO(model::name_of(set));
+    const at::Tensor found = rounded_product(test::fast(set), weight, formats, x).to(at::kFloat);
+    const at::Tensor same = (found == expected) | (found.isnan() & expected.isnan());
+    CHECK((same | (expected.isfinite() & ((found - expected).abs() <= bound))).all().item<bool>());
   }
 }
 

@@ -1,4 +1,5 @@
 // The formats by themselves: what there is to know of each, codes, and rows in memory. Values are in rounding_test.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -31,6 +32,21 @@ TEST_CASE("what a format holds follows from its grid", "[formats]") {
   CHECK(formats::first_beyond(Format::float8_e5m2) == 61440.0F);
   for (const Format format : formats::all_formats) {
     CHECK(formats::fits_bfloat16(format) == (format != Format::float32 && format != Format::float16));
+  }
+}
+
+TEST_CASE("what fits bfloat16 still does after every plain cast", "[formats]") {
+  std::vector<float> values(1 << 16), rounded(values.size());
+  for (std::size_t half = 0; half < values.size(); ++half) {
+    values[half] = formats::float_of_bfloat16(static_cast<std::uint16_t>(half));
+  }
+  const auto count = static_cast<std::int64_t>(values.size());
+  for (const Format format : formats::all_formats) {
+    INFO(name_of(format));
+    formats::portable_rounding().round({values.data(), 1, count, count}, rounded.data(), format);
+    CHECK(std::ranges::none_of(rounded, [](float value) {
+      return !std::isnan(value) && (std::bit_cast<std::uint32_t>(value) & 0xFFFFU) != 0;
+    }));
   }
 }
 

@@ -108,12 +108,13 @@ Json quant_settings(const QuantOptions& options, const std::string& mode) {
   return settings;
 }
 
-// Which products are exact for everything that the run multiplies.
+// Which products are exact for everything that the run multiplies. float16 operands are rounded from bfloat16 values,
+// which still fit bfloat16 then, unless a method computes with them before.
 GemmGauge::Operands operands_of(model::Precision precision, at::Device device, const Hooks* hooks) {
   bool fits_bfloat16 = precision == model::Precision::bfloat16;
   if (hooks != nullptr && device.is_cpu()) {
     for (const std::optional<quant::SiteFormats>& formats : hooks->plan.matmuls) {
-      if (!formats) continue;
+      if (!formats || !formats->methods.any()) continue;
       const auto is_float16 = [](const quant::NumberFormat& format) {
         return format.element == quant::Format::float16;
       };

@@ -63,6 +63,15 @@ void clear_padding(const Strip& strip, float* values) {
   }
 }
 
+// A weight that was rounded from bfloat16 values, in a format of pairs. A plain cast only takes bits away, so that
+// bfloat16 still holds its values.
+PackedWeight in_bfloat16(PackedWeight weight) {
+  if (formats::fits_bfloat16(weight.format())) return weight;
+  const Tensor panels = empty_panels(weight.panels.sizes(), weight.panels.options().dtype(at::kBFloat16));
+  weight.panels = panels.copy_(weight.panels);
+  return weight;
+}
+
 }  // namespace
 
 // The rounded and packed forms of one x that were needed so far.
@@ -141,7 +150,7 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
   } else if (!packed.weight_is_exact) {
     RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
     note(rounded.overflowed, number, Operand::weight);
-    packed.weight = std::move(rounded.weight);
+    packed.weight = packed.exact_fits_pairs ? in_bfloat16(std::move(rounded.weight)) : std::move(rounded.weight);
   }
   packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
   if (plain && linear.bias().defined() && !keeps(*plain, linear.bias().scalar_type())) {
@@ -182,13 +191,12 @@ Lane CpuQuantizer::exact_lane_of(std::size_t number, at::ScalarType x) const {
 }
 
 // The exact product and the rounded one use the same lanes: where rounding changes nothing, their sums must not differ.
-// Sums in order are of float32.
+// Sums in order are of float32. Plain casts take bits away, so that bfloat16 inputs fit pairs after any.
 Lane CpuQuantizer::lane_of(std::size_t number, at::ScalarType x) const {
   if (sites_[number].formats.accumulator.is_ordered()) return Lane::float32;
   const Packed& packed = packed_[number];
-  const NumberFormat& input = sites_[number].formats.input;
-  const bool is_kept = keeps(input, x) && !sites_[number].transform.changes_inputs();
-  const bool fits = x == at::kBFloat16 && (is_kept || fits_pairs(input)) &&
+  const bool input_fits = !sites_[number].transform.changes_inputs() || fits_pairs(sites_[number].formats.input);
+  const bool fits = x == at::kBFloat16 && input_fits &&
                     (packed.weight.coded != nullptr || formats::fits_bfloat16(packed.weight.format())) &&
                     packed.exact_fits_pairs;
   return gemm_.has_pairs && fits ? Lane::bfloat16_pair : Lane::float32;
