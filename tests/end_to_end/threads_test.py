@@ -77,6 +77,17 @@ class ThreadsTest(TemporaryFolderTest):
         set_quota(110_000)  # rounded up
         self.assertEqual(self.dry_run()[0], min(2, len(os.sched_getaffinity(0))))
 
+    def test_spins_are_set_before_libraries_are(self):
+        passive = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # ctest sets one
+        plain = {key: value for key, value in os.environ.items() if key not in passive}
+        for program in ("pi0", "pi0-server"):
+            for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+                done = run(program, "--version", environment={**plain, **given, "LD_DEBUG": "files", "OMP_DISPLAY_ENV": "VERBOSE"})
+                self.assertEqual(done.returncode, 0)
+                self.assertEqual(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr), [expected])
+                self.assertEqual(len(re.findall(r"calling init: \S*/libtorch_cpu\.so", done.stderr)), 1)
+                self.assertNotRegex(done.stderr, r"calling fini: \S*/libtorch_cpu\.so")
+
     def test_threads_sleep_while_they_wait(self):
         def sleeps(pid):
             status = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/status")]

@@ -10,6 +10,7 @@
 #include <cctype>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -127,6 +128,15 @@ int run_program(CLI::App& app, int argc, char** argv) {
     print(stderr, "{}: {}\n", app.get_name(), failure_text(error));
     return 1;
   }
+}
+
+void end_program(int exit_code) {
+#ifdef __SANITIZE_ADDRESS__
+  std::exit(exit_code);  // looks for leaks
+#else
+  std::fflush(nullptr);
+  std::_Exit(exit_code);
+#endif
 }
 
 }  // namespace pi0::tools

@@ -7,7 +7,7 @@
 #include "tools/common/version.h"
 
 int main(int argc, char** argv) {
-  pi0::tools::shorten_openmp_spins(argv);
+  pi0::tools::forget_openmp_spins();
   CLI::App app("Runs, inspects and talks to Pi0 and Pi0.5 policies.", "pi0");
   app.set_version_flag("--version", pi0::tools::version());
   app.require_subcommand(1);
@@ -25,5 +25,5 @@ int main(int argc, char** argv) {
   pi0::tools::add_merge(app);
   pi0::tools::add_closed_loop(app);
   pi0::tools::add_report(app);
-  return pi0::tools::run_program(app, argc, argv);
+  pi0::tools::end_program(pi0::tools::run_program(app, argc, argv));
 }

@@ -240,8 +240,8 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
 }  // namespace pi0::tools
 
 int main(int argc, char** argv) {
-  std::signal(SIGUSR1, SIG_IGN);  // also during the second start
-  pi0::tools::shorten_openmp_spins(argv);
+  std::signal(SIGUSR1, SIG_IGN);
+  pi0::tools::forget_openmp_spins();
   static auto& starting = *new pi0::tools::StartingSignals;  // never destroyed
   CLI::App app("Serves a Pi0 or Pi0.5 policy to openpi's clients.", "pi0-server");
   app.set_version_flag("--version", pi0::tools::version());
@@ -257,5 +257,5 @@ int main(int argc, char** argv) {
     pi0::tools::settle(options, app);
     pi0::tools::serve(options, starting);
   });
-  return pi0::tools::run_program(app, argc, argv);
+  pi0::tools::end_program(pi0::tools::run_program(app, argc, argv));
 }
