@@ -21,8 +21,8 @@ namespace pi0::policy {
 // An RGB image laid out as `layout` allows: uint8, or floats in [0, 1] that are scaled by 255 in their own
 // precision and truncated to integers. Other floats are refused, or with wrapped_bytes wrap around, as NumPy's do on
 // x86. Or the bytes of a PNG or JPEG file, as bin or as a uint8 array of one axis, decompressed as compressed_image.h
-// says if height x width x 3 is at most `max_bytes`. `map` is the request's field that holds `fields`; empty if `fields`
-// is the request itself.
+// says if height x width x 3 is at most `max_bytes`. `map` is the request's field that holds `fields`; empty if
+// `fields` is the request itself.
 Image image_field(const protocol::Dict& fields, const std::string& key, ImageLayout layout, const std::string& map,
                   ImageValues values, std::size_t max_bytes = RequestLimits{}.image_bytes);
 

@@ -58,7 +58,6 @@ std::vector<std::optional<double>> numbers(const ReportRows& rows, std::string_v
 }
 
 bool are_of_one_model(const ReportData& data, const std::string& run, const std::string& other) {
-  using Json = nlohmann::ordered_json;
   if (run == other) return true;
   const auto fact = [&](const std::string& name, const char* key) {
     const auto found = std::ranges::find_if(data.runs, [&](const Json& each) { return each["name"] == name; });
