@@ -136,14 +136,14 @@ LoadedPolicy load_policy(PolicyParts parts, const ModelOptions& options, std::fu
   for (const std::string& warning : parts.warnings) warn(warning);
   const std::shared_ptr<model::Pi0> model = load_model(seeded, parts.sizes, warn);
   const int threads = at::get_num_threads();
-  const model::SampleOptions sampling{.masked = options.masked};
-  const auto sample = [model, threads, sampling](const model::ModelInputs& inputs, const at::Tensor& noise,
-                                                 std::int64_t steps) {
+  const auto sample = [model, threads](const model::ModelInputs& inputs, const at::Tensor& noise, std::int64_t steps,
+                                       model::MaskedInputs masked) {
     at::set_num_threads(threads);  // OpenMP counts threads per calling thread
-    return model->sample_actions(inputs, noise, steps, sampling);
+    return model->sample_actions(inputs, noise, steps, {.masked = masked});
   };
   auto policy = std::make_unique<policy::Policy>(
-      std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer), sample,
+      std::move(parts.config), parts.norm_stats, std::move(parts.tokenizer),
+      std::bind(sample, std::placeholders::_1, std::placeholders::_2, std::placeholders::_3, options.masked),
       policy::PolicyOptions{options.default_prompt, step_count(options, parts.sizes), *seeded.seed, std::move(warn),
                             options.masked, options.limits, options.allow_image_wrap});
   return {model, std::move(policy), sample, *seeded.seed};

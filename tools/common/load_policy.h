@@ -22,11 +22,14 @@ at::Device chosen_device(const std::string& name);  // throws when there is no s
 std::shared_ptr<model::Pi0> load_model(const ModelOptions& options, const model::ModelConfig& config,
                                        const std::function<void(const std::string&)>& warn);
 
+using SampleMasked = std::function<at::Tensor(const model::ModelInputs& inputs, const at::Tensor& noise,
+                                              std::int64_t steps, model::MaskedInputs masked)>;
+
 struct LoadedPolicy {
   std::shared_ptr<model::Pi0> model;  // the policy's, for hooks
   std::unique_ptr<policy::Policy> policy;
-  policy::SampleActions sample_actions;  // as the policy calls the model
-  std::uint64_t seed;                    // that of `options`, or the one that was drawn
+  SampleMasked sample_actions;  // as the policy calls the model
+  std::uint64_t seed;           // that of `options`, or the one that was drawn
 };
 
 // The parts and the weights. `warn` gets lines for the log.
