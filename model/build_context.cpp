@@ -24,4 +24,9 @@ at::Tensor BuildContext::lent(const std::string& name, at::IntArrayRef shape) co
   return weights.lend(full, shape, storage_of(full, precision));
 }
 
+StoredPanels BuildContext::stored_panels(const std::string& name, at::IntArrayRef shape) const {
+  const std::string full = path_of(name);
+  return weights.lend_panels(full, shape, storage_of(full, precision));
+}
+
 }  // namespace pi0::model

@@ -44,6 +44,12 @@ struct BuildContext {
   // of the checkpoint file.
   at::Tensor lent(const std::string& name, at::IntArrayRef shape) const;
 
+  // The parameter in panels, if it is stored so.
+  StoredPanels stored_panels(const std::string& name, at::IntArrayRef shape) const;
+
+  // Of the parameter in memory, panels apart.
+  at::ScalarType dtype(const std::string& name) const { return storage_of(path_of(name), precision).dtype; }
+
  private:
   static torch::nn::Module& group(torch::nn::Module& parent, const std::string& path);
 };

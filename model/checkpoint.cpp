@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/backends/cpu/gemm.h"
 #include "model/checkpoint_names.h"
 #include "model/format_dtype.h"
 #include "model/json_fields.h"
@@ -67,29 +68,35 @@ Checkpoint::Checkpoint(const fs::path& folder, LoadProgress progress)
 }
 
 void Checkpoint::open(const fs::path& path, const std::set<std::string>* expected) {
-  files_.emplace_back(path);
-  for (const auto& [name, entry] : files_.back().entries()) {
+  const PackedFile& packed = *files_.emplace_back(std::make_shared<const PackedFile>(SafetensorsFile(path)));
+  const SafetensorsFile& file = packed.file();
+  for (const auto& [name, entry] : file.entries()) {
     if (expected != nullptr && !expected->contains(name)) {
       throw CheckpointError(path.string() + ": holds tensor '" + name + "', which " + safetensors_index_name +
                             " does not place there");
     }
-    add(name, entry.end - entry.begin);
+    if (packed.tensors() == nullptr) {
+      add(name, {files_.size() - 1, name, entry.shape});
+    } else if (name != checksums_name) {
+      const PackedTensor& tensor = packed.tensors()->at(name);
+      if (tensor.kind == PackedTensor::Kind::codes) continue;
+      add(tensor.name, {files_.size() - 1, name, tensor.shape, tensor.kind == PackedTensor::Kind::panels});
+    }
   }
   if (expected == nullptr) return;
   for (const std::string& name : *expected) {
-    if (!files_.back().entries().contains(name)) {
+    if (!file.entries().contains(name)) {
       throw CheckpointError(path.string() + ": tensor '" + name + "', which " + safetensors_index_name +
                             " places there, is missing");
     }
   }
 }
 
-void Checkpoint::add(const std::string& in_file, std::uint64_t bytes) {
-  const std::string file = files_.back().path().string();
-  const Place place{files_.size() - 1, in_file};
-  const TensorName tensor = tensor_name(in_file);
+void Checkpoint::add(const std::string& name, Place place) {
+  const std::string file = files_.back()->file().path().string();
+  const TensorName tensor = tensor_name(name);
   if (tensor.kind == TensorName::Kind::adapter) {
-    throw CheckpointError(file + ": tensor '" + in_file + "' belongs to a PEFT adapter" + how_to_merge);
+    throw CheckpointError(file + ": tensor '" + place.name + "' belongs to a PEFT adapter" + how_to_merge);
   }
   if (tensor.kind == TensorName::Kind::statistics) {
     statistics_.emplace(tensor.name, place);
@@ -97,15 +104,15 @@ void Checkpoint::add(const std::string& in_file, std::uint64_t bytes) {
   }
   const auto [known, is_new] = places_.emplace(tensor.name, place);
   if (!is_new) {
-    throw CheckpointError(file + ": tensors '" + known->second.name + "' and '" + in_file + "' are both '" +
+    throw CheckpointError(file + ": tensors '" + known->second.name + "' and '" + place.name + "' are both '" +
                           tensor.name + "'");
   }
-  total_bytes_ += bytes;
+  total_bytes_ += files_.back()->file().bytes(place.name).size();
 }
 
 std::map<std::string, at::Tensor> Checkpoint::statistics() const {
   std::map<std::string, at::Tensor> tensors;
-  for (const auto& [name, place] : statistics_) tensors.emplace(name, files_[place.file].tensor(place.name));
+  for (const auto& [name, place] : statistics_) tensors.emplace(name, files_[place.file]->file().tensor(place.name));
   return tensors;
 }
 
@@ -115,11 +122,11 @@ const Checkpoint::Place* Checkpoint::find(const std::string& name) const {
 }
 
 void Checkpoint::check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const {
-  const SafetensorsFile& file = files_[place.file];
+  const SafetensorsFile& file = files_[place.file]->file();
   const SafetensorsFile::Entry& entry = file.entry(place.name);
-  if (at::IntArrayRef(entry.shape) != shape) {
+  if (at::IntArrayRef(place.shape) != shape) {
     throw CheckpointError(c10::str(file.path().string(), ": tensor '", name, "' has shape ",
-                                   at::IntArrayRef(entry.shape), ", the model needs ", shape,
+                                   at::IntArrayRef(place.shape), ", the model needs ", shape,
                                    "; is this checkpoint from another config?"));
   }
   if (entry.dtype != at::kFloat && entry.dtype != at::kBFloat16 && entry.dtype != at::kHalf) {
@@ -130,8 +137,7 @@ void Checkpoint::check_shape(const Place& place, const std::string& name, at::In
 
 void Checkpoint::mark_read(const Place& place) {
   if (!read_.insert(&place).second) return;
-  const SafetensorsFile::Entry& entry = files_[place.file].entry(place.name);
-  done_bytes_ += entry.end - entry.begin;
+  done_bytes_ += files_[place.file]->file().bytes(place.name).size();
   if (progress_) progress_(done_bytes_, total_bytes_);
 }
 
@@ -148,20 +154,42 @@ const Checkpoint::Place& Checkpoint::found(const std::string& name, at::IntArray
 
 at::Tensor Checkpoint::load(const std::string& name, at::IntArrayRef shape, Storage storage) {
   const Place& place = found(name, shape);
-  at::Tensor result = at::empty(shape, storage.dtype);
-  files_[place.file].copy_to(place.name, result, storage.rounding);
+  const PackedFile& file = *files_[place.file];
+  at::Tensor result;
+  if (file.tensors() == nullptr) {
+    result = at::empty(shape, storage.dtype);
+    file.file().copy_to(place.name, result, storage.rounding);
+  } else {
+    const at::Tensor stored = file.view(place.name);  // which stays in the map if it is stored as it is needed
+    const at::Tensor values = place.in_panels ? unpack_weight({stored, shape[0], shape[1]}) : stored;
+    result = values.to(storage.rounding).to(storage.dtype);
+  }
   mark_read(place);
   return result;
 }
 
 at::Tensor Checkpoint::lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
   const Place& place = found(name, shape);
-  const at::Tensor lent = files_[place.file].lend(place.name);
-  const bool as_stored =
-      lent.defined() && lent.scalar_type() == storage.rounding && lent.scalar_type() == storage.dtype;
-  if (!as_stored) return load(name, shape, storage);
+  const PackedFile& file = *files_[place.file];
+  const at::ScalarType stored = file.file().entry(place.name).dtype;
+  if (place.in_panels || stored != storage.rounding || stored != storage.dtype) return load(name, shape, storage);
   mark_read(place);
-  return lent;
+  return file.view(place.name);
+}
+
+StoredPanels Checkpoint::lend_panels(const std::string& name, at::IntArrayRef shape, Storage storage) {
+  const Place& place = found(name, shape);
+  if (!place.in_panels) return {};
+  mark_read(place);
+  const std::shared_ptr<const PackedFile>& file = files_[place.file];
+  const at::Tensor stored = file->view(place.name);
+  StoredPanels panels{panels_for(stored, storage.rounding)};
+  // Codes of float32 are not those of float32 rounded to bfloat16 first.
+  const bool keeps_values = stored.scalar_type() == at::kBFloat16 || stored.scalar_type() == storage.rounding;
+  if (keeps_values) {
+    panels.rounded = [file, in_file = place.name](formats::Format format) { return file->rounded(in_file, format); };
+  }
+  return panels;
 }
 
 void Checkpoint::pass_over(const std::string& name, at::IntArrayRef shape) {
@@ -174,8 +202,7 @@ void Checkpoint::pass_over(const std::string& name, at::IntArrayRef shape) {
 std::vector<CheckpointSource::Stored> Checkpoint::stored() const {
   std::vector<Stored> stored;
   for (const auto& [name, place] : places_) {
-    const SafetensorsFile::Entry& entry = files_[place.file].entry(place.name);
-    stored.push_back({name, text_of(entry.dtype), entry.shape});
+    stored.push_back({name, text_of(files_[place.file]->file().entry(place.name).dtype), place.shape});
   }
   return stored;
 }

@@ -1,15 +1,17 @@
 // A folder of safetensors files as a source of parameters: names to tensors, one file or several shards.
-// Refuses missing, extra and misshapen tensors. Knows no robots and no statistics.
+// Refuses missing, extra and misshapen tensors, and damaged ones of packed files. Knows no robots and no statistics.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "model/packed_file.h"
 #include "model/safetensors.h"
 #include "model/weight_source.h"
 
@@ -34,6 +36,7 @@ class Checkpoint : public CheckpointSource {
 
   at::Tensor load(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) override;
+  StoredPanels lend_panels(const std::string& name, at::IntArrayRef shape, Storage storage) override;
   void pass_over(const std::string& name, at::IntArrayRef shape) override;
 
   std::vector<Stored> stored() const override;
@@ -47,9 +50,11 @@ class Checkpoint : public CheckpointSource {
   struct Place {
     std::size_t file;
     std::string name;  // in that file
+    std::vector<std::int64_t> shape;
+    bool in_panels = false;
   };
   void open(const std::filesystem::path& file, const std::set<std::string>* expected);
-  void add(const std::string& in_file, std::uint64_t bytes);
+  void add(const std::string& name, Place place);
   const Place* find(const std::string& name) const;
   const Place& found(const std::string& name, at::IntArrayRef shape) const;
   void check_shape(const Place& place, const std::string& name, at::IntArrayRef shape) const;
@@ -57,7 +62,7 @@ class Checkpoint : public CheckpointSource {
 
   std::filesystem::path folder_;
   LoadProgress progress_;
-  std::vector<SafetensorsFile> files_;
+  std::vector<std::shared_ptr<const PackedFile>> files_;
   std::map<std::string, Place> places_;  // by openpi's name
   std::map<std::string, Place> statistics_;
   std::set<const Place*> read_;

@@ -14,14 +14,14 @@ std::vector<Tensor> LinearHook::linears(std::span<LinearHook* const> hooks, cons
 }
 
 Linear::Linear(const BuildContext& context, std::int64_t in, std::int64_t out, Bias bias)
-    : MatmulSite(context.path, SiteKind::linear, in, out, context.backend) {
+    : MatmulSite(context.path, SiteKind::linear, in, out, context.backend), dtype_(context.dtype("weight")) {
   if (backend.packs_weights()) {
-    const Tensor weight = context.lent("weight", {out, in});
-    dtype_ = weight.scalar_type();
-    weight_ = register_buffer("packed_weight", backend.pack(weight));
+    const StoredPanels stored = context.stored_panels("weight", {out, in});
+    stored_codes_ = stored.rounded;
+    weight_ = register_buffer("packed_weight",
+                              stored.exact.defined() ? stored.exact : backend.pack(context.lent("weight", {out, in})));
   } else {
     weight_ = context.parameter(*this, "weight", {out, in});
-    dtype_ = weight_.scalar_type();
   }
   if (bias == Bias::present) bias_ = context.parameter(*this, "bias", {out});
 }
@@ -41,6 +41,8 @@ void Linear::release_weight() {
   weight_.set_data(at::empty({0}, weight_.options()));  // of the registered tensor too
   is_released_ = true;
 }
+
+Tensor Linear::stored_codes(formats::Format format) const { return stored_codes_ ? stored_codes_(format) : Tensor{}; }
 
 void Linear::move_parameters(const Tensor& weight, const Tensor& bias) {
   parameters_["weight"] = weight_ = weight;

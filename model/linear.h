@@ -33,6 +33,9 @@ class Linear : public MatmulSite {
   // Throws std::logic_error once it was released.
   const Tensor& weight() const;
 
+  // The packed weight rounded to the format, from a checkpoint that holds it so; else undefined.
+  Tensor stored_codes(formats::Format format) const;
+
   // Frees the weight: from now on only a hook that has one of its own can compute.
   void release_weight();
   const Tensor& bias() const { return bias_; }  // [Out]; undefined without one
@@ -50,6 +53,7 @@ class Linear : public MatmulSite {
  private:
   at::ScalarType dtype_;
   Tensor weight_, bias_;
+  std::function<Tensor(formats::Format)> stored_codes_;
   bool is_released_ = false;
   LinearHook* hook_ = nullptr;
 };

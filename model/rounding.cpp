@@ -104,12 +104,18 @@ RoundedWeight round_to_codes(const RoundingKernels& kernels, const PackedWeight&
   const Format stored = weight.format();
   TORCH_CHECK(stored == Format::bfloat16 || stored == Format::float32, "round_to_codes: found ",
               weight.panels.scalar_type(), ", expected float32 or bfloat16");
+  const at::Tensor& from = weight.panels;
+  const at::Tensor to = empty_panels(from.sizes(), from.options().dtype(dtype_of(format)));
+  const std::int64_t length = from.stride(0);  // of a panel, whose padding rounds to zeros
+  const auto* const values = static_cast<const std::byte*>(from.const_data_ptr());
+  auto* const codes = static_cast<std::byte*>(to.mutable_data_ptr());
   std::atomic<bool> overflowed = false;
-  const auto encode = [&](const formats::Rows<const void>& rows, void* codes) {
-    if (overflows(kernels.encode(rows, stored, codes, format), format)) overflowed = true;
-  };
-  PackedWeight codes = encode_weight(weight, format, encode);
-  return {std::move(codes), overflowed};
+  at::parallel_for(0, weight.panel_count(), divided_up(values_per_task, length), [&](auto begin, auto end) {
+    const formats::Rows<const void> rows{values + begin * length * from.element_size(), end - begin, length, length};
+    const float largest = kernels.encode(rows, stored, codes + begin * length * to.element_size(), format);
+    if (overflows(largest, format)) overflowed = true;
+  });
+  return {{to, weight.out, weight.in}, overflowed};
 }
 
 }  // namespace pi0::model

@@ -158,47 +158,34 @@ SafetensorsFile::SafetensorsFile(fs::path path) : path_(std::move(path)) {
   if (file < 0) fail(path_, std::string("cannot be opened: ") + std::strerror(errno));
   struct stat status {};
   const bool is_file = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
-  size_ = is_file ? static_cast<std::size_t>(status.st_size) : 0;
-  void* mapped = size_ > 0 ? ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+  const std::size_t size = is_file ? static_cast<std::size_t>(status.st_size) : 0;
+  void* mapped = size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
   ::close(file);
-  if (!is_file) fail(path_, "is not a regular file");
-  if (size_ < 8) fail(path_, c10::str("has ", size_, " bytes, too short for a safetensors file"));
-  if (mapped == MAP_FAILED) fail(path_, std::string("cannot be mapped: ") + std::strerror(errno));
-  data_ = static_cast<const std::byte*>(mapped);
-  try {
-    std::uint64_t header_bytes = 0;
-    std::memcpy(&header_bytes, data_, sizeof header_bytes);
-    if (header_bytes > std::min<std::uint64_t>(max_header_bytes, size_ - 8)) {
-      fail(path_, c10::str("announces a header of ", header_bytes, " bytes in a file of ", size_,
-                           ": truncated, or not a safetensors file"));
-    }
-    const auto* text = reinterpret_cast<const char*>(data_) + 8;
-    const Json header = parse_header(path_, {text, header_bytes});
-    if (!header.is_object()) fail(path_, "header is not a JSON object");
-    const std::size_t data_start = 8 + header_bytes;
-    for (const auto& [name, fields] : header.items()) {
-      if (name == "__metadata__") {
-        metadata_ = read_metadata(path_, fields);
-        continue;
-      }
-      entries_.emplace(name, read_entry(path_, name, fields, data_start, size_));
-    }
-    check_coverage(path_, entries_, data_start, size_);
-  } catch (...) {
-    ::munmap(const_cast<std::byte*>(data_), size_);
-    throw;
+  if (mapped != MAP_FAILED) {
+    data_ = {static_cast<const std::byte*>(mapped),
+             [size](const std::byte* data) { ::munmap(const_cast<std::byte*>(data), size); }};
   }
-}
-
-SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      entries_(std::move(other.entries_)),
-      metadata_(std::move(other.metadata_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(other.size_) {}
-
-SafetensorsFile::~SafetensorsFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (!is_file) fail(path_, "is not a regular file");
+  if (size < 8) fail(path_, c10::str("has ", size, " bytes, too short for a safetensors file"));
+  if (mapped == MAP_FAILED) fail(path_, std::string("cannot be mapped: ") + std::strerror(errno));
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, data_.get(), sizeof header_bytes);
+  if (header_bytes > std::min<std::uint64_t>(max_header_bytes, size - 8)) {
+    fail(path_, c10::str("announces a header of ", header_bytes, " bytes in a file of ", size,
+                         ": truncated, or not a safetensors file"));
+  }
+  const auto* text = reinterpret_cast<const char*>(data_.get()) + 8;
+  const Json header = parse_header(path_, {text, header_bytes});
+  if (!header.is_object()) fail(path_, "header is not a JSON object");
+  const std::size_t data_start = 8 + header_bytes;
+  for (const auto& [name, fields] : header.items()) {
+    if (name == "__metadata__") {
+      metadata_ = read_metadata(path_, fields);
+      continue;
+    }
+    entries_.emplace(name, read_entry(path_, name, fields, data_start, size));
+  }
+  check_coverage(path_, entries_, data_start, size);
 }
 
 const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) const {
@@ -211,7 +198,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const Entry& source = entry(name);
   at::Tensor result = at::empty(source.shape, source.dtype);
   if (source.end > source.begin) {
-    std::memcpy(result.data_ptr(), data_ + source.begin, source.end - source.begin);
+    std::memcpy(result.data_ptr(), data_.get() + source.begin, source.end - source.begin);
   }
   return result;
 }
@@ -225,7 +212,7 @@ void SafetensorsFile::copy_to(const std::string& name, const at::Tensor& target,
   const at::Tensor flat = target.view({-1});
   for (std::int64_t first = 0; first < count; first += slice_bytes / item_bytes) {
     const std::int64_t length = std::min(slice_bytes / item_bytes, count - first);
-    const std::byte* begin = data_ + source.begin + first * item_bytes;
+    const std::byte* begin = data_.get() + source.begin + first * item_bytes;
     // Tensors in a file need not be aligned to their element size; ATen's kernels need it.
     at::Tensor slice;
     if (reinterpret_cast<std::uintptr_t>(begin) % static_cast<std::uintptr_t>(item_bytes) == 0) {
@@ -241,16 +228,21 @@ void SafetensorsFile::copy_to(const std::string& name, const at::Tensor& target,
 
 at::Tensor SafetensorsFile::lend(const std::string& name) const {
   const Entry& source = entry(name);
-  const std::byte* const begin = data_ + source.begin;
+  const std::byte* const begin = data_.get() + source.begin;
   if (reinterpret_cast<std::uintptr_t>(begin) % c10::elementSize(source.dtype) != 0) return {};
   return at::from_blob(
       const_cast<std::byte*>(begin), source.shape,
-      [size = source.end - source.begin](void* data) { drop_pages(static_cast<std::byte*>(data), size); },
+      [map = data_, size = source.end - source.begin](void* data) { drop_pages(static_cast<std::byte*>(data), size); },
       source.dtype);
 }
 
+std::span<const std::byte> SafetensorsFile::bytes(const std::string& name) const {
+  const Entry& source = entry(name);
+  return {data_.get() + source.begin, source.end - source.begin};
+}
+
 void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, std::size_t alignment) {
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
@@ -262,8 +254,9 @@ void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPar
     offset += bytes;
   }
   std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps tensors aligned
-  const std::uint64_t header_bytes = text.size();
+  std::uint64_t header_bytes = 0;
+  text.resize((sizeof header_bytes + text.size() + alignment - 1) / alignment * alignment - sizeof header_bytes, ' ');
+  header_bytes = text.size();
   write(&header_bytes, sizeof header_bytes);
   write(text.data(), text.size());
   for (const SafetensorsPart& part : parts) {

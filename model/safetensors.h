@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,9 +31,6 @@ class SafetensorsFile {
   // Maps the file and checks the whole header: length, JSON, metadata, dtypes, shapes, and that the tensors
   // fill the rest of the file without gap or overlap. Throws CheckpointError.
   explicit SafetensorsFile(std::filesystem::path path);
-  ~SafetensorsFile();
-  SafetensorsFile(SafetensorsFile&& other) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
@@ -47,16 +46,18 @@ class SafetensorsFile {
   // cast to `through` first. Each slice's pages leave the resident set before the next is read.
   void copy_to(const std::string& name, const at::Tensor& target, at::ScalarType through) const;
 
-  // A view of the tensor in the map, to be read only, and only while this object lives. Its pages leave the resident
-  // set when the last reference is gone. Undefined if the file does not align the tensor to its element size.
+  // A view of the tensor in the map, to be read only. It keeps the map. Its pages leave the resident set when the last
+  // reference is gone. Undefined if the file does not align the tensor to its element size.
   at::Tensor lend(const std::string& name) const;
+
+  // A tensor's bytes in the map, while this object lives.
+  std::span<const std::byte> bytes(const std::string& name) const;
 
  private:
   std::filesystem::path path_;
   std::map<std::string, Entry> entries_;
   std::map<std::string, std::string> metadata_;
-  const std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
+  std::shared_ptr<const std::byte> data_;  // the map
 };
 
 // One tensor to be written. `values` is called when its turn comes, so that a file may be larger than memory.
@@ -67,10 +68,10 @@ struct SafetensorsPart {
   std::function<at::Tensor()> values;
 };
 
-// `metadata` becomes __metadata__ unless empty. Throws CheckpointError for a dtype that safetensors does not have, and
-// what `write` throws.
+// `metadata` becomes __metadata__ unless empty. The first tensor begins at a multiple of `alignment` bytes. Throws
+// CheckpointError for a dtype that safetensors does not have, and what `write` throws.
 void write_safetensors(const WriteBytes& write, const std::vector<SafetensorsPart>& parts,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {}, std::size_t alignment = 8);
 void write_safetensors(const WriteBytes& write, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -5,9 +5,12 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "quant/formats/format.h"
 
 namespace pi0::model {
 
@@ -22,6 +25,14 @@ struct Storage {
 };
 Storage storage_of(std::string_view name, Precision precision);
 
+// A weight in panels (backends/cpu/gemm.h): views of the file, which outlive the source, unless the values need another
+// dtype.
+struct StoredPanels {
+  at::Tensor exact = {};  // undefined: not stored so
+  std::function<at::Tensor(formats::Format)> rounded =
+      nullptr;  // undefined for a format that is not stored; null: none
+};
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -34,6 +45,11 @@ class WeightSource {
   // the file.
   virtual at::Tensor lend(const std::string& name, at::IntArrayRef shape, Storage storage) {
     return load(name, shape, storage);
+  }
+
+  // The parameter [Out, In] in panels, if it is stored so.
+  virtual StoredPanels lend_panels(const std::string& /*name*/, at::IntArrayRef /*shape*/, Storage /*storage*/) {
+    return {};
   }
 
   // Declares a parameter that checkpoints may hold but the model never reads.

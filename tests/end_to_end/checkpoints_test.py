@@ -4,7 +4,7 @@ import json
 import shutil
 import unittest
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, read, run
+from support import GOLDENS, POLICIES, TemporaryFolderTest, one_instruction_set, read, run
 
 NAME = "pi05_droid_jointpos_polaris"
 
@@ -117,6 +117,42 @@ class CheckpointsTest(TemporaryFolderTest):
         done = run("pi0", "convert", self.checkpoint, self.folder / "float32")
         self.assertEqual(done.returncode, 1)
         self.assertIn("exists and is not empty", done.stderr)
+
+    def test_packed_checkpoints_answer_alike(self):
+        packed, unpacked = self.folder / "packed", self.folder / "unpacked"
+        plain = self.folder / "plain"
+        for command in ([self.checkpoint, packed, "--packed", "--weight-fmts", "float8_e4m3,float16"], [packed, unpacked, "--precision", "bfloat16"],
+                        [self.checkpoint, plain, "--precision", "bfloat16"]):  # fmt: skip
+            done = run("pi0", "convert", *command)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((unpacked / "model.safetensors").read_bytes(), (plain / "model.safetensors").read_bytes())
+        self.assertEqual(self.inspect(packed)["served"], ["pi05_droid", NAME])
+        self.assertEqual((packed / "model.safetensors").stat().st_mode & 0o222, 0)
+        formats = ["--input-fmt", "float8_e4m3", "--output-fmt", "bfloat16", "--stats-output", self.folder / "stats.json"]
+        kernels = one_instruction_set()
+
+        def layers():
+            return json.loads((self.folder / "stats.json").read_text())["layers"]
+
+        for options in (kernels, ["--kernels", "reference"], [*kernels, *formats]):
+            expected = self.answer(self.checkpoint, *options)[0]
+            measured = layers() if options[-1] == formats[-1] else None
+            self.assertEqual(self.answer(packed, *options)[0], expected, options)
+            if measured is not None:
+                self.assertEqual(layers(), measured)
+
+    def test_a_damaged_packed_checkpoint_is_refused(self):
+        packed = self.folder / "packed"
+        done = run("pi0", "convert", self.checkpoint, packed, "--packed")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        weights = packed / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.unlink()
+        weights.write_bytes(content)
+        message = self.refusal(packed)
+        for part in (f"{weights}: tensor '", "' is damaged: its checksum", "pi0 convert --packed"):
+            self.assertIn(part, message)
 
     def test_a_failed_conversion_leaves_nothing(self):
         (self.checkpoint / "architecture.json").unlink()  # the tensors are then too small

@@ -101,7 +101,7 @@ class DialectsTest(TemporaryFolderTest):
     def test_metadata(self):
         with serve(*ARGUMENTS) as server:
             metadata = WebsocketClientPolicy("127.0.0.1", server.port).get_server_metadata()
-        self.assertEqual(list(metadata), ["action_horizon", "action_names", "request_fields", "pi0_version"])
+        self.assertEqual(list(metadata), ["action_horizon", "action_names", "request_fields", "image_format", "pi0_version"])
         self.assertEqual(metadata["action_horizon"], 15)
         self.assertEqual(metadata["action_names"], [*(f"joint_{i}" for i in range(1, 8)), "gripper"])
         self.assertLessEqual(set(read(FOLDER / "request.msgpack")), set(metadata["request_fields"]))

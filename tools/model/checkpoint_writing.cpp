@@ -1,11 +1,13 @@
 #include "tools/model/checkpoint_writing.h"
 
 #include <cstddef>
+#include <set>
 #include <stdexcept>
 #include <system_error>
 #include <vector>
 
 #include "model/checkpoint.h"
+#include "model/packed_file.h"
 #include "model/pi0.h"
 #include "model/weight_source.h"
 #include "protocol/files.h"
@@ -14,6 +16,18 @@
 namespace pi0::tools {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+std::set<std::string> weights_of_linears(const model::Pi0& model, const std::string& prefix) {
+  std::set<std::string> names;
+  for (const model::MatmulSite& site : model.sites().all()) {
+    if (dynamic_cast<const model::Linear*>(&site) != nullptr) names.insert(prefix + site.path + ".weight");
+  }
+  return names;
+}
+
+}  // namespace
 
 void fill_new_folder(const fs::path& folder, const std::function<void()>& write) {
   if (folder.empty()) throw std::runtime_error("the folder to make has no name");
@@ -38,7 +52,7 @@ void fill_new_folder(const fs::path& folder, const std::function<void()>& write)
 
 void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes, const std::string& prefix,
                           const StoredDtype& dtype, const ReadParameter& read, const std::string& label,
-                          const StopSignals& stop) {
+                          const StopSignals& stop, const std::optional<Packed>& packed) {
   model::ShapeRecorder shapes;
   const model::Pi0 model(sizes, shapes, model::Precision::float32, {});
   Progress progress(label, Progress::Unit::items);
@@ -57,9 +71,17 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
                      }});
   }
   protocol::WholeFile whole(file);
-  model::write_safetensors([&](const void* data, std::size_t size) { whole.write(data, size); }, parts,
-                           {{prefix + model::embedding_name, prefix + model::embedding_alias}});
+  const auto write = [&](const void* data, std::size_t size) { whole.write(data, size); };
+  if (packed) {
+    model::write_packed(write, parts, weights_of_linears(model, prefix), packed->formats);
+  } else {
+    model::write_safetensors(write, parts, {{prefix + model::embedding_name, prefix + model::embedding_alias}});
+  }
   whole.keep();
+  if (!packed) return;
+  // Servers map it: whoever changed it in place would change their weights.
+  constexpr fs::perms writable = fs::perms::owner_write | fs::perms::group_write | fs::perms::others_write;
+  fs::permissions(file, writable, fs::perm_options::remove);
 }
 
 std::uint64_t parameter_count(const model::ModelConfig& sizes) {

@@ -8,6 +8,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "model/checkpoint_folder.h"
 #include "model/policy/lerobot_folder.h"
@@ -30,6 +31,8 @@ struct ConvertOptions {
   fs::path checkpoint;
   fs::path output;
   model::Precision precision = model::Precision::float32;
+  bool packed = false;
+  std::vector<std::string> weight_formats = {};  // of packed weights
   std::optional<policy::LeRobotVersion> lerobot_version;
   bool allow_lost_lora = false;
 };
@@ -82,6 +85,13 @@ void check_places(const ConvertOptions& options, const model::CheckpointFolder& 
   }
 }
 
+std::optional<Packed> packed_as(const ConvertOptions& options) {
+  if (!options.packed) return std::nullopt;
+  Packed packed;
+  for (const std::string& name : options.weight_formats) packed.formats.push_back(*formats::find_format(name));
+  return packed;
+}
+
 void convert(const ConvertOptions& options) {
   const model::CheckpointFolder folder = model::find_checkpoint(options.checkpoint);
   check_places(options, folder);
@@ -110,31 +120,48 @@ void convert(const ConvertOptions& options) {
     copy_beside(folder, options.output);
     protocol::write_whole(options.output / "config.json", config_json(folder, sizes, options.precision));
     write_openpi_weights(options.output / "model.safetensors", sizes, /*prefix=*/"", dtype, read, "convert: tensors",
-                         stop);
+                         stop, packed_as(options));
     checkpoint->finish();
   });
-  print("{}: {} in openpi's PyTorch layout, from {} ({})\n", options.output.string(), sizes.pi05 ? "Pi0.5" : "Pi0",
-        folder.weights.string(), name_of(folder.layout));
+  print("{}: {} in {}, from {} ({})\n", options.output.string(), sizes.pi05 ? "Pi0.5" : "Pi0",
+        options.packed ? "the CPU kernels' layout" : "openpi's PyTorch layout", folder.weights.string(),
+        name_of(folder.layout));
 }
 
 }  // namespace
 
 void add_convert(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
-      "convert", "Write any checkpoint as one folder of openpi's PyTorch layout, which loads fastest");
+      "convert", "Write any checkpoint as one folder of openpi's PyTorch layout, or packed to start fastest");
   command->footer("Example:\n  pi0 convert ~/.cache/openpi/openpi-assets/checkpoints/pi05_droid pi05_droid_pytorch");
   const auto options = std::make_shared<ConvertOptions>();
   command->add_option("checkpoint", options->checkpoint, "Checkpoint of openpi, PyTorch or JAX, or of LeRobot")
       ->transform(or_cached())
       ->required();
   command->add_option("output", options->output, "Folder to make")->required();
-  add_precision_option(*command, options->precision,
-                       "float32 holds any checkpoint exactly; bfloat16 is half the size, for serving with --precision "
-                       "bfloat16: parameters that openpi keeps in float32 stay so")
-      ->default_str("float32");
+  CLI::Option* precision =
+      add_precision_option(
+          *command, options->precision,
+          "float32 holds any checkpoint exactly; bfloat16 is half the size, for serving with --precision "
+          "bfloat16: parameters that openpi keeps in float32 stay so")
+          ->default_str("float32");
   add_lost_lora_option(*command, options->allow_lost_lora);
   add_lerobot_version_option(*command, options->lerobot_version);
-  command->callback([options] { convert(*options); });
+  CLI::Option* packed =
+      command->add_flag("--packed", options->packed,
+                        "Weights as the CPU's kernels read them: mapped at start instead of packed. For this program "
+                        "only; --precision is then bfloat16 unless given");
+  command
+      ->add_option("--weight-fmts", options->weight_formats,
+                   "Plain casts that packed weights are stored rounded to as well")
+      ->needs(packed)
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"float16", "float8_e4m3", "float8_e5m2"}));
+  command->callback([=] {
+    if (options->packed && precision->count() == 0) options->precision = model::Precision::bfloat16;
+    convert(*options);
+  });
 }
 
 }  // namespace pi0::tools

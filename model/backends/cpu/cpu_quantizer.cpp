@@ -148,9 +148,13 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
     note(rounded.overflowed, number, Operand::weight);
     packed.weight = pack_weight(to_codes(rounded.values, *plain));
   } else if (!packed.weight_is_exact) {
-    RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
-    note(rounded.overflowed, number, Operand::weight);
-    packed.weight = packed.exact_fits_pairs ? in_bfloat16(std::move(rounded.weight)) : std::move(rounded.weight);
+    packed.weight.panels = linear.stored_codes(*plain);
+    if (!packed.weight.panels.defined()) {
+      RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
+      note(rounded.overflowed, number, Operand::weight);
+      packed.weight = std::move(rounded.weight);
+    }
+    if (packed.exact_fits_pairs) packed.weight = in_bfloat16(std::move(packed.weight));
   }
   packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
   if (plain && linear.bias().defined() && !keeps(*plain, linear.bias().scalar_type())) {

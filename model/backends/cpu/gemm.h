@@ -45,19 +45,22 @@ inline std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (va
 // Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 
+// Of a weight's panels of a plain cast.
+std::vector<std::int64_t> panel_shape(std::int64_t out, std::int64_t in);
+
+// The number of this order of codes in panels. Files name it: give another order another number.
+inline constexpr std::int64_t panel_layout = 1;
+
+// The panels that pack_weight() makes of a weight that is rounded to bfloat16, or to float32, from its stored panels of
+// float32, bfloat16 or float16. Stored panels of bfloat16 are returned as they are.
+at::Tensor panels_for(const at::Tensor& stored, at::ScalarType rounding);
+
 // The values of a packed weight of a plain cast, [Out, In] of the panels' dtype.
 at::Tensor unpack_weight(const PackedWeight& weight);
 
 // Packs a weight [Out, In] of float32, bfloat16, float16 or 8-bit values without changing them. A float32 weight whose
 // values all fit bfloat16 is stored as bfloat16.
 PackedWeight pack_weight(const at::Tensor& weight);
-
-// Encodes some whole rows [rows, In] of a weight in its stored format as codes [rows][In]. Called on any thread.
-using EncodeRows = std::function<void(const formats::Rows<const void>& rows, void* codes)>;
-
-// The weight in another format. `encode` is called once for each panel, with the rows [In] of its outputs. A format
-// with scales along In would compute them in `encode`, too.
-PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode);
 
 // Changes a row of floats in place. Called on any thread.
 using ChangeRow = std::function<void(float* row, std::int64_t count)>;

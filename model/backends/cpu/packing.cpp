@@ -17,9 +17,11 @@ constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each ot
 
 constexpr std::int64_t values_per_thread = 1 << 15;  // below this another thread is not worth waking
 
-bool is_bfloat16(const Tensor& values) {
-  const Tensor bits = values.view(at::kInt);
-  return !(bits & 0xFFFF).any().item<bool>();
+// float32 values as bfloat16 if they all fit; others as they are.
+Tensor narrowed(const Tensor& values) {
+  if (values.scalar_type() != at::kFloat) return values;
+  const bool fit = !(values.view(at::kInt) & 0xFFFF).any().item<bool>();
+  return fit ? values.to(at::kBFloat16) : values;
 }
 
 // Calls `call` with the size of a code in bytes as a compile-time constant.
@@ -126,12 +128,18 @@ Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
   return panels;
 }
 
+std::vector<std::int64_t> panel_shape(std::int64_t out, std::int64_t in) {
+  return {divided_up(out, panel_width), divided_up(in, 2), panel_width, 2};
+}
+
+Tensor panels_for(const Tensor& stored, at::ScalarType rounding) {
+  return stored.scalar_type() == at::kBFloat16 ? stored : narrowed(stored.to(rounding));
+}
+
 PackedWeight pack_weight(const Tensor& weight) {
-  Tensor values = weight.contiguous();
-  if (values.scalar_type() == at::kFloat && is_bfloat16(values)) values = values.to(at::kBFloat16);
+  const Tensor values = narrowed(weight.contiguous());
   const std::int64_t out = values.size(0), in = values.size(1);
-  PackedWeight packed{empty_panels({divided_up(out, panel_width), divided_up(in, 2), panel_width, 2}, values.options()),
-                      out, in};
+  PackedWeight packed{empty_panels(panel_shape(out, in), values.options()), out, in};
   const Panels panels{out, in};
   const std::int64_t size = values.element_size();
   const auto* const from = static_cast<const std::uint8_t*>(values.const_data_ptr());
@@ -145,30 +153,6 @@ PackedWeight pack_weight(const Tensor& weight) {
     });
   });
   return packed;
-}
-
-PackedWeight encode_weight(const PackedWeight& weight, Format format, const EncodeRows& encode) {
-  PackedWeight result{empty_panels(weight.panels.sizes(), weight.panels.options().dtype(dtype_of(format))), weight.out,
-                      weight.in};
-  const Panels panels{weight.out, weight.in};
-  const std::int64_t from_size = weight.panels.element_size(), to_size = result.panels.element_size();
-  const auto* const from = static_cast<const std::uint8_t*>(weight.panels.const_data_ptr());
-  auto* const to = static_cast<std::uint8_t*>(result.panels.mutable_data_ptr());
-  at::parallel_for(0, panels.count(), panels.grain(), [&](std::int64_t begin, std::int64_t end) {
-    const auto values = make_scratch<std::uint8_t>(panel_width * weight.in * from_size);
-    const auto codes = make_scratch<std::uint8_t>(panel_width * weight.in * to_size);
-    for (std::int64_t panel = begin; panel < end; ++panel) {
-      const std::int64_t rows = panels.rows(panel);
-      with_code_size(from_size, [&](auto code_size) {
-        read_panel<code_size()>(from + panel * panels.codes() * from_size, rows, weight.in, values.get());
-      });
-      encode({values.get(), rows, weight.in, weight.in}, codes.get());
-      with_code_size(to_size, [&](auto code_size) {
-        fill_panel<code_size()>(codes.get(), rows, weight.in, to + panel * panels.codes() * to_size);
-      });
-    }
-  });
-  return result;
 }
 
 Tensor unpack_weight(const PackedWeight& weight) {
