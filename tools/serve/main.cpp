@@ -151,7 +151,7 @@ void shrink(model::ModelInputs& inputs) {
 }
 
 // A synthetic request, so that libraries have their memory and threads before the first client waits. It draws no noise
-// and is not in the statistics. A whole one would take a CPU seconds, and save the first client a tenth of one.
+// and is not in the statistics. On a CPU a whole one would take as long as the client's own.
 void warm_up(const LoadedPolicy& loaded, const ModelOptions& options, QuantSession* session) {
   Stopwatch watch;
   const policy::PolicyConfig& config = loaded.policy->config();
