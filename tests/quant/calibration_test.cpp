@@ -257,14 +257,16 @@ TEST_CASE("a calibration gives a site's largest values", "[quant][calibration]")
   CHECK_THROWS_WITH(read.percentile("action_in_proj", 99.99), contains_text("has no percentile 99.99, found ["));
 }
 
-TEST_CASE("a calibration of other weights is refused, whatever their precision", "[quant][calibration]") {
-  const Case of("tiny_pi05", Precision::bfloat16), wide("tiny_pi05", Precision::float32);
+TEST_CASE("a calibration of other weights is refused, whatever their precision and layout", "[quant][calibration]") {
+  const Case of("tiny_pi05", Precision::bfloat16), wide("tiny_pi05", Precision::float32),
+      packed("tiny_pi05", Precision::bfloat16, test::fast(model::instruction_sets().back()));
   nlohmann::ordered_json with_weights = meta();
   with_weights["weights"] = quant::weights_fingerprint(wide.pi0->sites());
   const Tensors tensors = record(of, plenty).tensors;
   const CalibrationFile file(tensors, with_weights), from_elsewhere(tensors, meta());
   const Calibration read(file.path(), of.pi0->sites());
   CHECK_NOTHROW(read.check_weights(of.pi0->sites()));
+  CHECK_NOTHROW(read.check_weights(packed.pi0->sites()));
   of.linears().back()->weight().select(0, 0).mul_(1.5);
   CHECK_THROWS_WITH(read.check_weights(of.pi0->sites()), contains_text("was recorded with other weights"));
   CHECK_NOTHROW(Calibration(from_elsewhere.path(), of.pi0->sites()).check_weights(of.pi0->sites()));
