@@ -4,7 +4,9 @@ import json
 import shutil
 import unittest
 
-from support import GOLDENS, POLICIES, TemporaryFolderTest, one_instruction_set, read, run
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+from support import GOLDENS, POLICIES, TemporaryFolderTest, golden_request, one_instruction_set, read, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 
@@ -140,6 +142,22 @@ class CheckpointsTest(TemporaryFolderTest):
             self.assertEqual(self.answer(packed, *options)[0], expected, options)
             if measured is not None:
                 self.assertEqual(layers(), measured)
+
+    def test_a_checkpoint_that_is_changed_while_it_is_served_is_not_answered_from(self):
+        place = shutil.copytree(self.checkpoint, self.folder / "served")
+        with serve("--config", NAME, "--checkpoint-dir", place) as server:
+            request = golden_request(POLICIES / NAME)
+            WebsocketClientPolicy("127.0.0.1", server.port).infer(request)
+            weights = place / "model.safetensors"
+            content = weights.read_bytes()
+            weights.unlink()
+            weights.write_bytes(content)  # a new file of that name
+            WebsocketClientPolicy("127.0.0.1", server.port).infer(request)
+        with serve("--config", NAME, "--checkpoint-dir", place) as server:
+            WebsocketClientPolicy("127.0.0.1", server.port).infer(request)
+            weights.write_bytes(content)
+            with self.assertRaisesRegex(RuntimeError, "model.safetensors: was changed while its weights are served"):
+                WebsocketClientPolicy("127.0.0.1", server.port).infer(request)
 
     def test_a_damaged_packed_checkpoint_is_refused(self):
         packed = self.folder / "packed"

@@ -40,6 +40,7 @@
 #include "tools/common/stopwatch.h"
 #include "tools/common/version.h"
 #include "tools/serve/metadata.h"
+#include "tools/serve/served_weights.h"
 #include "tools/serve/server_options.h"
 #include "tools/serve/statistics.h"
 
@@ -195,6 +196,7 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
                                 step_count(options.model, parts.sizes));
   log_configuration(options, parts.config.name, meta);
   const std::unique_ptr<Recorder> recorder = start_recording(options);
+  const ServedWeights weights(options.model);
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", loaded.seed);
   std::unique_ptr<QuantSession> session;
@@ -212,6 +214,7 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   policy::StateRange state_range(config.robot, config.normalization, warn);
   const auto infer_by = [&](auto policy_infer) {  // a member of Policy
     return [&, policy_infer](std::vector<Dict> requests) {
+      weights.check();
       CallObserver observer;
       observer.saw_state = [&](std::span<const double> state) { state_range.check(state); };
       if (session) {
