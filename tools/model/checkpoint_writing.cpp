@@ -57,7 +57,7 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
   const model::Pi0 model(sizes, shapes, model::Precision::float32, {});
   Progress progress(label, Progress::Unit::items);
   std::vector<model::SafetensorsPart> parts;
-  std::size_t done = 0;
+  std::size_t done = 0, reads = 0;
   for (const model::ShapeRecorder::Parameter& parameter : shapes.parameters()) {
     if (parameter.name == model::embedding_name) continue;
     const at::ScalarType stored = dtype(parameter.name);
@@ -66,14 +66,16 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
                        const bool is_head = parameter.name == model::embedding_alias;
                        at::Tensor values =
                            read(is_head ? model::embedding_name : parameter.name, parameter.shape, stored);
-                       progress.update(++done, parts.size());
+                       progress.update(++done, reads);
                        return values;
                      }});
   }
+  const std::set<std::string> weights = weights_of_linears(model, prefix);
+  reads = parts.size() + (packed ? weights.size() * packed->formats.size() : 0);  // each format is made anew
   protocol::WholeFile whole(file);
   const auto write = [&](const void* data, std::size_t size) { whole.write(data, size); };
   if (packed) {
-    model::write_packed(write, parts, weights_of_linears(model, prefix), packed->formats);
+    model::write_packed(write, parts, weights, packed->formats);
   } else {
     model::write_safetensors(write, parts, {{prefix + model::embedding_name, prefix + model::embedding_alias}});
   }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -88,11 +89,18 @@ void check_places(const ConvertOptions& options, const model::CheckpointFolder& 
 std::optional<Packed> packed_as(const ConvertOptions& options) {
   if (!options.packed) return std::nullopt;
   Packed packed;
-  for (const std::string& name : options.weight_formats) packed.formats.push_back(*formats::find_format(name));
+  for (const std::string& name : options.weight_formats) {
+    const formats::Format format = *formats::find_format(name);
+    if (std::ranges::find(packed.formats, format) != packed.formats.end()) {
+      throw std::runtime_error("--weight-fmts: found " + name + " twice, expected each format once");
+    }
+    packed.formats.push_back(format);
+  }
   return packed;
 }
 
 void convert(const ConvertOptions& options) {
+  const std::optional<Packed> packed = packed_as(options);
   const model::CheckpointFolder folder = model::find_checkpoint(options.checkpoint);
   check_places(options, folder);
   const std::string lost = check_lora(folder, options.allow_lost_lora);
@@ -120,7 +128,7 @@ void convert(const ConvertOptions& options) {
     copy_beside(folder, options.output);
     protocol::write_whole(options.output / "config.json", config_json(folder, sizes, options.precision));
     write_openpi_weights(options.output / "model.safetensors", sizes, /*prefix=*/"", dtype, read, "convert: tensors",
-                         stop, packed_as(options));
+                         stop, packed);
     checkpoint->finish();
   });
   print("{}: {} in {}, from {} ({})\n", options.output.string(), sizes.pi05 ? "Pi0.5" : "Pi0",
