@@ -36,6 +36,9 @@ at::Tensor image_input(const Camera& camera, const PolicyConfig& config) {
   }
 }
 
+// A normalised action's magnitude that none of a policy's own has: those are about 1.
+constexpr double far_from_actions = 10;
+
 // Whether a reply has an error; then all have it.
 bool share_first_error(std::vector<Reply>& replies) {
   const auto first = std::ranges::find_if(replies, [](const Reply& reply) { return reply.error != nullptr; });
@@ -213,6 +216,11 @@ model::Continuation Policy::continuation(PreviousChunk previous, const at::Tenso
   }
   if (!target.isfinite().all().item<bool>()) {
     throw RequestError("prev_chunk: found actions that are not finite when normalised, expected the policy's own");
+  }
+  if (const double largest = target.abs().max().item<double>(); largest > far_from_actions) {
+    options_.warn(
+        "prev_chunk: found an action of " + std::to_string(largest) +
+        " when normalised, expected about 1 or less; are these actions the policy's own, in the robot's units?");
   }
   const at::Tensor weights =
       model::prefix_weights(previous.schedule, previous.delay, previous.horizon, config_.action_horizon)

@@ -37,7 +37,9 @@ std::string chunk_refusal(const std::string& key, const Value& value) {
   return chunk_refusal(four_actions({{key, value}}));
 }
 
-Policy policy_with(PolicyConfig config, SampleActions sample_actions) {
+Policy policy_with(
+    PolicyConfig config, SampleActions sample_actions,
+    std::function<void(const std::string&)> warn = [](const std::string&) {}) {
   const auto dims = static_cast<std::size_t>(config.action_dim);
   FieldStats field{std::vector<double>(dims, 0.1), std::vector<double>(dims, 0.7), std::vector<double>(dims, -0.9),
                    std::vector<double>(dims, 1.3)};
@@ -45,7 +47,7 @@ Policy policy_with(PolicyConfig config, SampleActions sample_actions) {
           {field, field, "test"},
           PromptTokenizer::from_file("goldens/tiny_tokenizer.model", 512),
           std::move(sample_actions),
-          {.default_prompt = "wave"}};
+          {.default_prompt = "wave", .warn = std::move(warn)}};
 }
 
 at::Tensor unasked_model(const model::ModelInputs&, const at::Tensor&, std::int64_t) {
@@ -88,6 +90,20 @@ void compare_round_trip(const PolicyConfig& config, protocol::Dict request) {
 }
 
 }  // namespace
+
+TEST_CASE("a previous chunk that is far from any action is warned of", "[policy][continuation]") {
+  std::vector<std::string> warnings;
+  const Policy policy = policy_with(policy_config("pi05_droid"), unasked_model,
+                                    [&](const std::string& warning) { warnings.push_back(warning); });
+  for (const double value : {1.0, 100.0}) {
+    protocol::Dict request = droid_request();
+    request.set("prev_chunk", array_of('f', {1, 8}, std::vector<double>(8, value)));
+    request.set("inference_delay", std::int64_t{0});
+    policy.prepare(request);
+  }
+  REQUIRE(warnings.size() == 1);
+  CHECK_THAT(warnings[0], contains_text("prev_chunk: found an action of "));
+}
 
 TEST_CASE("a request without a previous chunk continues nothing", "[policy][continuation]") {
   REQUIRE_FALSE(read_previous_chunk(droid_request(), 8, 15).has_value());
