@@ -7,8 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
 bash tools/setup.sh all
 
-python_packages=("openpi-client==0.1.2" "numpy<2" msgpack websockets pillow typing_extensions "pandas<3" "clang-format==18.1.8")
-if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL, pandas' 2>/dev/null ||
+python_packages=("openpi-client==0.1.2" "numpy<2" msgpack websockets pillow typing_extensions "pandas<3" "clang-format==18.1.8"
+  kubernetes-validate)
+if ! .venv/bin/python -c 'import openpi_client.websocket_client_policy, PIL, pandas, kubernetes_validate' 2>/dev/null ||
   ! .venv/bin/clang-format --version 2>/dev/null | grep -q 18.1.8; then
   echo "test: installing ${python_packages[*]} into .venv"
   .venv/bin/python -m pip install -q --disable-pip-version-check "${python_packages[@]}"

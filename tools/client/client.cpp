@@ -135,7 +135,7 @@ void add_client(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("client", "Send a recorded request or pictures to a server; print action chunk and latencies");
   command->footer(
-      "Examples:\n"
+      "Example:\n"
       "  pi0 client --image table.png --prompt \"put the banana in the green bin\"\n"
       "  pi0 client --url wss://robots.example --api-key-file key --request 000000.request.msgpack --watch\n"
       "  pi0 client --image observation/image=table.png --image observation/wrist_image=wrist.png \\\n"
