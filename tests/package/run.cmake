@@ -11,7 +11,11 @@ function(run)
 endfunction()
 file(REMOVE_RECURSE "${work}")
 run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${work}/install")
-run("${CMAKE_COMMAND}" -S "${SOURCE}/tools/examples" -B "${work}/build" -G Ninja
+find_program(ccache ccache)
+if(ccache)
+  set(launcher "-DCMAKE_CXX_COMPILER_LAUNCHER=${ccache}")
+endif()
+run("${CMAKE_COMMAND}" -S "${SOURCE}/tools/examples" -B "${work}/build" -G Ninja ${launcher}
     "-DCMAKE_PREFIX_PATH=${work}/install" "-DTorch_DIR=${TORCH}" "-DCMAKE_CXX_FLAGS=${FLAGS}")
 run("${CMAKE_COMMAND}" --build "${work}/build" --parallel 2)
 run("${work}/install/bin/pi0" --version)
