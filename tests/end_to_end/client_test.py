@@ -87,6 +87,12 @@ class RequestTest(ClientTest):
         del recorded["noise"]
         np.testing.assert_equal(found, {**recorded, key: image})
 
+    def test_a_slip_in_a_field_is_named(self):
+        with serve(*model(DROID)) as server:
+            message = self.refused("--port", server.port, "--state", "observation/joint_positions=0,0,0,0,0,0,0")
+            self.assertIn("observation/joint_positions: is no field of this server's requests, expected one of", message)
+            self.assertIn(" observation/joint_position,", message)
+
     def test_wrong_command_lines_are_named(self):
         for arguments, words in (
             (["--state", "1,2"], "--state: found '1,2', expected FIELD=NUMBERS"),

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "protocol/files.h"
@@ -60,13 +61,14 @@ void print_chunk(const protocol::NdArray& actions) {
 void run_client(const ClientOptions& options) {
   const protocol::Dict request = read_request(options.request);
   const ServerAccess access = access_of(options);
-  if (options.watches) return watch(access, request);
-  PolicyClient client(access);
+  auto client = std::make_unique<PolicyClient>(access);
+  check_named_fields(options.request, client->metadata());
+  if (options.watches) return watch(std::move(client), access, request);
   std::vector<double> latencies_ms;
   protocol::Dict answer;
   for (int i = 0; i < options.repeats; ++i) {
     Stopwatch watch;
-    answer = client.infer(request);
+    answer = client->infer(request);
     latencies_ms.push_back(watch.lap() * 1000);
   }
   const protocol::Value* actions = answer.find("actions");

@@ -1,12 +1,14 @@
 #include "tools/client/client_request.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -19,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string camera_map = "images";
 const std::vector<double> above_table = {0.0, -0.6, 0.0, -2.2, 0.0, 1.6, 0.8};  // radians
 
 protocol::NdArray float64_array(const std::vector<double>& values) {
@@ -55,13 +58,12 @@ protocol::NdArray channels_first(const protocol::NdArray& picture) {
 
 // A name "images/cam_high" is ALOHA's: a map of cameras, each [3, H, W].
 void set_picture(protocol::Dict& request, const std::string& field, protocol::NdArray picture) {
-  const std::string map = "images";
-  if (!field.starts_with(map + "/")) return request.set(field, std::move(picture));
-  const protocol::Value* found = request.find(map);
+  if (!field.starts_with(camera_map + "/")) return request.set(field, std::move(picture));
+  const protocol::Value* found = request.find(camera_map);
   const auto* known = found == nullptr ? nullptr : std::get_if<protocol::Dict>(found);
   protocol::Dict cameras = known == nullptr ? protocol::Dict() : *known;
-  cameras.set(field.substr(map.size() + 1), channels_first(picture));
-  request.set(map, std::move(cameras));
+  cameras.set(field.substr(camera_map.size() + 1), channels_first(picture));
+  request.set(camera_map, std::move(cameras));
 }
 
 // "FIELD=VALUE"; without a field, the whole is the value.
@@ -69,6 +71,12 @@ std::pair<std::string, std::string> field_and_value(const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals == text.npos) return {"", text};
   return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+// The request's field that an option names; empty for a file without one.
+std::string field_of_image(const std::string& image) {
+  const std::string field = fs::exists(image) ? "" : field_and_value(image).first;  // any file's name is possible
+  return field.starts_with(camera_map + "/") ? camera_map : field;
 }
 
 void add_droid(protocol::Dict& request, const std::string& image, const RequestOptions& options) {
@@ -107,6 +115,23 @@ protocol::Dict read_request(const RequestOptions& options) {
   }
   if (!options.prompt.empty()) request.set(std::string(protocol::prompt_key), options.prompt);
   return request;
+}
+
+void check_named_fields(const RequestOptions& options, const protocol::Dict& metadata) {
+  const protocol::Value* found = metadata.find("request_fields");
+  const auto* list = found == nullptr ? nullptr : std::get_if<protocol::List>(found);
+  if (list == nullptr) return;
+  std::vector<std::string> known, named;
+  for (const protocol::Value& item : list->items) {
+    if (const auto* field = std::get_if<std::string>(&item)) known.push_back(*field);
+  }
+  for (const std::string& image : options.images) named.push_back(field_of_image(image));
+  for (const std::string& state : options.states) named.push_back(field_and_value(state).first);
+  for (const std::string& field : named) {
+    if (field.empty() || std::ranges::find(known, field) != known.end()) continue;
+    throw std::runtime_error(
+        fmt::format("{}: is no field of this server's requests, expected one of {}", field, fmt::join(known, ", ")));
+  }
 }
 
 }  // namespace pi0::tools

@@ -24,4 +24,8 @@ struct RequestOptions {
 // and std::runtime_error for files.
 protocol::Dict read_request(const RequestOptions& options);
 
+// Throws std::runtime_error for a named field that is none of the server's `request_fields`, if its metadata have them:
+// servers ignore what they do not know, so that a slip in a name would pass for no field.
+void check_named_fields(const RequestOptions& options, const protocol::Dict& metadata);
+
 }  // namespace pi0::tools

@@ -101,8 +101,7 @@ class Watch {
 
 }  // namespace
 
-void watch(const ServerAccess& access, const protocol::Dict& request) {
-  auto client = std::make_unique<PolicyClient>(access);
+void watch(std::unique_ptr<PolicyClient> client, const ServerAccess& access, const protocol::Dict& request) {
   const StopSignals stop("client");
   print("{:>26} {:>19} {:>19} {:>19}\n", "", "infer_ms", "server ms", "round trip ms");
   print("{:>8} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "second", "requests", "per s", "median", "worst",
