@@ -81,24 +81,13 @@ void run_client(const ClientOptions& options) {
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
 
-CLI::Validator server_url() {
-  const auto check = [](const std::string& text) {
-    try {
-      ServerUrl::parse(text);
-      return std::string();
-    } catch (const std::invalid_argument& error) {
-      return std::string(error.what());
-    }
-  };
-  return {check, "URL"};
-}
-
 void add_server_options(CLI::App& command, ClientOptions& options) {
   CLI::Option* host = command.add_option("--host", options.host, "Host of the server")->capture_default_str();
   CLI::Option* port =
       command.add_option("--port", options.port, "Port of the server")->check(between(0, 65535))->capture_default_str();
   command.add_option("--url", options.url, "Its whole address instead: ws://HOST:PORT/PATH, wss:// for TLS")
-      ->check(server_url())
+      ->type_name("URL")
+      ->check(accepted_by(ServerUrl::parse))
       ->excludes(host)
       ->excludes(port);
   command.add_option("--api-key-file", options.api_key_file, "File with the key that the server wants")
