@@ -1,8 +1,11 @@
 #include "model/backend.h"
 
 #include "model/backends/reference/reference_backend.h"
+#include "model/linear.h"
 
 namespace pi0::model {
+
+Tensor Backend::first_row(const Linear& linear) const { return linear.weight().select(0, 0); }
 
 JoinedWeights Backend::join(std::span<Linear* const>) const { return {}; }
 

@@ -58,6 +58,9 @@ class Backend {
   virtual bool packs_weights() const { return false; }
   virtual Tensor pack(const Tensor& weight) const { return weight; }
 
+  // The weights of a linear's first output, [In].
+  virtual Tensor first_row(const Linear& linear) const;
+
   // xWᵀ + b, [..., In] to [..., Out].
   virtual Tensor linear(const Linear& linear, const Tensor& x) const = 0;
 

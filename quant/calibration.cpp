@@ -36,12 +36,6 @@ bool are_percentiles(const nlohmann::json& values) {
          });
 }
 
-// [In], of a weight that the CPU's backend holds in panels (model/backends/cpu/gemm.h), others in rows.
-at::Tensor first_row(const model::Linear& linear) {
-  const at::Tensor first = linear.weight().select(0, 0);
-  return linear.backend.packs_weights() ? first.select(1, 0).flatten().narrow(0, 0, linear.in_features) : first;
-}
-
 bool are_texts(const nlohmann::json& values) {
   return values.is_array() &&
          std::ranges::all_of(values, [](const nlohmann::json& value) { return value.is_string(); });
@@ -60,7 +54,7 @@ std::string weights_fingerprint(const model::SiteList& sites) {
   for (const model::MatmulSite& site : sites.all()) {
     const auto* const linear = dynamic_cast<const model::Linear*>(&site);
     if (linear == nullptr) continue;
-    const at::Tensor row = first_row(*linear).to(at::kCPU, at::kBFloat16).contiguous();
+    const at::Tensor row = linear->backend.first_row(*linear).to(at::kCPU, at::kBFloat16).contiguous();
     rows.append(static_cast<const char*>(row.const_data_ptr()), row.nbytes());
   }
   return c10::sha1(rows).str();

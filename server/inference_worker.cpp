@@ -8,15 +8,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "server/elapsed.h"
+
 namespace pi0::server {
-namespace {
-
-double ms_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
-
 BatchInferFunction one_by_one(InferFunction infer) {
   return [infer = std::move(infer)](std::vector<protocol::Dict> requests) {
     std::vector<Outcome> outcomes(requests.size());

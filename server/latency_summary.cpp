@@ -2,23 +2,11 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <cstddef>
 
+#include "server/spread.h"
+
 namespace pi0::server {
-namespace {
-
-struct Spread {
-  double median, worst;
-};
-
-Spread spread_of(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) / 2);
-  std::ranges::nth_element(values, middle);
-  return {*middle, *std::ranges::max_element(values)};
-}
-
-}  // namespace
 
 void LatencySummary::add(double infer_ms, double queue_ms) {
   infer_ms_.push_back(infer_ms);

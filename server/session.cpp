@@ -11,6 +11,7 @@
 
 #include "protocol/msgpack_numpy.h"
 #include "server/cork.h"
+#include "server/elapsed.h"
 #include "server/error_text.h"
 
 namespace pi0::server {
@@ -26,10 +27,6 @@ namespace {
 constexpr std::string_view shutting_down = "the server is shutting down";
 constexpr std::size_t chunk_bytes = 64 << 10;          // read from a socket at once
 constexpr std::size_t min_bytes_per_second = 4 << 10;  // of a message that is arriving
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 std::vector<std::uint8_t> encoded(const protocol::Dict& answer, AnswerForm form) {
   const protocol::Value* const actions = answer.find(protocol::actions_key);
@@ -178,10 +175,10 @@ asio::awaitable<void> Session::answer_requests() {
     } else {
       co_await write_binary(reply->answer);
       inbox_.settle();
-      service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, seconds_since(message.arrived));
+      service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, ms_since(message.arrived) / 1000);
       service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
       log_answer(message, bytes, *reply);
-      prev_total_ms = 1000 * seconds_since(start);
+      prev_total_ms = ms_since(start);
     }
     if (is_last_answer()) close(CloseCode::going_away, shutting_down);
   }
@@ -189,7 +186,7 @@ asio::awaitable<void> Session::answer_requests() {
 
 void Session::log_answer(const Message& message, std::size_t bytes, const Reply& reply) const {
   spdlog::debug("{}: answered {} bytes with {} in {:.2f} ms: queue_ms {:.2f}, decode_ms {:.2f}, infer_ms {:.2f}",
-                log_.peer(), bytes, reply.answer.size(), 1000 * seconds_since(message.arrived), reply.timing.queue_ms,
+                log_.peer(), bytes, reply.answer.size(), ms_since(message.arrived), reply.timing.queue_ms,
                 reply.timing.decode_ms, reply.timing.infer_ms);
 }
 

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "protocol/files.h"
+#include "server/spread.h"
 #include "tools/client/client_request.h"
 #include "tools/client/policy_client.h"
 #include "tools/client/watch.h"
@@ -76,8 +76,7 @@ void run_client(const ClientOptions& options) {
     throw std::runtime_error("the answer has no array 'actions'");
   }
   print_chunk(std::get<protocol::NdArray>(*actions));
-  std::sort(latencies_ms.begin(), latencies_ms.end());
-  print("latency: {:.1f} ms median of {}\n", latencies_ms[latencies_ms.size() / 2], latencies_ms.size());
+  print("latency: {:.1f} ms median of {}\n", server::spread_of(latencies_ms).median, latencies_ms.size());
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
 

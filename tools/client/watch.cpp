@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <memory>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "protocol/openpi_messages.h"
+#include "server/spread.h"
 #include "tools/common/print.h"
 #include "tools/common/stop_signals.h"
 #include "tools/common/stopwatch.h"
@@ -53,9 +53,8 @@ void print_line(const std::string& label, Latencies latencies, double seconds) {
       line += fmt::format(" {:>9} {:>9}", "-", "-");
       continue;
     }
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::ranges::nth_element(values, middle);
-    line += fmt::format(" {:>9.1f} {:>9.1f}", *middle, *std::ranges::max_element(values));
+    const server::Spread spread = server::spread_of(values);
+    line += fmt::format(" {:>9.1f} {:>9.1f}", spread.median, spread.worst);
   }
   print("{}\n", line);
   flush_output();

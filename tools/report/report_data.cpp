@@ -15,6 +15,7 @@
 #include "tools/common/format_fields.h"
 #include "tools/common/results.h"
 #include "tools/report/report_columns.h"
+#include "tools/report/result_fields.h"
 
 namespace pi0::tools {
 namespace {
@@ -26,27 +27,6 @@ using model::JsonFields;
 Json read(const fs::path& file) {
   return model::parse_json(model::without_python_numbers(model::read_file(file)), file.string());
 }
-
-Json field(const Json& object, const char* key) { return object.is_object() ? object.value(key, Json()) : Json(); }
-
-// Results of other programs and versions may lack a field or have null; these readers then give null.
-bool has(JsonFields& fields, const char* key) { return fields.has(key) && !fields.value(key).is_null(); }
-
-Json number_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.number_or_null(key) : Json(); }
-
-Json numbers_in(JsonFields& fields, const char* key) { return has(fields, key) ? fields.numbers(key) : Json::array(); }
-
-Json object_in(JsonFields& fields, const char* key) {
-  return has(fields, key) ? fields.any_object(key) : Json::object();
-}
-
-Json text_in(JsonFields& fields, const char* key) {
-  if (!has(fields, key)) return {};
-  if (!fields.value(key).is_string()) fields.mistyped(key, "a string");
-  return fields.value(key);
-}
-
-Json flag_in(JsonFields& fields, const char* key) { return has(fields, key) ? Json(fields.flag(key)) : Json(); }
 
 // The bits of a value by role; of weights on average where the entry names no formats.
 Json bits_in(const Json& entry) {

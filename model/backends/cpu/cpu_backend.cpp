@@ -11,6 +11,10 @@ PackedWeight packed_weight_of(const Linear& linear) {
   return {linear.weight(), linear.out_features, linear.in_features};
 }
 
+Tensor CpuBackend::first_row(const Linear& linear) const {
+  return linear.weight().select(0, 0).select(1, 0).flatten().narrow(0, 0, linear.in_features);
+}
+
 Tensor CpuBackend::linear(const Linear& linear, const Tensor& x) const {
   return fast_linear(kernels_, x, packed_weight_of(linear), linear.bias());
 }

@@ -19,6 +19,7 @@ class CpuBackend : public ReferenceBackend {
   bool skips_unread() const override { return true; }
   bool packs_weights() const override { return true; }
   Tensor pack(const Tensor& weight) const override { return pack_weight(weight).panels; }
+  Tensor first_row(const Linear& linear) const override;
   Tensor linear(const Linear& linear, const Tensor& x) const override;
   Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const override;
   Tensor gelu(const Tensor& x, const Tensor& factor) const override;
