@@ -17,6 +17,7 @@ class CpuBackend : public ReferenceBackend {
   std::string_view name() const override { return "cpu"; }
   std::string_view instructions() const override { return name_of(kernels_.set); }
   bool skips_unread() const override { return true; }
+  bool batches_cameras() const override { return true; }
   bool packs_weights() const override { return true; }
   Tensor pack(const Tensor& weight) const override { return pack_weight(weight).panels; }
   Tensor first_row(const Linear& linear) const override;
