@@ -1,6 +1,7 @@
 """Runs the built programs on the golden checkpoints."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -19,16 +20,42 @@ import numpy as np
 from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
+from fork_server import ForkServer
+
 PROGRAMS = pathlib.Path(sys.argv.pop(1))  # the build folder
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "goldens"
 POLICIES = GOLDENS / "policies"
 MORE_POLICIES = GOLDENS / "policies_more"
 PATIENCE_S = 600  # only what hangs takes so long, on a busy machine too
+FORK_SERVER = PROGRAMS / "tests" / "libfork_server.so"  # absent with sanitizers, which want to be loaded first
+ENVIRONMENT = dict(os.environ)
+
+
+@functools.cache
+def fork_server(program):
+    return ForkServer(program, FORK_SERVER)
+
+
+def start(command, output, errors):
+    """A process that reads nothing and writes to the files, in this one's environment."""
+    if FORK_SERVER.exists() and os.environ == ENVIRONMENT:
+        return fork_server(command[0]).start(command, output, errors)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
 
 
 def run(program, *arguments, environment=None):
     """The finished process."""
     command = [PROGRAMS / program, *map(str, arguments)]
+    if environment is None:
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            process = start(command, output, errors)
+            try:
+                process.wait(PATIENCE_S)
+            finally:
+                process.kill()
+                process.wait()
+            output.seek(0), errors.seek(0)
+            return subprocess.CompletedProcess(command, process.returncode, output.read(), errors.read())
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
 
@@ -79,7 +106,7 @@ def wait_until(done, what, deadline_s=PATIENCE_S):
     while not (found := done()):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {deadline_s} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.01)
     return found
 
 
@@ -178,11 +205,13 @@ def serve(*arguments, ignore=None):
     """A server; it starts with the signal `ignore` ignored."""
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "server.log"
-        process = subprocess.Popen(
-            [PROGRAMS / "pi0-server", "--host", "127.0.0.1", "--port", "0", "--log-file", log, *map(str, arguments)],
-            stderr=subprocess.DEVNULL,
-            preexec_fn=ignore and (lambda: signal.signal(ignore, signal.SIG_IGN)),
-        )
+        command = [PROGRAMS / "pi0-server", "--host", "127.0.0.1", "--port", "0", "--log-file", log, *map(str, arguments)]
+        if ignore is None:
+            with open(os.devnull, "w") as nothing:
+                process = start(command, nothing, nothing)
+        else:
+            ignoring = functools.partial(signal.signal, ignore, signal.SIG_IGN)
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=ignoring)
         try:
 
             def serving():

@@ -1,0 +1,67 @@
+"""Starts copies of a program that has come to its main(); fork_server.cpp says why."""
+
+import atexit
+import os
+import pathlib
+import select
+import socket
+import subprocess
+import sys
+import threading
+
+
+class Started:
+    """A process, as subprocess.Popen is."""
+
+    def __init__(self, command, pid):
+        self.args, self.pid, self.returncode = command, pid, None
+        self._end = os.pidfd_open(pid)
+
+    def wait(self, timeout=None):
+        if self.returncode is None:
+            poll = select.poll()
+            poll.register(self._end, select.POLLIN)
+            if not poll.poll(None if timeout is None else 1000 * timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            os.close(self._end)
+        return self.returncode
+
+    def poll(self):
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(9)
+
+
+class ForkServer:
+    def __init__(self, program, library):
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [program], stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env={**os.environ, "LD_PRELOAD": str(library)},
+            )  # fmt: skip
+        atexit.register(self._end)
+
+    def _end(self):
+        self._socket.close()
+        self._process.wait()
+
+    def start(self, command, output, errors):
+        """`command` begins with the program; what it reads is empty."""
+        words = b"".join(os.fsencode(word) + b"\0" for word in command)
+        with self._lock, open(os.devnull) as nothing:
+            socket.send_fds(self._socket, [words], [nothing.fileno(), output.fileno(), errors.fileno()])
+            answer = self._socket.recv(4)
+        if not answer:
+            raise RuntimeError(f"{command[0]} does not start: {self._process.wait()}")
+        return Started(command, int.from_bytes(answer, sys.byteorder, signed=True))
