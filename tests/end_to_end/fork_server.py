@@ -4,6 +4,7 @@ import atexit
 import os
 import pathlib
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -37,8 +38,11 @@ class Started:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
     def kill(self):
-        self.send_signal(9)
+        self.send_signal(signal.SIGKILL)
 
 
 class ForkServer:
@@ -57,10 +61,11 @@ class ForkServer:
         self._process.wait()
 
     def start(self, command, output, errors):
-        """`command` begins with the program; what it reads is empty."""
+        """`command` begins with the program. What it reads is empty; without files, what it writes is lost."""
         words = b"".join(os.fsencode(word) + b"\0" for word in command)
-        with self._lock, open(os.devnull) as nothing:
-            socket.send_fds(self._socket, [words], [nothing.fileno(), output.fileno(), errors.fileno()])
+        with self._lock, open(os.devnull, "r+") as nothing:
+            streams = [stream.fileno() for stream in (nothing, output or nothing, errors or nothing)]
+            socket.send_fds(self._socket, [words], streams)
             answer = self._socket.recv(4)
         if not answer:
             raise RuntimeError(f"{command[0]} does not start: {self._process.wait()}")

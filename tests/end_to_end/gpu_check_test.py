@@ -62,7 +62,7 @@ class GpuCheckTest(TemporaryFolderTest):
         self.write("programs/tests/model_test", "echo 'test cases: 1 | 1 failed'; exit 42")
         # What it leaves behind holds its output open.
         self.write("programs/tests/quant_test", "echo begun; sleep 300 & setsid sleep 8 & wait")
-        code, printed, results, steps = self.check("--limit", "quant_test=4")
+        code, printed, results, steps = self.check("--limit", "quant_test=3")
         self.assertEqual(code, 1)
         self.assertEqual(
             {name: step["status"] for name, step in steps.items()},
@@ -89,7 +89,7 @@ class GpuCheckTest(TemporaryFolderTest):
 
     def test_later_steps_have_what_the_deadline_leaves(self):
         self.write("programs/tests/model_test", "sleep 300")
-        code, _, results, steps = self.check("--deadline", 20)  # of which it needs a part before the first step
+        code, _, results, steps = self.check("--deadline", 12)  # of which it needs a part before the first step
         self.assertEqual(code, 1)
         self.assertEqual(steps["model_test"]["status"], "timed out")
         self.assertEqual({steps[name]["status"] for name in ("quant_test", "bench_keep", "compiled")}, {"not run"})

@@ -16,7 +16,7 @@ from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support import PATIENCE_S, POLICIES, TemporaryFolderTest, free_port, golden_request, installed, serve, wait_until
+from support import PATIENCE_S, POLICIES, TemporaryFolderTest, free_port, golden_request, installed, one_instruction_set, serve, wait_until
 
 CONFIGURATION = pathlib.Path(__file__).resolve().parent.parent.parent / "tools/haproxy/haproxy.cfg"
 NAME = "pi05_droid_jointpos_polaris"
@@ -76,7 +76,7 @@ class HaproxyTest(TemporaryFolderTest):
 
     def start(self, *options):
         """Two servers and the port that HAProxy has for both."""
-        arguments = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--kernels", "reference", "--threads", 1]
+        arguments = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, *one_instruction_set(), "--threads", 1]
         servers = [self.cleanup.enter_context(serve(*arguments, *options)) for _ in range(2)]
         port = free_port()
         environment = {**os.environ, "PI0_ADDRESS": f"127.0.0.1:{port}"}
@@ -144,7 +144,7 @@ class HaproxyTest(TemporaryFolderTest):
         return robots
 
     def test_a_server_that_drains_hands_its_robots_over_and_loses_no_request(self):
-        (first, second), port = self.start("--num-steps", 1, "--drain-seconds", 8)
+        (first, second), port = self.start("--num-steps", 1, "--drain-seconds", 4)
         robots = self.robots(port, (first, second))
         first.process.terminate()
         for _ in range(4):  # before the checks notice, too

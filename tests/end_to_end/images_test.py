@@ -9,11 +9,11 @@ import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from PIL import Image, ImageFile
 
-from support import POLICIES, TemporaryFolderTest, golden_request, read, run, serve
+from support import POLICIES, TemporaryFolderTest, golden_request, one_instruction_set, read, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
-MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "reference", "--num-steps", 2, "--precision", "float32"]
+MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, *one_instruction_set(), "--num-steps", 1, "--precision", "float32"]
 CAMERAS = ["observation/exterior_image_1_left", "observation/wrist_image_left"]
 ImageFile.MAXBLOCK = 1 << 22  # Pillow writes some JPEG files only into a larger buffer
 

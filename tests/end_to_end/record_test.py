@@ -11,11 +11,11 @@ import unittest.mock
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-from support import POLICIES, PROGRAMS, TemporaryFolderTest, golden_request, read, run, serve, wait_until
+from support import POLICIES, PROGRAMS, TemporaryFolderTest, golden_request, one_instruction_set, read, run, serve, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
-MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, "--kernels", "reference", "--num-steps", 2]
+MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, *one_instruction_set(), "--num-steps", 1]
 E4M3 = ["--input-fmt", "float8_e4m3", "--output-fmt", "float16"]
 PAIR_BYTES = 346012 + 15 * 32 * 4 + 1014  # about: the golden request, its noise, the answer
 

@@ -28,7 +28,14 @@ POLICIES = GOLDENS / "policies"
 MORE_POLICIES = GOLDENS / "policies_more"
 PATIENCE_S = 600  # only what hangs takes so long, on a busy machine too
 FORK_SERVER = PROGRAMS / "tests" / "libfork_server.so"  # absent with sanitizers, which want to be loaded first
-ENVIRONMENT = dict(os.environ)
+
+
+def inherited():
+    """What a process has from the one that starts it, as far as tests change it."""
+    return dict(os.environ), os.getcwd(), os.sched_getaffinity(0), pathlib.Path("/proc/self/cgroup").read_text()
+
+
+INHERITED = inherited()
 
 
 @functools.cache
@@ -36,27 +43,27 @@ def fork_server(program):
     return ForkServer(program, FORK_SERVER)
 
 
-def start(command, output, errors):
-    """A process that reads nothing and writes to the files, in this one's environment."""
-    if FORK_SERVER.exists() and os.environ == ENVIRONMENT:
+def start(command, output=None, errors=None, environment=None):
+    """A process that reads nothing and writes to the files; where nothing differs, from a fork server."""
+    if FORK_SERVER.exists() and environment is None and inherited() == INHERITED:
         return fork_server(command[0]).start(command, output, errors)
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nothing, stdout=output or nothing, stderr=errors or nothing, env=environment)
 
 
 def run(program, *arguments, environment=None):
     """The finished process."""
     command = [PROGRAMS / program, *map(str, arguments)]
-    if environment is None:
-        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-            process = start(command, output, errors)
-            try:
-                process.wait(PATIENCE_S)
-            finally:
-                process.kill()
-                process.wait()
-            output.seek(0), errors.seek(0)
-            return subprocess.CompletedProcess(command, process.returncode, output.read(), errors.read())
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = start(command, output, errors, environment)
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+        for file in (output, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, output.read(), errors.read())
 
 
 def installed(program, packages):
@@ -207,8 +214,7 @@ def serve(*arguments, ignore=None):
         log = pathlib.Path(folder) / "server.log"
         command = [PROGRAMS / "pi0-server", "--host", "127.0.0.1", "--port", "0", "--log-file", log, *map(str, arguments)]
         if ignore is None:
-            with open(os.devnull, "w") as nothing:
-                process = start(command, nothing, nothing)
+            process = start(command)
         else:
             ignoring = functools.partial(signal.signal, ignore, signal.SIG_IGN)
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=ignoring)
