@@ -1,16 +1,23 @@
 """tools/compare_peers.sh and tools/vla_cpp.py with programs that stand in for the peer's, and for `pi0 bench`."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import unittest
+from unittest import mock
 
 from gpu_check_test import BENCH, PI0
 from support import PATIENCE_S, PROGRAMS, TemporaryFolderTest
 
 TOOLS = pathlib.Path(__file__).resolve().parent.parent.parent / "tools"
+sys.path.insert(0, str(TOOLS))
+import peers
+import vla_cpp
+
 VLA_BENCH = """
 echo "vla(pi05): hidden=2048 chunk=${chunk:-15} steps=10 max_len=200 matmul_weights=BF16"
 echo "vla(pi05): backend = CPU ($VLA_N_THREADS threads)"
@@ -43,19 +50,28 @@ class PeersTest(TemporaryFolderTest):
         (self.folder / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
         (self.folder / name).chmod(0o755)
 
-    def run_with_vla_cpp(self, *command, **environment):
-        environment = {**os.environ, "VLA_CPP_DIR": str(self.folder / "vla"), **environment}
-        return subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment
-        )
-
     def time_vla_cpp(self, **environment):
+        """Exit code and errors of vla_cpp.py in this process, without measuring what the machine can do."""
         options = ["--json", self.folder / "vla_cpp.json", "--pi0", self.folder / "pi0", "--threads", 1]
-        return self.run_with_vla_cpp(sys.executable, TOOLS / "vla_cpp.py", *options, **environment)
+        environment = {"VLA_CPP_DIR": str(self.folder / "vla"), **environment}
+        errors = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, environment),
+            mock.patch.object(sys, "argv", ["vla_cpp.py", *map(str, options)]),
+            mock.patch.object(peers, "gemm_rate", return_value=100.0),
+            contextlib.redirect_stderr(errors),
+        ):
+            try:
+                vla_cpp.main()
+            except SystemExit as end:
+                return end.code, errors.getvalue()
+        return 0, errors.getvalue()
 
     def test_vla_cpp_is_compared(self):
-        programs = {"PI0": str(self.folder / "pi0"), "PEERS_PYTHON": sys.executable, "OPENPI_DIR": ""}
-        done = self.run_with_vla_cpp("bash", TOOLS / "compare_peers.sh", **programs, THREADS="1")
+        programs = {"PI0": str(self.folder / "pi0"), "PEERS_PYTHON": sys.executable, "OPENPI_DIR": "",
+                    "VLA_CPP_DIR": str(self.folder / "vla"), "THREADS": "1"}  # fmt: skip
+        done = subprocess.run(["bash", TOOLS / "compare_peers.sh"], capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False, env={**os.environ, **programs})  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         rows = {line[:38].strip(): line[38:].split() for line in done.stdout.splitlines()}
         self.assertEqual(rows["seconds"][-2:], ["vla_cpp", "/"])
@@ -66,23 +82,25 @@ class PeersTest(TemporaryFolderTest):
         self.assertEqual(arguments, f"--ckpt {self.model} --images 2 --tokens 23 --warmup 1 --reps 3\n")
 
     def test_another_model_is_refused(self):
-        done = self.time_vla_cpp(chunk="50")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("expected 'chunk=15 steps=10'", done.stderr)
-        self.assertIn("chunk=50", done.stderr)
+        code, errors = self.time_vla_cpp(chunk="50")
+        self.assertEqual(code, 1)
+        self.assertIn("expected 'chunk=15 steps=10'", errors)
+        self.assertIn("chunk=50", errors)
         self.assertFalse((self.folder / "vla_cpp.json").exists())
 
     def test_what_is_missing_is_named(self):
         (self.folder / "vla/build/vla-bench").unlink()
-        self.assertIn("vla-bench is not there", self.time_vla_cpp().stderr)
-        self.assertIn("VLA_CPP_DIR is ''", self.time_vla_cpp(VLA_CPP_DIR="").stderr)
+        code, errors = self.time_vla_cpp()
+        self.assertEqual(code, 1)
+        self.assertIn("vla-bench is not there", errors)
+        self.assertIn("VLA_CPP_DIR is ''", self.time_vla_cpp(VLA_CPP_DIR="")[1])
 
     def test_the_model_is_made_of_random_weights(self):
         self.model.unlink()
         self.write("pi0", f'exec {PROGRAMS}/pi0 "${{@/full/tiny}}"')
         (self.folder / "vla/scripts/convert_pi05_to_gguf.py").write_text(CONVERTER)
-        done = self.time_vla_cpp()
-        self.assertEqual(done.returncode, 0, done.stderr)
+        code, errors = self.time_vla_cpp()
+        self.assertEqual(code, 0, errors)
         made = json.loads(self.model.read_text())
         self.assertEqual((made["config"]["type"], made["config"]["chunk_size"]), ("pi05", 15))
         self.assertIn("action_in_proj.weight", made["names"])

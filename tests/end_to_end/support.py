@@ -109,11 +109,12 @@ def free_port():
 
 def wait_until(done, what, deadline_s=PATIENCE_S):
     """What `done` returns once that is true."""
-    end = time.monotonic() + deadline_s
+    begin = time.monotonic()
     while not (found := done()):
-        if time.monotonic() > end:
+        waited = time.monotonic() - begin
+        if waited > deadline_s:
             raise TimeoutError(f"not within {deadline_s} s: {what}")
-        time.sleep(0.01)
+        time.sleep(min(0.01 + waited / 10, 0.1))
     return found
 
 
