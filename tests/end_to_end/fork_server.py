@@ -16,7 +16,7 @@ class Started:
 
     def __init__(self, command, pid):
         self.args, self.pid, self.returncode = command, pid, None
-        self._end = os.pidfd_open(pid)
+        self._end, self._lock = os.pidfd_open(pid), threading.Lock()
 
     def wait(self, timeout=None):
         if self.returncode is None:
@@ -24,8 +24,10 @@ class Started:
             poll.register(self._end, select.POLLIN)
             if not poll.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            os.close(self._end)
+        with self._lock:
+            if self.returncode is None:
+                self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+                os.close(self._end)
         return self.returncode
 
     def poll(self):
