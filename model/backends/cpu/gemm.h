@@ -42,7 +42,8 @@ struct PackedWeight {
 
 inline std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
-// Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it.
+// Uninitialised memory for panels, in huge pages if the system has them: a product reads all of it. From 2 MiB on it
+// begins at a multiple of that. Throws c10::OutOfMemoryError.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 
 // Of a weight's panels of a plain cast.

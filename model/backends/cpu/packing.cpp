@@ -118,14 +118,17 @@ void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
 }  // namespace
 
 Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options) {
-  const Tensor panels = at::empty(shape, options);
   constexpr std::size_t page = 1 << 21;
-  auto* const data = static_cast<std::byte*>(panels.mutable_data_ptr());
-  const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(data) % page) % page;  // up to the first page
-  if (panels.nbytes() >= before + page) {
-    ::madvise(data + before, (panels.nbytes() - before) / page * page, MADV_HUGEPAGE);
-  }
-  return panels;
+  const auto bytes = static_cast<std::size_t>(c10::multiply_integers(shape)) * options.dtype().itemsize();
+  if (bytes < page) return at::empty(shape, options);
+  // Fresh from the system: what malloc gives again lies in small pages already.
+  const std::size_t reserved = bytes + page;  // address space
+  void* const memory = ::mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  TORCH_CHECK_WITH(OutOfMemoryError, memory != MAP_FAILED, "no memory for ", bytes, " bytes of panels");
+  const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(memory) % page) % page;  // up to the first page
+  auto* const data = static_cast<std::byte*>(memory) + before;
+  ::madvise(data, bytes / page * page, MADV_HUGEPAGE);
+  return at::from_blob(data, shape, [=](void*) { ::munmap(memory, reserved); }, options);
 }
 
 std::vector<std::int64_t> panel_shape(std::int64_t out, std::int64_t in) {
