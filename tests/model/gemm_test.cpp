@@ -44,6 +44,31 @@ TEST_CASE("fast_linear equals the exact product within float32's sums", "[model]
 }
 
 // The codes of one panel through a one-hot input: what comes out is what they were widened to.
+TEST_CASE("a row's sums do not depend on the rows beside it", "[model][gemm]") {
+  at::manual_seed(4);
+  const at::Tensor x = at::randn({1, 101, 2500}).to(at::kBFloat16);
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kFloat8_e4m3fn}) {
+      const model::PackedWeight weight = model::pack_weight(weight_of(dtype, 96, 2500));
+      const at::Tensor all = model::fast_linear(kernels, x, weight, {});
+      for (const int rows : {1, 15, 50}) {
+        INFO(name_of(set) << " " << dtype << " " << rows);
+        const at::Tensor few = model::fast_linear(kernels, x.narrow(1, 0, rows), weight, {});
+        REQUIRE(at::equal(few, all.narrow(1, 0, rows)));
+      }
+    }
+  }
+}
+
+TEST_CASE("large panels begin at a huge page", "[model][gemm]") {
+  constexpr std::int64_t page = 1 << 21;
+  const at::Tensor panels = model::empty_panels({3, page / 2}, at::kByte);
+  REQUIRE(reinterpret_cast<std::uintptr_t>(panels.data_ptr()) % page == 0);
+  panels.fill_(1);
+  REQUIRE(model::empty_panels({5}, at::kByte).sizes() == at::IntArrayRef{5});
+}
+
 TEST_CASE("every code is widened to its value", "[model][gemm]") {
   for (const InstructionSet set : model::instruction_sets()) {
     const model::GemmKernels& kernels = model::gemm_kernels(set);

@@ -22,7 +22,11 @@ constexpr std::int64_t stretch_steps = 1024;
 constexpr std::int64_t stretch_bytes = stretch_steps * panel_width * 4;
 constexpr std::int64_t rows_at_once = 64;
 
-std::int64_t panels_at_once() {
+// Few rows pass over lanes only once: lanes are widened run by run then, into the first-level cache.
+bool are_few(std::int64_t rows) { return rows <= rows_at_once; }
+
+std::int64_t panels_at_once(std::int64_t rows) {
+  if (are_few(rows)) return 1;
   static const std::int64_t cache = std::max(sysconf(_SC_LEVEL2_CACHE_SIZE), 1L << 19);
   return std::clamp<std::int64_t>(cache / 2 / stretch_bytes, 4, most_panels);
 }
@@ -172,6 +176,9 @@ struct Operands {
 
   std::int64_t steps_per_pair() const { return lane == Lane::float32 ? 2 : 1; }
   bool is_ordered() const { return accumulator.is_ordered(); }
+  const std::uint8_t* codes_of(std::int64_t panel, std::int64_t pair = 0) const {
+    return codes + (panel * pairs + pair) * pair_bytes;
+  }
   bool codes_are_lanes() const { return format == Format::bfloat16 && lane == Lane::bfloat16_pair; }
 
   Lane lane;
@@ -201,15 +208,20 @@ class GroupProduct {
         lanes_(make_scratch<std::uint32_t>(most_panels_of_group * stretch_steps * panel_width)),
         fresh_(make_scratch<float>(most_panels_of_group * rows_at_once * panel_width)) {}
 
-  // sums [panels of the group][rows][32]
-  void multiply(const Operands& in, PanelGroup group, float* sums) {
+  // sums [panels of the group][rows][32]. `next`: the codes that this thread reads after these; null: none.
+  void multiply(const Operands& in, PanelGroup group, const std::uint8_t* next, float* sums) {
     if (in.is_ordered()) begin_sums(in, group, sums);
     const std::int64_t scaled_pairs = in.scales.group_pairs();
     const std::int64_t stretch_pairs = scaled_pairs > 0 ? scaled_pairs : stretch_steps / in.steps_per_pair();
+    const std::int64_t part_pairs = are_few(in.rows) ? run_steps / in.steps_per_pair() : stretch_pairs;
     for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
       const Stretch stretch{pair, std::min(stretch_pairs, in.pairs - pair)};
-      widen(in, group, stretch);
-      for (std::int64_t row = 0; row < in.rows; row += rows_at_once) add_rows(in, group, stretch, row, sums);
+      for (std::int64_t first = pair; first < stretch.end(); first += part_pairs) {
+        const Stretch part{first, std::min(part_pairs, stretch.end() - first)};
+        widen(in, group, part);
+        ahead_ = ahead_of(in, group, part, next);
+        for (std::int64_t row = 0; row < in.rows; row += rows_at_once) add_rows(in, group, stretch, part, row, sums);
+      }
     }
     if (scaled_pairs > 0 || !in.scales.left_for_sums()) return;
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
@@ -221,8 +233,7 @@ class GroupProduct {
  private:
   void widen(const Operands& in, PanelGroup group, Stretch stretch) {
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
-      const std::uint8_t* const from =
-          in.codes + ((group.first + panel) * in.pairs + stretch.first_pair) * in.pair_bytes;
+      const std::uint8_t* const from = in.codes_of(group.first + panel, stretch.first_pair);
       std::uint32_t* const to = lanes_.get() + panel * stretch_steps * panel_width;
       if (in.scales.is_coded()) {
         in.scales.widen(kernels_, from, group.first + panel, {stretch.first_pair, stretch.pairs}, to);
@@ -232,6 +243,12 @@ class GroupProduct {
       panel_lanes_[static_cast<std::size_t>(panel)] =
           in.codes_are_lanes() ? reinterpret_cast<const std::uint32_t*>(from) : to;
     }
+  }
+
+  // As many codes as those of the part, which follow them.
+  static Ahead ahead_of(const Operands& in, PanelGroup group, Stretch part, const std::uint8_t* next) {
+    if (!are_few(in.rows)) return {};
+    return {part.end() < in.pairs ? in.codes_of(group.first, part.end()) : next, in.pair_bytes / in.steps_per_pair()};
   }
 
   static void begin_sums(const Operands& in, PanelGroup group, float* sums) {
@@ -257,9 +274,9 @@ class GroupProduct {
                               first_step, end >= in.in);
   }
 
-  // A stretch is summed by itself, in cache, before it is added to the ones before it.
-  void add_rows(const Operands& in, PanelGroup group, Stretch stretch, std::int64_t row, float* sums) {
-    if (in.is_ordered()) return add_rows_in_order(in, group, stretch, row, sums);
+  // A stretch is summed by itself, in cache, before it is added to the ones before it. `part` is of it.
+  void add_rows(const Operands& in, PanelGroup group, Stretch stretch, Stretch part, std::int64_t row, float* sums) {
+    if (in.is_ordered()) return add_rows_in_order(in, group, part, row, sums);
     const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
     const std::int64_t sums_stride = in.rows * panel_width;
     float* const target = sums + row * panel_width;
@@ -267,16 +284,17 @@ class GroupProduct {
     const bool is_first = stretch.first_pair == 0 && !is_scaled;
     const std::int64_t fresh_stride = rows_at_once * panel_width;
     multiply_stretch(kernels_, in.lane,
-                     {.x = in.x + row * in.stride + stretch.first_pair * in.steps_per_pair(),
+                     {.x = in.x + row * in.stride + part.first_pair * in.steps_per_pair(),
                       .stride = in.stride,
                       .rows = row_count,
-                      .steps = stretch.pairs * in.steps_per_pair(),
+                      .steps = part.pairs * in.steps_per_pair(),
                       .lanes = panel_lanes_.data(),
                       .panels = group.count,
                       .sums = is_first ? target : fresh_.get(),
                       .sums_stride = is_first ? sums_stride : fresh_stride,
-                      .go_on = false});
-    if (is_first) return;
+                      .go_on = part.first_pair > stretch.first_pair,
+                      .ahead = ahead_});
+    if (is_first || part.end() < stretch.end()) return;
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
       float* const own = target + panel * sums_stride;
       const float* const fresh = fresh_.get() + panel * fresh_stride;
@@ -294,6 +312,7 @@ class GroupProduct {
   Scratch<std::uint32_t> lanes_;  // [panels][stretch_steps][32]
   Scratch<float> fresh_;          // [panels][rows_at_once][32]
   std::array<const std::uint32_t*, most_panels> panel_lanes_{};
+  Ahead ahead_;
 };
 
 }  // namespace
@@ -305,7 +324,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   const std::int64_t rows = operands[0].rows, out = products[0].weight.out;
   const std::int64_t panels = products[0].weight.panel_count();
   const std::int64_t threads = at::get_num_threads();
-  const std::int64_t rounds = divided_up(panels, panels_at_once() * threads);
+  const std::int64_t rounds = divided_up(panels, panels_at_once(rows) * threads);
   const std::int64_t most_of_group = divided_up(panels, rounds * threads);  // panels; as many for each thread
   const std::int64_t strip_size = rows * panel_width, group_size = most_of_group * strip_size;
   const std::int64_t group_flop = 2 * products[0].x.in * group_size * product_count;
@@ -319,7 +338,13 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
       const std::int64_t first = task * most_of_group;
       const PanelGroup group{first, std::min(most_of_group, panels - first)};
       for (std::int64_t i = 0; i < product_count; ++i) {
-        product.multiply(operands[static_cast<std::size_t>(i)], group, sums.get() + i * group_size);
+        const std::uint8_t* next = nullptr;
+        if (i + 1 < product_count) {
+          next = operands[static_cast<std::size_t>(i + 1)].codes_of(first);
+        } else if (task + 1 < end) {
+          next = operands[0].codes_of(first + group.count);
+        }
+        product.multiply(operands[static_cast<std::size_t>(i)], group, next, sums.get() + i * group_size);
       }
       for (std::int64_t panel = 0; finish && panel < group.count; ++panel) {
         strip.first_column = (first + panel) * panel_width;

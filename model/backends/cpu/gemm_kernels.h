@@ -29,6 +29,12 @@ enum class InstructionSet { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 constexpr std::int64_t most_panels = 16;  // of a run
 constexpr std::int64_t run_steps = 128;   // whose lanes fit the first-level cache
 
+// Memory that is read soon, which some loops prefetch.
+struct Ahead {
+  const std::uint8_t* from = nullptr;  // null: none
+  std::int64_t step_bytes = 0;         // for each step of the run
+};
+
 // Some rows of x [rows][steps] times the lanes [steps][32] of some panels.
 struct Run {
   const std::uint32_t* x;
@@ -39,7 +45,8 @@ struct Run {
   std::int64_t panels;                // at most most_panels
   float* sums;                        // [panels][.., 32]; panels lie `sums_stride` floats apart
   std::int64_t sums_stride;
-  bool go_on;  // add to the sums that are there
+  bool go_on;        // add to the sums that are there
+  Ahead ahead = {};  // only of a run of one panel
 };
 
 struct GemmKernels {

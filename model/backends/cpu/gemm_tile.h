@@ -16,10 +16,13 @@ namespace {
 // `rows` rows by two vectors of columns, all sums in registers.
 template <class V, int rows>
 [[gnu::always_inline]] inline void multiply_tile(const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
-                                                 const std::uint32_t* lanes, float* sums, bool add) {
+                                                 const std::uint32_t* lanes, float* sums, bool add,
+                                                 const Ahead& ahead) {
   typename V::Sum sum[rows][2];
   for (int row = 0; row < rows; ++row) sum[row][0] = sum[row][1] = V::zero();
   for (std::int64_t step = 0; step < steps; ++step) {
+    constexpr int for_reading = 0, into_second_level = 2;
+    if (ahead.from != nullptr) __builtin_prefetch(ahead.from + step * ahead.step_bytes, for_reading, into_second_level);
     const auto first = V::load_lanes(lanes + step * panel_width);
     const auto second = V::load_lanes(lanes + step * panel_width + V::lanes);
 #pragma GCC unroll 12
@@ -39,29 +42,32 @@ template <class V, int rows>
 
 template <class V, int rows>
 void multiply_rows(std::int64_t count, const std::uint32_t* x, std::int64_t stride, std::int64_t steps,
-                   const std::uint32_t* lanes, float* sums, bool add) {
+                   const std::uint32_t* lanes, float* sums, bool add, const Ahead& ahead) {
   if (count == rows) {
     for (std::int64_t column = 0; column < panel_width; column += 2 * V::lanes) {
-      multiply_tile<V, rows>(x, stride, steps, lanes + column, sums + column, add);
+      multiply_tile<V, rows>(x, stride, steps, lanes + column, sums + column, add, ahead);
     }
   } else if constexpr (rows > 1) {
-    multiply_rows<V, rows - 1>(count, x, stride, steps, lanes, sums, add);
+    multiply_rows<V, rows - 1>(count, x, stride, steps, lanes, sums, add, ahead);
   }
 }
 
 // Tiles are of nearly equal heights, since a low last tile would be slow. Each run is summed by itself before it is
-// added: one long sum would lose more to rounding.
+// added: one long sum would lose more to rounding. Each tile prefetches its share of the memory ahead, so that reading
+// never pauses.
 template <class V>
 void multiply_run(const Run& run) {
   const std::int64_t tiles = (run.rows + V::max_rows - 1) / V::max_rows;
   for (std::int64_t panel = 0; panel < run.panels; ++panel) {
     float* const sums = run.sums + panel * run.sums_stride;
+    Ahead ahead{run.ahead.from, (run.ahead.step_bytes + tiles - 1) / tiles};
     std::int64_t row = 0;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t height = (run.rows - row + tiles - tile - 1) / (tiles - tile);
       multiply_rows<V, V::max_rows>(height, run.x + row * run.stride, run.stride, run.steps, run.lanes[panel],
-                                    sums + row * panel_width, run.go_on);
+                                    sums + row * panel_width, run.go_on, ahead);
       row += height;
+      if (ahead.from != nullptr) ahead.from += run.steps * ahead.step_bytes;
     }
   }
 }

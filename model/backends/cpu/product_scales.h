@@ -10,6 +10,8 @@ namespace pi0::model {
 // Some pairs of inputs.
 struct Stretch {
   std::int64_t first_pair, pairs;
+
+  std::int64_t end() const { return first_pair + pairs; }
 };
 
 class ProductScales {
