@@ -11,6 +11,7 @@ import unittest
 import numpy as np
 from openpi_client import msgpack_numpy
 
+from prepared import Process
 from support import (
     GOLDENS,
     POLICIES,
@@ -28,7 +29,8 @@ from support import (
 
 NAME = "pi05_droid_jointpos_polaris"
 FOLDER = POLICIES / NAME
-MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, *one_instruction_set()]
+WHOLE_MODEL = ["--config", NAME, "--checkpoint-dir", FOLDER, *one_instruction_set()]
+MODEL = [*WHOLE_MODEL, "--skip-masked"]  # in half the time
 FORMATS = ["float32", "float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
 
 
@@ -37,8 +39,8 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         super().setUp()
         self.output = self.folder / "sweep"
 
-    def sweep(self, *arguments):
-        return run("pi0", "sweep", *MODEL, "--output", self.output, *arguments)
+    def sweep(self, *arguments, model=MODEL):
+        return run("pi0", "sweep", *model, "--output", self.output, *arguments)
 
     def summary(self):
         return json.loads((self.output / "summary.json").read_text())
@@ -53,7 +55,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
     def test_a_recorded_request_has_the_originals_statistics_and_action_error(self):
         arguments = [*self.record(), "--kernels", "reference", "--quantize-attention", "none"]
         pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
-        done = self.sweep(*arguments, *pair)
+        done = self.sweep(*arguments, *pair, model=WHOLE_MODEL)
         self.assertEqual(done.returncode, 0, done.stderr)
         found = json.loads((self.output / "float8_e4m3__float16" / "stats.json").read_text())
         expected = json.loads((FOLDER / "stats_float8_e4m3__float16.json").read_text())
@@ -99,14 +101,14 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
     def test_figures_are_those_of_single_runs(self):
         records = self.record()
-        done = self.sweep(*records, "--input-fmts", "float8_e5m2,bfloat16", "--output-fmts", "float16")
+        done = self.sweep(*records, "--num-steps", 2, "--input-fmts", "float8_e5m2,bfloat16", "--output-fmts", "float16")
         self.assertEqual(done.returncode, 0, done.stderr)
         answers = {}
         for input_fmt in (None, "float8_e5m2", "bfloat16"):
             formats = [] if input_fmt is None else ["--input-fmt", input_fmt, "--output-fmt", "float16"]
             answer = self.folder / "answer.msgpack"
             request = records[1] / "000000.request.msgpack"
-            done = run("pi0", "infer", *MODEL, "--request", request, "--output", answer, *formats)
+            done = run("pi0", "infer", *MODEL, "--num-steps", 2, "--request", request, "--output", answer, *formats)
             self.assertEqual(done.returncode, 0, done.stderr)
             answers[input_fmt] = read(answer)["actions"]
         for entry in self.summary():
@@ -116,7 +118,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             np.testing.assert_allclose(entry["action_rmse_by_step"], np.sqrt(squares.mean(1)), rtol=1e-9)
 
     def test_all_pairs_are_in_both_summaries(self):
-        done = self.sweep("--synthetic", 1, "--num-steps", 2)
+        done = self.sweep("--synthetic", 1, "--num-steps", 1)
         self.assertEqual(done.returncode, 0, done.stderr)
         summary = self.summary()
         pairs = [(first, second) for first in FORMATS for second in FORMATS]
@@ -127,14 +129,14 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual([float(row["rmse_vision"]) for row in rows], [entry["components"]["vision"] for entry in summary])
 
     def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_summary(self):
-        arguments = ["--synthetic", 2, "--num-steps", 2]
+        arguments = ["--synthetic", 2, "--num-steps", 1, "--input-fmts", "float8_e4m3"]
         done = self.sweep(*arguments)
         self.assertEqual(done.returncode, 0, done.stderr)
         whole, self.output = self.summary(), self.folder / "interrupted"
         command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments, "--resume"]
         for _ in range(3):
-            process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
-            time.sleep(random.uniform(0.2, 1.5))
+            process = Process([*map(str, command)], stderr=subprocess.DEVNULL)
+            time.sleep(random.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
             process.wait()
             for file in self.output.glob("*/*.json"):
@@ -144,11 +146,11 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(without_times(self.summary()), without_times(whole))
 
     def test_a_signal_stops_it_between_observations_and_resume_goes_on(self):
-        arguments = ["--synthetic", 3, "--num-steps", 2, "--input-fmts", "float8_e4m3,float16"]
+        arguments = ["--synthetic", 3, "--num-steps", 1, "--input-fmts", "float8_e4m3"]
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self.output = self.folder / stop.name
             command = [*map(str, [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments])]
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            process = Process(command, stderr=subprocess.PIPE, text=True)
             lines = [process.stderr.readline()]
             while "without quantization" not in lines[-1] and lines[-1]:
                 lines.append(process.stderr.readline())
@@ -158,7 +160,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             self.assertIn(f"pi0: stopped by {stop.name}; --resume continues", errors)
         done = self.sweep(*arguments, "--resume")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(len(self.summary()), 10)
+        self.assertEqual(len(self.summary()), 5)
 
     def test_a_result_without_its_statistics_is_measured_again_but_only_to_resume(self):
         arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float16", "--output-fmts", "float16"]
@@ -173,13 +175,13 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
     def test_a_gone_reader_of_its_progress_ends_nothing(self):
         command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, "--synthetic", 1, "--num-steps", 1,
-                   "--input-fmts", "float16"]  # fmt: skip
+                   "--input-fmts", "float16", "--output-fmts", "float16,bfloat16"]  # fmt: skip
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {' '.join(map(str, command))} 2>&1 | head -n 1"],
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0)
-        self.assertEqual(len(self.summary()), 5)
+        self.assertEqual(len(self.summary()), 2)
 
     def test_a_budget_that_no_layer_keeps_is_a_file_of_no_rules(self):
         arguments = ["--synthetic", 1, "--num-steps", 1]
@@ -197,7 +199,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
     def test_layers_are_ranked_and_a_budget_is_kept(self):
         arguments = ["--synthetic", 1, "--num-steps", 1, "--quantize-attention", "none"]
-        pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
+        pair = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16", "--skip-components", "vision"]
         done = self.sweep(*arguments, *pair, "--sensitivity", "layers", "--budget", 0.02)
         self.assertEqual(done.returncode, 0, done.stderr)
         ranking = json.loads((self.output / "sensitivity.json").read_text())
@@ -223,7 +225,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertEqual(entry["action_rmse"], budget["action_rmse"])
 
     def test_operations_between_products_are_ranked_too(self):
-        arguments = ["--synthetic", 1, "--num-steps", 1, "--skip-components", "vision,action_expert"]
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--floor-repeats", 0, "--skip-components", "vision,action_expert"]
         formats = ["--pairs", "float16/float16", "--kv-cache-fmt", "int8:row", "--vector-fmt", "float8_e4m3"]
         done = self.sweep(*arguments, *formats, "--sensitivity", "layers", "--budget", 100)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -272,7 +274,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
         # A bfloat16 model's last bits are far above a float32 one's.
         self.output = self.folder / "float32"
-        done = self.sweep("--synthetic", 2, "--pairs", "float32/float32", "--precision", "float32")
+        done = self.sweep("--synthetic", 1, "--pairs", "float32/float32", "--precision", "float32")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLess(100 * self.summary()[0]["action_rmse_floor"], same["action_rmse_floor"])
 
@@ -284,7 +286,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         self.assertFalse(self.output.exists())
 
     def test_shards_merge_to_the_summary_of_one_run(self):
-        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "bfloat16,float8_e4m3,float8_e5m2"]
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float8_e4m3"]
         done = self.sweep(*arguments)
         self.assertEqual(done.returncode, 0, done.stderr)
         whole, self.output = self.summary(), self.folder / "merged"
@@ -293,10 +295,10 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             done = run("pi0", "sweep", *MODEL, *arguments, "--output", folder, "--shard", f"{index}/2")
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertFalse((folder / "summary.json").exists())
-            self.assertEqual(len(list(folder.iterdir())), 8 if index == 1 else 7)
+            self.assertEqual(len(list(folder.iterdir())), 3 if index == 1 else 2)
         missing = run("pi0", "merge", folders[0], "--output", self.output)
         self.assertEqual(missing.returncode, 1)
-        self.assertIn("7 of 15 settings are missing", missing.stderr)
+        self.assertIn("2 of 5 settings are missing", missing.stderr)
         done = run("pi0", "merge", *folders, "--output", self.output)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(without_times(self.summary()), without_times(whole))
@@ -327,7 +329,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
     def test_layers_that_the_setting_cannot_change_are_not_ranked(self):
         rank = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float32", "--output-fmts", "float32", "--sensitivity", "layers",
-                "--floor-repeats", 0]  # fmt: skip
+                "--floor-repeats", 0, "--skip-components", "vision,language"]  # fmt: skip
         kinds = {}
         for name, own in (("systolic", ["--accumulators", "systolic"]), ("vector", ["--vector-fmt", "float8_e4m3"])):
             self.output = self.folder / name
@@ -420,7 +422,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
 
     def test_a_full_or_read_only_disk_is_named_and_costs_the_setting_in_hand(self):
         self.output.mkdir()
-        arguments = ["--synthetic", 1, "--num-steps", 1]
+        arguments = ["--synthetic", 1, "--num-steps", 1, "--input-fmts", "float8_e4m3,float16"]
         with small_disk(self.output, 200_000) as change:
             done = self.sweep(*arguments)
             self.assertEqual(done.returncode, 1)
@@ -437,8 +439,8 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
             change("rw,size=10m")
             done = self.sweep(*arguments, "--resume")
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertIn(f"{len(finished)} of 25 settings are done already", done.stderr)
-            self.assertEqual(len(self.summary()), 25)
+            self.assertIn(f"{len(finished)} of 10 settings are done already", done.stderr)
+            self.assertEqual(len(self.summary()), 10)
 
 
 if __name__ == "__main__":
