@@ -2,15 +2,18 @@
 
 import csv
 import json
+import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import unittest
 import xml.etree.ElementTree as ElementTree
 
 from support import GOLDENS, PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, installed, run, small_disk
 
 NAME = "pi05_droid_jointpos_polaris"
-MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME]
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, "--skip-masked"]
 ORIGINALS = POLICIES / NAME / "stats_float8_e4m3__float16.json"
 
 # What a browser is asked once the page has drawn itself: whether a pointer and a key show a value, and what is
@@ -56,6 +59,12 @@ CROWDED = """<script>
 
 
 class ReportTest(TemporaryFolderTest):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.sweeps = pathlib.Path(folder.name)
+
     def setUp(self):
         super().setUp()
         self.page = self.folder / "report.html"
@@ -92,10 +101,18 @@ class ReportTest(TemporaryFolderTest):
             return list(csv.DictReader(file))
 
     def sweep(self, name, *arguments):
-        output = self.folder / name
-        done = run("pi0", "sweep", *MODEL, "--output", output, "--synthetic", 1, "--num-steps", 1, *arguments)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return output
+        """A copy of a sweep that runs once."""
+        made = self.sweeps / "_".join(arguments).replace(",", "_")
+        if not made.exists():
+            done = run("pi0", "sweep", *MODEL, "--output", made, "--synthetic", 1, *arguments)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        return shutil.copytree(made, self.folder / name)
+
+    def settings(self, name):
+        return self.sweep(name, "--input-fmts", "float8_e4m3,float32", "--output-fmts", "float16")
+
+    def ranking(self):
+        return self.sweep("ranking", "--input-fmts", "float8_e5m2", "--output-fmts", "float16", "--sensitivity", "components")
 
     def closed_loop(self):
         """A folder as pi0-quant leaves it, with one pair whose server did not start."""
@@ -116,8 +133,7 @@ class ReportTest(TemporaryFolderTest):
         return folder
 
     def test_every_number_is_one_of_the_sweeps(self):
-        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,float32", "--output-fmts", "float16")
-        ranking = self.sweep("ranking", "--input-fmts", "float8_e5m2", "--output-fmts", "float16", "--sensitivity", "components")
+        sweep, ranking = self.settings("sweep"), self.ranking()
         done = self.report(sweep, ranking)
         self.assertEqual(done.returncode, 0, done.stderr)
         content, tables = self.data()
@@ -186,20 +202,17 @@ class ReportTest(TemporaryFolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual([row["rmse"] for row in self.data()[1]["layers"]][:2], [None, None])
 
-    def test_benchmarks_show_their_stages(self):
-        bench = self.folder / "bench.json"
-        done = run("pi0", "bench", *MODEL, "--repeats", 1, "--num-steps", 1, "--json", bench)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(self.report(bench).returncode, 0)
-        found = {row["stage"]: row["seconds"] for row in self.data()[1]["stages"]}
-        self.assertEqual(found, json.loads(bench.read_text())["stages"])
-
-    def test_a_bench_of_all_modes_shows_their_settings_and_its_warning(self):
-        bench = self.folder / "bench.json"
-        done = run("pi0", "bench", *MODEL, "--repeats", 1, "--num-steps", 1, "--all-modes", "--input-fmt", "float8_e4m3",
+    def test_benches_show_their_stages_and_of_all_modes_the_settings_and_a_warning(self):
+        bench, single = self.folder / "bench.json", self.folder / "single.json"
+        done = run("pi0", "bench", *MODEL, "--repeats", 1, "--warmup", 0, "--all-modes", "--input-fmt", "float8_e4m3",
                    "--output-fmt", "float16", "--json", bench)  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         records = json.loads(bench.read_text())
+        single.write_text(json.dumps(records["unquantized"]))  # what a bench of one mode writes
+        self.assertEqual(self.report(single).returncode, 0)
+        found = {row["stage"]: row["seconds"] for row in self.data()[1]["stages"]}
+        self.assertEqual(found, records["unquantized"]["stages"])
+
         records["with_statistics"]["counted"] = 0
         bench.write_text(json.dumps(records))
         done = self.report(bench)
@@ -219,9 +232,7 @@ class ReportTest(TemporaryFolderTest):
         self.assertTrue(done.stdout.splitlines()[-1].startswith("report: "), done.stdout[-300:])
 
     def test_the_page_draws_itself_alone_and_fits(self):
-        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16")
-        other = self.sweep("other", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16", "--seed", 3)
-        ranking = self.sweep("ranking", "--input-fmts", "float8_e5m2", "--output-fmts", "float16", "--sensitivity", "components")
+        sweep, other, ranking = self.settings("sweep"), self.settings("other"), self.ranking()
         hostile = json.loads(ORIGINALS.read_text())
         hostile["layers"][0]["layer"] += "</script><b>bold"
         (self.folder / "hostile.json").write_text(json.dumps(hostile))
@@ -234,32 +245,32 @@ class ReportTest(TemporaryFolderTest):
         browser = installed("chromium", "chromium")
         probed = self.folder / "probed.html"
         probed.write_text(page.replace("</body>", PROBE + "</body>"))
-        for width in (1400, 800, 390):
-            for scheme in (0, 1):  # dark, light
-                command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
-                           f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
-                           f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", probed.as_uri()]  # fmt: skip
-                done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-                self.assertNotIn("CONSOLE", done.stderr)  # where script errors go
-                root = re.search(r"<html[^>]*>", done.stdout).group()
-                self.assertIn(f'data-theme="{"light" if scheme else "dark"}"', root)
-                self.assertIn('data-ready="yes"', root)
-                seen = json.loads(re.search(r'data-seen="([^"]*)"', root).group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
-                self.assertEqual(seen["wide"], [])
-                self.assertLessEqual(*seen["width"])
-                self.assertRegex(seen["pointed"], r"RMSE \d")
-                self.assertNotEqual(seen["keyed"], seen["pointed"])
-                self.assertTrue(all(count > 0 for count in seen["rows"]))
-                self.assertEqual(
-                    seen["sections"],
-                    ["What it comes to", "Action error by format", "Error against bits", "Success in simulation",
-                     "Formats and components", "Blocks and matrices", "Layers by depth", "Sensitivity",
-                     "Action error over the chunk", "Two settings side by side", "Seconds per observation", "What was measured"],
-                )  # fmt: skip
+        for width, scheme in ((1400, 0), (800, 1), (390, 0)):  # dark, light: colours alone
+            command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+                       f"--user-data-dir={self.folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
+                       f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", probed.as_uri()]  # fmt: skip
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            self.assertNotIn("CONSOLE", done.stderr)  # where script errors go
+            root = re.search(r"<html[^>]*>", done.stdout).group()
+            self.assertIn(f'data-theme="{"light" if scheme else "dark"}"', root)
+            self.assertIn('data-ready="yes"', root)
+            seen = json.loads(re.search(r'data-seen="([^"]*)"', root).group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
+            self.assertEqual(seen["wide"], [])
+            self.assertLessEqual(*seen["width"])
+            self.assertRegex(seen["pointed"], r"RMSE \d")
+            self.assertNotEqual(seen["keyed"], seen["pointed"])
+            self.assertTrue(all(count > 0 for count in seen["rows"]))
+            self.assertEqual(
+                seen["sections"],
+                ["What it comes to", "Action error by format", "Error against bits", "Success in simulation",
+                 "Formats and components", "Blocks and matrices", "Layers by depth", "Sensitivity",
+                 "Action error over the chunk", "Two settings side by side", "Seconds per observation", "What was measured"],
+            )  # fmt: skip
 
     def test_figures_show_what_the_page_shows(self):
-        sweep = self.sweep("sweep", "--input-fmts", "float8_e4m3,bfloat16", "--output-fmts", "float16")
-        ranking = self.sweep("ranking", "--input-fmts", "float8_e4m3", "--output-fmts", "float16", "--sensitivity", "layers")
+        sweep = self.settings("sweep")
+        ranking = self.sweep("ranking", "--input-fmts", "float8_e4m3", "--output-fmts", "float16", "--sensitivity", "layers",
+                             "--skip-components", "vision,language")  # fmt: skip
         bench = self.folder / "bench.json"
         stages = {"wire": 0.25, "vision": 0.5, "denoise": 1}
         bench.write_text(json.dumps({"mode": "a_mode", "seconds": 1, "stages": stages, "settings": {}}))
@@ -268,7 +279,7 @@ class ReportTest(TemporaryFolderTest):
         (sweep / "summary.json").write_text(json.dumps(summary))
         loop = self.closed_loop()
         figures = self.figures(sweep, ranking, loop, bench)
-        by_setting = [f"sweep_{figure}_{setting}_float16" for figure in ("blocks", "chunk", "layers") for setting in ("bfloat16", "float8_e4m3")]
+        by_setting = [f"sweep_{figure}_{setting}_float16" for figure in ("blocks", "chunk", "layers") for setting in ("float32", "float8_e4m3")]
         of_loop = [f"{loop.name}_{figure}" for figure in ("blocks_float8_e4m3_float16", "components", "layers_float8_e4m3_float16", "success")]
         of_sweep = ["action_error", "components", "error_against_bits", "joints", "seconds", "steps", "velocity"]
         self.assertEqual(
@@ -299,7 +310,8 @@ class ReportTest(TemporaryFolderTest):
         self.assertTrue(any(text.startswith("2 of 3, 0.667") for text in texts(f"{loop.name}_success")))
         self.assertIn("server_start_timeout", texts(f"{loop.name}_success"))
         rows = json.loads((ranking / "sensitivity.json").read_text())
-        self.assertEqual(len(of_class("ranking_sensitivity", "bar")), min(len(rows), 20))
+        self.assertGreater(len(rows), 20)
+        self.assertEqual(len(of_class("ranking_sensitivity", "bar")), 20)
 
         page = self.folder / "figures.html"
         page.write_text("".join(file.read_text() for file in sorted((self.folder / "new" / "figures").iterdir())) + CROWDED)
@@ -342,11 +354,11 @@ class ReportTest(TemporaryFolderTest):
             self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["empty.json", "file"])
 
     def test_what_cannot_be_read_or_written_is_named_and_nothing_is_left(self):
-        sweep = self.sweep("sweep", "--input-fmts", "float16", "--output-fmts", "float16,bfloat16")
+        sweep = self.settings("sweep")
         empty = self.folder / "empty"
         empty.mkdir()
         (self.folder / "file").write_text("{}")
-        statistics = sweep / "float16__bfloat16" / "stats.json"
+        statistics = sweep / "float32__float16" / "stats.json"
         whole = statistics.read_text()
         self.page.write_text("earlier")
 
