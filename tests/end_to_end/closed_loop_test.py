@@ -11,10 +11,11 @@ import subprocess
 import sys
 import unittest
 
+from prepared import Process
 from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, run, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
-MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1]
+MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, "--skip-masked"]
 SIMULATOR = f"{sys.executable} -W ignore {pathlib.Path(__file__).with_name('stand_in_simulator.py')}"
 PAIR = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
 
@@ -36,8 +37,7 @@ class ClosedLoopTest(TemporaryFolderTest):
 
     def run_pairs(self, *arguments, behaviour="succeed", simulator=None):
         (self.folder / "behaviour").write_text(behaviour)
-        command = self.command(*arguments, simulator=simulator)
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        return run(*self.command(*arguments, simulator=simulator))
 
     def root(self):
         (root,) = self.output.iterdir()
@@ -225,7 +225,7 @@ class ClosedLoopTest(TemporaryFolderTest):
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             (self.folder / "behaviour").write_text("wait")
             arguments = [*PAIR, "--scenes", 1, *(["--resume"] if self.output.exists() else [])]
-            process = subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True)
+            process = Process(self.command(*arguments), stderr=subprocess.PIPE, text=True)
             wait_until(lambda: list(self.output.glob("*/*/videos/scene1/episode_0.mp4")), "an episode")
             process.send_signal(stop)
             errors = process.communicate(timeout=PATIENCE_S)[1]
@@ -269,11 +269,10 @@ class ClosedLoopTest(TemporaryFolderTest):
         uv = programs / "uv"  # run python run_eval.py --episodes N --scene S --headless
         uv.write_text(f'#!/bin/sh\necho "$@"\nexec {SIMULATOR} localhost 8000 "$7" "$5" . succeed\n')
         uv.chmod(0o755)
-        command = [PROGRAMS / "pi0", "closed-loop", *MODEL, *PAIR, "--sim-evals-dir", checkout, "--scenes", 2,
+        command = ["pi0", "closed-loop", *MODEL, *PAIR, "--sim-evals-dir", checkout, "--scenes", 2,
                    "--output-dir", self.output]  # fmt: skip
         environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-                              env=environment)  # fmt: skip
+        done = run(*command, environment=environment)
         self.assertEqual(done.returncode, 0, done.stderr)
         (entry,) = self.summary()
         log = (self.root() / entry["combo"] / "eval_scene2.log").read_text()
@@ -285,8 +284,7 @@ class ClosedLoopTest(TemporaryFolderTest):
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("", 8000))
             other.listen()
-            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-                                  env=environment)  # fmt: skip
+            done = run(*command, environment=environment)
         self.assertEqual(done.returncode, 1)
         self.assertIn("port 8000", done.stderr)
 
@@ -313,12 +311,12 @@ class ClosedLoopTest(TemporaryFolderTest):
             (["--num-stepps=3"], ["unknown option '--num-stepps'; did you mean '--num-steps'?"]),
             (["--output", self.folder / "file" / "results"], ["file"]),
         ):
-            command = [PROGRAMS / "pi0", "closed-loop", *MODEL, "--output", self.folder / "empty"]
+            command = ["pi0", "closed-loop", *MODEL, "--output", self.folder / "empty"]
             if "--eval-command" not in arguments:
                 command += ["--eval-command", "true"]
             if "--output" in arguments:
                 del command[-4:-2]
-            done = subprocess.run([*map(str, [*command, *arguments])], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            done = run(*command, *arguments)
             self.assertIn(done.returncode, (1, 2), arguments)
             for word in words:
                 self.assertIn(word, done.stderr)
