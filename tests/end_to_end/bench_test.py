@@ -155,31 +155,27 @@ class BenchTest(TemporaryFolderTest):
             "unquantized: cannot be told from 6 and 5 runs that count; --repeats 6 or more",
         ])  # fmt: skip
 
-    def test_a_run_is_compared_with_an_earlier_one_of_the_same_settings(self):
-        earlier = self.folder / "earlier.json"
-        record, _ = self.bench("--num-steps", 1, "--threads", 1)
+    def test_one_mode_by_its_options_and_compared_with_an_earlier_one_of_the_same_settings(self):
+        earlier, stats = self.folder / "earlier.json", self.folder / "stats.json"
+        record, _ = self.bench(*E4M3, "--no-stats", "--num-steps", 1, "--threads", 1)
+        self.check(record, "without_statistics")
         earlier.write_text(json.dumps(record))
-        same = [*MODEL, "--num-steps", 1, "--repeats", 1, "--compare", earlier]
-        done = run("pi0", "bench", *same, "--threads", 1)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stdout, r"against .*earlier.json:\nunquantized: cannot be told from [01] and [01] runs")
+        same = [*E4M3, "--num-steps", 1, "--compare", earlier]
+        _, done = self.bench(*same, "--no-stats", "--threads", 1)
+        self.assertRegex(done.stdout, r"against .*earlier.json:\nwithout_statistics: cannot be told from [01] and [01] runs")
         for arguments, words in (
-            (["--threads", 2], "was measured with threads 1, this run with 2"),
-            (["--threads", 1, *E4M3], "has unquantized and no with_statistics"),
+            (["--no-stats", "--threads", 2], "was measured with threads 1, this run with 2"),
+            (["--threads", 1], "has without_statistics and no with_statistics"),
         ):
-            done = run("pi0", "bench", *same, *arguments)
+            done = run("pi0", "bench", *MODEL, *same, *arguments)
             self.assertEqual(done.returncode, 1)
             self.assertIn(f"{earlier}: {words}", done.stderr)
             self.assertNotIn("warm-up", done.stderr)
         earlier.write_text("{}")
-        done = run("pi0", "bench", *same)
+        done = run("pi0", "bench", *MODEL, *same)
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"{earlier}: found no record", done.stderr)
 
-    def test_one_mode_by_its_options(self):
-        record, _ = self.bench(*E4M3, "--no-stats", "--num-steps", 1)
-        self.check(record, "without_statistics")
-        stats = self.folder / "stats.json"
         record, _ = self.bench("--stats-output", stats, "--num-steps", 1, "--kernels", "reference")
         self.check(record, "with_statistics")
         self.assertIsNone(record["settings"]["instructions"])

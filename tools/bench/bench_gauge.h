@@ -35,7 +35,8 @@ class GemmGauge {
   // The index of the fastest one that is exact for such operands; those for float32 are for both.
   std::size_t fastest(Operands operands) const;
 
-  // FLOP per second right now, the best of three. Raises the product's `best`.
+  // FLOP per second right now, the best of three or of as many as begin within half a second. Raises the product's
+  // `best`.
   double measure(std::size_t product);
 
  private:
