@@ -9,7 +9,6 @@ import unittest
 
 import numpy as np
 
-from prepared import Process
 from support import GOLDENS, PROGRAMS, TemporaryFolderTest, one_instruction_set, read_tensor, run
 
 STEPS = 3
@@ -141,7 +140,7 @@ class CalibrateTest(TemporaryFolderTest):
     def test_a_signal_leaves_no_file(self):
         model = self.make_checkpoint("pi05_droid")
         command = [PROGRAMS / "pi0", "calibrate", *model, "--synthetic", 40, "--output", self.output]
-        process = Process([*map(str, command)], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
         while "loading" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import unittest
 
-from prepared import Process
 from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, run, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
@@ -225,7 +224,7 @@ class ClosedLoopTest(TemporaryFolderTest):
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             (self.folder / "behaviour").write_text("wait")
             arguments = [*PAIR, "--scenes", 1, *(["--resume"] if self.output.exists() else [])]
-            process = Process(self.command(*arguments), stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True)
             wait_until(lambda: list(self.output.glob("*/*/videos/scene1/episode_0.mp4")), "an episode")
             process.send_signal(stop)
             errors = process.communicate(timeout=PATIENCE_S)[1]

@@ -11,7 +11,6 @@ import unittest
 import numpy as np
 from openpi_client import msgpack_numpy
 
-from prepared import Process
 from support import (
     GOLDENS,
     POLICIES,
@@ -136,7 +135,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         whole, self.output = self.summary(), self.folder / "interrupted"
         command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments, "--resume"]
         for results in (0, 0, 1, 2):  # that are there before the moment
-            process = Process([*map(str, command)], stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
             wait_until(lambda least=results: len([*self.output.glob("*/result.json")]) >= least, "results")
             time.sleep(random.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
@@ -152,7 +151,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self.output = self.folder / stop.name
             command = [*map(str, [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, *arguments])]
-            process = Process(command, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             lines = [process.stderr.readline()]
             while "without quantization" not in lines[-1] and lines[-1]:
                 lines.append(process.stderr.readline())
