@@ -97,7 +97,9 @@ Attachment::Attachment(model::SiteList& sites, const QuantPlan& plan, StatsBook*
   for (const auto& set_hook : set_hooks) set_hook();
   if (book_ != nullptr) book_->before_counting([this] { quantizer_->collect(); });
   sites_.hooks_changed();
-  ::malloc_trim(0);  // gives back the memory of the float32 slices that weights were rounded in
+  // Gives back the memory of the float32 slices that weights were rounded in; a small model soon needs it again.
+  constexpr std::int64_t large = std::int64_t{32} << 20;
+  if (weight_size_.bytes > large) ::malloc_trim(0);
 }
 
 // With an entry in the book for what the hook observes.
