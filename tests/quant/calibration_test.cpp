@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <set>
 
@@ -22,7 +23,7 @@ using quant::CalibrationRecorder;
 using quant::ChannelStatistics;
 using Tensors = std::map<std::string, at::Tensor>;
 
-constexpr std::int64_t num_steps = 10;
+constexpr std::int64_t num_steps = 3;
 const std::vector<double> wanted = {99, 50, 99.9, 100};
 
 // Keeps the inputs of one linear, call by call.
@@ -298,9 +299,9 @@ TEST_CASE("a calibration that is damaged or of another model is refused", "[quan
   REQUIRE(refusal(good, meta()) == "accepted");
   const at::Tensor absmax = good.at("action_in_proj.absmax");
   CHECK_THAT(with("action_in_proj.absmax", {}), contains_text("has no tensor 'action_in_proj.absmax'"));
-  CHECK_THAT(with("action_in_proj.absmax", absmax.narrow(0, 1, 9).clone()),
-             contains_text("'action_in_proj.absmax' is Float [9, 32], expected Float [10, 32]"));
-  CHECK_THAT(with("action_in_proj.absmax", absmax.to(at::kDouble)), contains_text("is Double [10, 32]"));
+  CHECK_THAT(with("action_in_proj.absmax", absmax.narrow(0, 1, 2).clone()),
+             contains_text("'action_in_proj.absmax' is Float [2, 32], expected Float [3, 32]"));
+  CHECK_THAT(with("action_in_proj.absmax", absmax.to(at::kDouble)), contains_text("is Double [3, 32]"));
   CHECK_THAT(with("action_in_proj.absmax", -absmax), contains_text("negative or not finite"));
   CHECK_THAT(with("action_in_proj.mean_square", absmax / 0), contains_text("negative or not finite"));
   CHECK_THAT(with("state_proj.absmax", absmax), contains_text("has a tensor 'state_proj.absmax'"));
@@ -331,19 +332,19 @@ TEST_CASE("a calibration with a changed byte is read or refused by its name", "[
   const std::size_t header_end = good.find("}}") + 2;
   std::size_t refused = 0;
   for (std::size_t at = 0; at < header_end; ++at) {
-    for (const char change : {'\x01', '\x10', '\x80'}) {
-      std::string bad = good;
-      bad[at] = static_cast<char>(bad[at] ^ change);
-      test::write_all(file.path(), bad);
-      try {
-        const Calibration read(file.path(), of.pi0->sites());
-      } catch (const model::CheckpointError& error) {
-        ++refused;
-        CHECK(std::string(error.what()).starts_with(file.path().string()));
-      }
+    // Each byte in one way: an entry's parts come once for every tensor, and so in all ways.
+    constexpr std::array changes = {'\x01', '\x10', '\x80'};
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ changes[at % changes.size()]);
+    test::write_all(file.path(), bad);
+    try {
+      const Calibration read(file.path(), of.pi0->sites());
+    } catch (const model::CheckpointError& error) {
+      ++refused;
+      CHECK(std::string(error.what()).starts_with(file.path().string()));
     }
   }
-  CHECK(refused > 2 * header_end);  // the rest is free text of the metadata
+  CHECK(3 * refused > 2 * header_end);  // the rest is free text of the metadata
 }
 
 TEST_CASE("a component that was left out is named when it is asked for", "[quant][calibration]") {

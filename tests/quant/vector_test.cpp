@@ -114,7 +114,7 @@ TEST_CASE("every component has its vector sites, a path each", "[quant][vector]"
 
 TEST_CASE("a plain hook on every vector site but softmax changes no bit", "[quant][vector]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
-    const test::GoldenCase golden = test::read_case(name);
+    const test::GoldenCase golden = test::shortened(test::read_case(name));
     for (const model::Execution& execution : both_cpus()) {
       const auto pi0 = test::load_case(golden, model::Precision::bfloat16, execution);
       const Tensor unhooked = pi0->sample_actions(golden.inputs, golden.noise, 2);
@@ -153,7 +153,7 @@ TEST_CASE("every vector site runs through its hook as often as the reference com
 }
 
 TEST_CASE("what only the keys of the last prefix layer need runs if nothing more is observed", "[quant][vector]") {
-  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
   const auto pi0 = test::load_case(golden, model::Precision::bfloat16, test::fast(model::fastest_instruction_set()));
   const std::string last = "paligemma_with_expert.paligemma.model.language_model.layers.3.";
   const auto calls = [&](bool observes, const auto& takes) {
@@ -184,7 +184,7 @@ TEST_CASE("what only the keys of the last prefix layer need runs if nothing more
 
 TEST_CASE("each kind of vector site is given its inputs and its operation", "[quant][vector]") {
   for (const char* name : {"tiny_pi05", "tiny_pi0"}) {
-    const test::GoldenCase golden = test::read_case(name);
+    const test::GoldenCase golden = test::shortened(test::read_case(name));
     const auto pi0 = test::load_case(golden, model::Precision::float32);
     const auto parameters = pi0->named_parameters();
     const Spies spies(*pi0, /*observes=*/true, every);
@@ -229,7 +229,7 @@ TEST_CASE("each kind of vector site is given its inputs and its operation", "[qu
 
 TEST_CASE("a vector site rounds its inputs and its result, and is compared with its own exact result",
           "[quant][vector]") {
-  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
   const auto operation = [](std::span<const Tensor> in) { return in[0] * in[1] + in[0]; };
   for (const model::Execution& execution : both_cpus()) {
     const auto pi0 = test::load_case(golden, model::Precision::bfloat16, execution);
@@ -269,7 +269,7 @@ TEST_CASE("vector formats change actions by as much as they are coarse", "[quant
                                                    {"tiny_pi05", model::Precision::bfloat16, fast},
                                                    {"tiny_pi0", model::Precision::float32, fast},
                                                    {"tiny_pi0", model::Precision::bfloat16, {}}}) {
-    const test::GoldenCase golden = test::read_case(name);
+    const test::GoldenCase golden = test::shortened(test::read_case(name));
     const auto pi0 = test::load_case(golden, precision, execution);
     const Tensor plain = pi0->sample_actions(golden.inputs, golden.noise, 2);
     std::map<std::string, double> errors;
@@ -298,7 +298,7 @@ TEST_CASE("vector formats change actions by as much as they are coarse", "[quant
 }
 
 TEST_CASE("a quantized attention runs its rounded softmax alone through the hook", "[quant][vector]") {
-  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
   for (const model::Execution& execution : both_cpus()) {
     const auto pi0 = test::load_case(golden, model::Precision::bfloat16, execution);
     const auto observed = [&](const char* format) {
@@ -325,7 +325,7 @@ TEST_CASE("a quantized attention runs its rounded softmax alone through the hook
 }
 
 TEST_CASE("a cached schedule is that of the hooks that are set", "[quant][vector]") {
-  const test::GoldenCase golden = test::read_case("tiny_pi05");
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
   const auto pi0 = test::load_case(golden, model::Precision::bfloat16, test::fast(model::fastest_instruction_set()));
   const auto sample = [&](StatsBook* book) {
     quant::QuantPlan plan = plan_of_vectors(*pi0, "float8_e4m3");
