@@ -74,7 +74,9 @@ void attend_in_turn(const model::AttentionCall& call, void*) {
   const int keys = call.keys[0].tokens + call.keys[1].tokens;
   if (rows > 150) {
     scores_in_turn<2, 4>(call, rows, keys);
-    keys <= 256 ? weigh_in_turn<2, 2, 8>(call, rows, keys) : weigh_in_turn<1, 4, 64>(call, rows, keys);
+    keys <= 256   ? weigh_in_turn<2, 2, 8>(call, rows, keys)
+    : keys <= 640 ? weigh_in_turn<2, 4, 20>(call, rows, keys)
+                  : weigh_in_turn<1, 4, 64>(call, rows, keys);
   } else {
     scores_in_turn<1, 2>(call, rows, keys);
     keys <= 640 ? weigh_in_turn<1, 1, 20>(call, rows, keys) : weigh_in_turn<1, 1, 64>(call, rows, keys);

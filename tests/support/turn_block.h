@@ -73,13 +73,22 @@ class TurnBlock {
         for (int i = 0; i < 4; ++i)
           b[in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)][group] = value_of<halves>(own.b[i / 2], i % 2);
       }
-      for (int lane = 0; lane < warp_size; ++lane) {
-        for (int i = 0; i < 4; ++i) {
-          const int row = (lane >> 2) + (i < 2 ? 0 : 8), column = (lane & 3) * 2 + (i & 1);
-          for (int term = 0; term < 16; ++term)
-            lanes[static_cast<std::size_t>(lane)].sums[i] += a[row][term] * b[term][column];
+      float sums[16][8];
+      const auto each_sum = [&](const auto& work) {
+        for (int lane = 0; lane < warp_size; ++lane) {
+          for (int i = 0; i < 4; ++i) {
+            const int row = (lane >> 2) + (i < 2 ? 0 : 8), column = (lane & 3) * 2 + (i & 1);
+            work(sums[row][column], lanes[static_cast<std::size_t>(lane)].sums[i]);
+          }
+        }
+      };
+      each_sum([](float& sum, float of_lane) { sum = of_lane; });
+      for (int row = 0; row < 16; ++row) {
+        for (int term = 0; term < 16; ++term) {
+          for (int column = 0; column < 8; ++column) sums[row][column] += a[row][term] * b[term][column];
         }
       }
+      each_sum([](float sum, float& of_lane) { of_lane = sum; });
     }
   }
 
