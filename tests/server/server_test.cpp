@@ -448,7 +448,7 @@ TEST_CASE("without clients there is nothing to drain", "[server]") {
 
 TEST_CASE("in the second half of a drain every request is answered, and the connection closed with its answer",
           "[server]") {
-  RunningServer server({.drain_time = 6s});
+  RunningServer server({.drain_time = 4s});
   Client asking(server), running(server), queued(server), idle(server);
   std::raise(SIGTERM);
   std::size_t asked = 0;
@@ -573,11 +573,11 @@ TEST_CASE("a client that does not read its answer is closed and delays nobody", 
 }
 
 TEST_CASE("a client is closed after --idle-timeout without a request", "[server][limits]") {
-  RunningServer server({.idle_timeout = 3s});
+  RunningServer server({.idle_timeout = 2s});
   Client client(server);
   client.send(request_with_prompt("wait"));
   server.policy.wait_for_starts(1);
-  std::this_thread::sleep_for(3500ms);  // the model's time is not the client's
+  std::this_thread::sleep_for(2500ms);  // the model's time is not the client's
   server.policy.release();
   CHECK(std::get<std::string>(*client.next_answer().find("actions")) == "wait");
   CHECK(client.ask("again") == "again");
