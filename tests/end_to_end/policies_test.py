@@ -21,18 +21,20 @@ DEFAULTS = {  # openpi's scripts/serve_policy.py: environment, folder of openpi'
 }
 
 
-OPENPI_COMMAND_LINES = (  # of openpi's READMEs, and what else its tyro.cli(Args) takes
-    "--env=DROID",
-    "--env ALOHA_SIM",
-    "--env ALOHA --default_prompt='take the toast out of the toaster'",
-    "--env LIBERO",
-    "policy:checkpoint --policy.config=pi05_droid --policy.dir=gs://openpi-assets/checkpoints/pi05_droid",
-    "policy:checkpoint --policy.config=pi05_libero --policy.dir={home}/openpi-assets/checkpoints/pi05_libero",
-    "--env LIBERO policy:checkpoint --policy.config pi05_libero --policy.dir {home}/openpi-assets/checkpoints/pi05_libero",
-    "--port 8001 --record --env DROID policy:default",
-    "--port=8001 --no-record --default-prompt None policy:default",
-    "--record policy:checkpoint --policy.config pi05_droid --policy.dir gs://openpi-assets/checkpoints/pi05_droid",
-)
+OPENPI_COMMAND_LINES = {  # of openpi's READMEs, and what else its tyro.cli(Args) takes;
+    # and whose policy of DEFAULTS is served
+    "--env=DROID": "droid",
+    "--env ALOHA_SIM": "aloha_sim",
+    "--env ALOHA --default_prompt='take the toast out of the toaster'": "aloha",
+    "--env LIBERO": "libero",
+    "policy:checkpoint --policy.config=pi05_droid --policy.dir=gs://openpi-assets/checkpoints/pi05_droid": "droid",
+    "policy:checkpoint --policy.config=pi05_libero --policy.dir={home}/openpi-assets/checkpoints/pi05_libero": "libero",
+    "--env LIBERO policy:checkpoint --policy.config pi05_libero --policy.dir {home}/openpi-assets/checkpoints/pi05_libero": "libero",
+    "--port 8001 --record --env DROID policy:default": "droid",
+    "--port=8001 --no-record --default-prompt None policy:default": "aloha_sim",
+    "--record policy:checkpoint --policy.config pi05_droid --policy.dir gs://openpi-assets/checkpoints/pi05_droid": "droid",
+    "policy:default --env=droid --default_prompt wave": "droid",
+}
 
 
 class PoliciesTest(StatisticsTest, TemporaryFolderTest):
@@ -113,19 +115,15 @@ class PoliciesTest(StatisticsTest, TemporaryFolderTest):
             for word in (str(home), f"gsutil -m cp -r gs://openpi-assets/checkpoints/{name}"):
                 self.assertIn(word, missing.stderr)
             make_checkpoint(folder, home / "openpi-assets/checkpoints" / name)
-            for arguments in (
-                ["--env", env],
-                ["--env", env.upper(), "--no-record", "--default-prompt", "None", "policy:default"],
-                ["policy:default", f"--env={env}", "--default_prompt", "wave"],
-            ):
-                found = run("pi0-server", *arguments, "--dry-run", environment=environment)
-                self.assertEqual(found.returncode, 0, found.stderr)
-                self.assertIn(policy_case(folder)["config"], found.stderr)
+            found = run("pi0-server", "--env", env, "--dry-run", environment=environment)
+            self.assertEqual(found.returncode, 0, found.stderr)
+            self.assertIn(policy_case(folder)["config"], found.stderr)
         found = run("pi0-server", "--dry-run", environment=environment)
         self.assertIn("policy pi0_aloha_sim", found.stderr)
-        for line in OPENPI_COMMAND_LINES:
+        for line, env in OPENPI_COMMAND_LINES.items():
             found = run("pi0-server", *shlex.split(line.format(home=home)), "--dry-run", environment=environment)
             self.assertEqual(found.returncode, 0, found.stderr)
+            self.assertIn(f"policy {policy_case(DEFAULTS[env][1])['config']}", found.stderr)
         found = run("pi0-server", "--env", "DROIDS", "--dry-run", environment=environment)
         self.assertEqual(found.returncode, 2)
         self.assertIn("DROIDS", found.stderr)
