@@ -145,7 +145,7 @@ TEST_CASE("held actions are the previous chunk's in every bit, and change the ot
       const auto pi0 = test::load_case(one.golden, precision);
       const auto& [golden, previous] = one;
       const auto actions = [&](std::int64_t held) {
-        return pi0->sample_actions(with(golden.inputs, held_by(one, held)), golden.noise, 3);
+        return pi0->sample_actions(with(one.golden.inputs, held_by(one, held)), one.golden.noise, 3);
       };
       const at::Tensor plain = pi0->sample_actions(golden.inputs, golden.noise, 3), held = actions(4);
       CHECK(at::equal(held[0].narrow(0, 0, 4), previous.narrow(0, 0, 4)));
