@@ -34,7 +34,9 @@ std::vector<Tensor> CpuBackend::rotate(std::span<const Tensor> heads, const Rota
 }
 
 Tensor CpuBackend::attention(const AttentionOperands& operands) const {
-  const bool is_fast = operands.form == AttentionForm::eager && operands.softmax == nullptr;
+  // Of SigLIP's sizes LibTorch's own is faster unless pairs are multiplied.
+  const bool has_pairs = kernels_.has_pairs && operands.query.scalar_type() == at::kBFloat16;
+  const bool is_fast = operands.softmax == nullptr && (operands.form == AttentionForm::eager || has_pairs);
   return is_fast ? fast_attention(kernels_, operands) : plain_attention(operands);
 }
 

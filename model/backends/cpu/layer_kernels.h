@@ -6,12 +6,25 @@
 
 namespace pi0::model {
 
+// One row of attention's scores, which is overwritten. Keys lie in `panels` panels of 32.
+struct ScoreRow {
+  float* scores;
+  std::int64_t panel_stride;  // floats from panel to panel
+  std::int64_t panels;
+  const float* mask;  // [panels · 32], minus infinity for the padding of panels
+  float scale;
+};
+
+// What attention's weights are rounded to, and stored as.
+enum class WeightForm { float32, bfloat16_as_float32, bfloat16 };
+
 struct LayerKernels {
-  // One row of attention's softmax(scores · scale + mask), in place. Keys lie in `panels` panels of 32, `panel_stride`
-  // floats apart; `mask` [panels · 32] is minus infinity for the padding of panels. `in_bfloat16` rounds the scores,
-  // and again after scaling.
-  void (*softmax)(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale,
-                  bool in_bfloat16);
+  // softmax(scores · scale + mask) to weights [panels · 32]. If these are rounded, so are the scores, before and after
+  // they are scaled.
+  void (*softmax)(const ScoreRow& row, WeightForm form, void* weights);
+
+  // The same before it is divided by its sum, which is returned. Only the weights are rounded, after they were summed.
+  float (*exponentials)(const ScoreRow& row, WeightForm form, void* weights);
 
   // x / sqrt(mean(x²) + epsilon) · scale + shift, [width]; `shift` may be null.
   void (*rms_norm)(const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon,

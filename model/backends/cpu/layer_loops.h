@@ -10,37 +10,76 @@
 namespace pi0::model {
 namespace {
 
-// Rounds as modeling_gemma.py eager_attention_forward: scores and scaled scores in the model's dtype, then float32.
+struct AsRoundedFloat : AsFloat {
+  static constexpr void store(void* values, std::int64_t i, float value) {
+    AsFloat::store(values, i, AsBfloat16::rounded(value));
+  }
+};
+
+// Combines all lanes, which are overwritten: the halves, then their halves.
+template <class Combine>
+float fold(float (&lanes)[panel_width], const Combine& combine) {
+  for (std::int64_t width = panel_width / 2; width > 0; width /= 2) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < width; ++i) lanes[i] = combine(lanes[i], lanes[width + i]);
+  }
+  return lanes[0];
+}
+
+// Scales and masks the scores; returns the largest.
 template <class Dtype>
-void softmax_row(float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale) {
+float mask_scores(const ScoreRow& in) {
   float largest[panel_width];
   for (float& value : largest) value = -3.4e38F;
-  for (std::int64_t panel = 0; panel < panels; ++panel) {
-    float* const row = scores + panel * panel_stride;
-    const float* const terms = mask + panel * panel_width;
+  for (std::int64_t panel = 0; panel < in.panels; ++panel) {
+    float* const row = in.scores + panel * in.panel_stride;
+    const float* const terms = in.mask + panel * panel_width;
+#pragma GCC ivdep
     for (std::int64_t i = 0; i < panel_width; ++i) {
-      const float score = Dtype::rounded(Dtype::rounded(row[i]) * scale) + terms[i];
+      const float score = Dtype::rounded(Dtype::rounded(row[i]) * in.scale) + terms[i];
       row[i] = score;
       largest[i] = largest[i] > score ? largest[i] : score;
     }
   }
-  float most = largest[0];
-  for (const float value : largest) most = most > value ? most : value;
+  return fold(largest, [](float a, float b) { return a > b ? a : b; });
+}
+
+// Stores e^(score - most) of all scores in panels `stride` values apart, which may be the scores, and sums it.
+template <class Weight>
+void raise_scores(const ScoreRow& in, float most, void* to, std::int64_t stride, float (&result)[panel_width]) {
   float sums[panel_width] = {};
-  for (std::int64_t panel = 0; panel < panels; ++panel) {
-    float* const row = scores + panel * panel_stride;
+  for (std::int64_t panel = 0; panel < in.panels; ++panel) {
+    const float* const row = in.scores + panel * in.panel_stride;
+#pragma GCC ivdep
     for (std::int64_t i = 0; i < panel_width; ++i) {
       const float value = exp_negative(row[i] - most);
-      row[i] = value;
+      Weight::store(to, panel * stride + i, value);
       sums[i] += value;
     }
   }
+  for (std::int64_t i = 0; i < panel_width; ++i) result[i] = sums[i];
+}
+
+// Rounds as modeling_gemma.py eager_attention_forward: scores and scaled scores in the model's dtype, then float32.
+template <class Dtype, class Weight>
+void softmax_row(const ScoreRow& in, void* weights) {
+  float sums[panel_width];
+  raise_scores<AsFloat>(in, mask_scores<Dtype>(in), in.scores, in.panel_stride, sums);
   float sum = 0.0F;
   for (const float value : sums) sum += value;
-  for (std::int64_t panel = 0; panel < panels; ++panel) {
-    float* const row = scores + panel * panel_stride;
-    for (std::int64_t i = 0; i < panel_width; ++i) row[i] /= sum;
+  for (std::int64_t panel = 0; panel < in.panels; ++panel) {
+    const float* const row = in.scores + panel * in.panel_stride;
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < panel_width; ++i) Weight::store(weights, panel * panel_width + i, row[i] / sum);
   }
+}
+
+// Rounds as LibTorch's FlashAttentionKernel.cpp cpu_flash_attention.
+template <class Weight>
+float exponentials_row(const ScoreRow& in, void* weights) {
+  float sums[panel_width];
+  raise_scores<Weight>(in, mask_scores<AsFloat>(in), weights, panel_width, sums);
+  return fold(sums, [](float a, float b) { return a + b; });
 }
 
 // In the order of LibTorch's sum, so that a norm in bfloat16 has the reference's bits: one that rounds differently
@@ -112,9 +151,15 @@ void rotate_head(const void* x, const void* cos, const void* sin, void* out, std
 }
 
 constexpr LayerKernels layer_kernels = {
-    [](float* scores, std::int64_t panel_stride, std::int64_t panels, const float* mask, float scale,
-       bool in_bfloat16) {
-      (in_bfloat16 ? softmax_row<AsBfloat16> : softmax_row<AsFloat>)(scores, panel_stride, panels, mask, scale);
+    [](const ScoreRow& row, WeightForm form, void* weights) {
+      (form == WeightForm::float32               ? softmax_row<AsFloat, AsFloat>
+       : form == WeightForm::bfloat16_as_float32 ? softmax_row<AsBfloat16, AsRoundedFloat>
+                                                 : softmax_row<AsBfloat16, AsBfloat16>)(row, weights);
+    },
+    [](const ScoreRow& row, WeightForm form, void* weights) {
+      return (form == WeightForm::float32               ? exponentials_row<AsFloat>
+              : form == WeightForm::bfloat16_as_float32 ? exponentials_row<AsRoundedFloat>
+                                                        : exponentials_row<AsBfloat16>)(row, weights);
     },
     [](const void* x, const float* scale, const float* shift, void* out, std::int64_t width, float epsilon,
        bool in_bfloat16) {
