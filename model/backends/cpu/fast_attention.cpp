@@ -104,9 +104,10 @@ struct Lanes {
 
 // Keys and values [B, G, P, D] in the layout of the kernels; G is the number of KV heads.
 struct LanesKv : PackedKv {
-  LanesKv(Lane lane, const Tensor& key, const Tensor& value)
-      : count(key.size(2)), keys(lane, key), values(lane, value.transpose(2, 3)) {}
+  LanesKv(Lane form, const Tensor& key, const Tensor& value)
+      : lane(form), count(key.size(2)), keys(form, key), values(form, value.transpose(2, 3)) {}
 
+  Lane lane;
   std::int64_t count;  // P
   Lanes keys;          // of [P, D]
   Lanes values;        // of [D, P]
@@ -299,10 +300,13 @@ class Attend {
   Tensor result_;                       // [B, L, H, D]
 };
 
-// The cached form fits every reader: all have the prefix's dtype, which decides the lane.
+// Cached, but packed anew for a reader of other lanes.
 const LanesKv& packed_prefix(Lane lane, const LayerKv& prefix) {
-  if (!prefix.packed) prefix.packed = std::make_shared<const LanesKv>(lane, prefix.key, prefix.value);
-  return static_cast<const LanesKv&>(*prefix.packed);
+  const auto* const cached = static_cast<const LanesKv*>(prefix.packed.get());
+  if (cached != nullptr && cached->lane == lane) return *cached;
+  const auto packed = std::make_shared<const LanesKv>(lane, prefix.key, prefix.value);
+  prefix.packed = packed;
+  return *packed;
 }
 
 }  // namespace
