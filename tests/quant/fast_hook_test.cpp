@@ -217,7 +217,7 @@ TEST_CASE("fast hooks give the reference hooks' results and errors at every site
 
 TEST_CASE("fast hooks of scaled formats give the reference hooks' results at every site", "[quant][fast]") {
   const OneThread one_thread;
-  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"), 3);
   const auto reference = test::load_case(golden, Precision::bfloat16);
   std::vector<std::unique_ptr<model::Pi0>> fast;
   for (const model::InstructionSet set : model::instruction_sets()) {
