@@ -68,8 +68,7 @@ bool share_input(const Outliers& a, const Outliers& b) {
 
 Lines site_lines(std::vector<Outliers> sites) {
   std::ranges::stable_sort(sites, std::greater{}, &Outliers::ratio);
-  const auto repeated = std::ranges::unique(sites, share_input);
-  sites.erase(repeated.begin(), repeated.end());
+  sites.erase(std::unique(sites.begin(), sites.end(), share_input), sites.end());
   sites.resize(std::min(sites.size(), shown_sites));
   Lines lines = {{"channels that stand out most", "max / median", "channel", "max", "median"}};
   for (const Outliers& each : sites) {
