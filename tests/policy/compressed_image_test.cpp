@@ -35,7 +35,8 @@ std::string file_refusal(const File& file, std::size_t max_bytes = most) {
 // The place of a JPEG's frame header: height and width are 5 and 7 bytes behind it.
 std::size_t frame_of(const File& jpeg) {
   const std::array<std::uint8_t, 2> baseline = {0xFF, 0xC0};
-  return static_cast<std::size_t>(std::ranges::search(jpeg, baseline).begin() - jpeg.begin());
+  return static_cast<std::size_t>(std::search(jpeg.begin(), jpeg.end(), baseline.begin(), baseline.end()) -
+                                  jpeg.begin());
 }
 
 }  // namespace
