@@ -75,7 +75,7 @@ protocol::Dict asked_with(protocol::Dict request, protocol::NdArray previous, st
 }
 
 // The policy's own chunk comes back from the robot: it must be the model's again, without padding.
-void compare_round_trip(const PolicyConfig& config, protocol::Dict request) {
+void compare_round_trip(const PolicyConfig& config, const protocol::Dict& request) {
   const Policy policy = policy_with(config, unasked_model);
   at::manual_seed(5);
   const at::Tensor chunk = at::rand({1, config.action_horizon, config.action_dim}) * 2 - 1;
