@@ -196,10 +196,11 @@ TEST_CASE("each kind of vector site is given its inputs and its operation", "[qu
     for (const auto& [path, spy] : spies.by_path) {
       INFO(path);
       const Inputs& in = spy.seen;
+      const Tensor& result = spy.result;
       const auto check = [&](std::size_t inputs, const Tensor& expected) {
         CHECK(in.size() == inputs);
-        CHECK(spy.result.sizes() == expected.sizes());
-        CHECK(test::relative_rms(spy.result, expected) < 1e-6);
+        CHECK(result.sizes() == expected.sizes());
+        CHECK(test::relative_rms(result, expected) < 1e-6);
       };
       const bool is_vision = path.find("vision_tower") != std::string::npos;
       const bool is_adaptive = golden.config.pi05 && path.find("gemma_expert") != std::string::npos;
