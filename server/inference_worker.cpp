@@ -11,6 +11,7 @@
 #include "server/elapsed.h"
 
 namespace pi0::server {
+
 BatchInferFunction one_by_one(InferFunction infer) {
   return [infer = std::move(infer)](std::vector<protocol::Dict> requests) {
     std::vector<Outcome> outcomes(requests.size());
