@@ -141,14 +141,15 @@ class Attend {
 
   Tensor run() {
     const std::int64_t group_rows = heads_ / groups_ * length_;
-    const std::int64_t blocks = divided_up(group_rows, rows_per_block);
+    const std::int64_t block_rows = divided_up(group_rows, blocks_of_group(group_rows));
+    const std::int64_t blocks = divided_up(group_rows, block_rows);
     constexpr std::int64_t flop_per_thread = 1 << 21;
-    const std::int64_t grain = divided_up(flop_per_thread, 4 * rows_per_block * keys_ * size_);
+    const std::int64_t grain = divided_up(flop_per_thread, 4 * block_rows * keys_ * size_);
     at::parallel_for(0, result_.size(0) * groups_ * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
       Work work(*this);
       for (std::int64_t task = begin; task < end; ++task) {
-        const std::int64_t first = task % blocks * rows_per_block;
-        const Block block{task / blocks, first, std::min(rows_per_block, group_rows - first)};
+        const std::int64_t first = task % blocks * block_rows;
+        const Block block{task / blocks, first, std::min(block_rows, group_rows - first)};
         score(block, work);
         for (std::int64_t row = 0; row < block.count; ++row) weigh(block, row, work);
         sum_values(block, work);
@@ -184,6 +185,14 @@ class Attend {
     Scratch<float> sums;             // [panels][rows][32]
     float factors[rows_per_block];   // of the sums
   };
+
+  // Where there are only a few blocks, as in a denoise step, each thread gets as many rows as another.
+  std::int64_t blocks_of_group(std::int64_t group_rows) const {
+    const std::int64_t groups = result_.size(0) * groups_, threads = at::get_num_threads();
+    const std::int64_t blocks = divided_up(group_rows, rows_per_block);
+    if (groups * blocks > 4 * threads) return blocks;
+    return std::max(blocks, divided_up(groups * blocks, threads) * threads / groups);
+  }
 
   std::int64_t values_per_step() const { return lane_ == Lane::float32 ? 1 : 2; }
   std::int64_t query_stride() const { return parts_.front()->keys.steps + row_padding; }
