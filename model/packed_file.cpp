@@ -111,6 +111,15 @@ PackedFile::PackedFile(SafetensorsFile file) : file_(std::move(file)) {
   if (metadata != file_.metadata().end()) tensors_ = read_tensors(file_, metadata->second);
 }
 
+std::set<Format> PackedFile::rounded_formats() const {
+  std::set<Format> found;
+  if (!tensors_) return found;
+  for (const auto& [name, tensor] : *tensors_) {
+    if (tensor.kind == PackedTensor::Kind::codes) found.insert(*formats::find_format(name.substr(name.rfind('.') + 1)));
+  }
+  return found;
+}
+
 at::Tensor PackedFile::view(const std::string& name) const {
   if (tensors_ && checksum(file_.bytes(name)) != tensors_->at(name).checksum) {
     refuse(file_, "tensor '" + name + "' is damaged: its checksum is not the one that was written");

@@ -42,6 +42,9 @@ class PackedFile {
   // By their names in the file; null for an ordinary file.
   const std::map<std::string, PackedTensor>* tensors() const { return tensors_ ? &*tensors_ : nullptr; }
 
+  // The formats that it holds its weights rounded to.
+  std::set<formats::Format> rounded_formats() const;
+
   // A tensor's view in the map, or a copy if the file does not align it. Throws CheckpointError if its bytes are not
   // those that were written, and therefore reads all of a packed file's tensor.
   at::Tensor view(const std::string& name) const;

@@ -129,6 +129,9 @@ class CheckpointsTest(TemporaryFolderTest):
             self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((unpacked / "model.safetensors").read_bytes(), (plain / "model.safetensors").read_bytes())
         self.assertEqual(self.inspect(packed)["served"], ["pi05_droid", NAME])
+        self.assertEqual(self.inspect(packed)["packed"], ["float16", "float8_e4m3"])
+        self.assertIsNone(self.inspect(plain)["packed"])
+        self.assertIn("rounded to float16, float8_e4m3 as well", run("pi0", "inspect", packed).stdout)
         self.assertEqual((packed / "model.safetensors").stat().st_mode & 0o222, 0)
         formats = ["--input-fmt", "float8_e4m3", "--output-fmt", "bfloat16", "--stats-output", self.folder / "stats.json"]
         kernels = one_instruction_set()

@@ -12,7 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "model/checkpoint.h"
 #include "model/checkpoint_folder.h"
+#include "model/packed_file.h"
 #include "model/policy/lerobot_folder.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
@@ -118,6 +120,17 @@ std::vector<std::string> fitting_policies(const model::CheckpointFolder& folder,
   return names;
 }
 
+// The formats that weights in the CPU kernels' layout are rounded to as well; null for any other checkpoint.
+Json packed_formats(const model::CheckpointFolder& folder) {
+  const fs::path file = folder.weights / model::safetensors_name;
+  if (!fs::exists(file)) return nullptr;
+  const model::PackedFile weights{model::SafetensorsFile(file)};
+  if (weights.tensors() == nullptr) return nullptr;
+  Json names = Json::array();
+  for (const formats::Format format : weights.rounded_formats()) names.push_back(formats::name_of(format));
+  return names;
+}
+
 // Why `options` cannot be served, without reading weights; empty if they can.
 std::string obstacle(const ModelOptions& options) {
   try {
@@ -139,6 +152,7 @@ Json facts_of(const fs::path& place) {
   facts["checkpoint"] = place.string();
   facts["layout"] = name_of(folder.layout);
   facts["weights"] = folder.weights.string();
+  facts["packed"] = packed_formats(folder);
   facts["model"] = sizes.pi05 ? "Pi0.5" : "Pi0";
   facts["paligemma"] = variant_text(sizes.paligemma);
   facts["action_expert"] = variant_text(sizes.action_expert);
@@ -208,6 +222,10 @@ void print_statistics(const Json& entry) {
 void print_facts(const Json& facts) {
   const auto text = [&](const char* key) { return facts[key].get<std::string>(); };
   print("checkpoint   {}: {}\n", text("checkpoint"), text("layout"));
+  if (!facts["packed"].is_null()) {
+    print("packed       in the CPU kernels' layout{}\n",
+          facts["packed"].empty() ? "" : ", rounded to " + listed(facts["packed"]) + " as well");
+  }
   print("model        {}: PaliGemma {}, action expert {}\n", text("model"), text("paligemma"), text("action_expert"));
   std::string dtypes;
   for (const auto& [dtype, values] : facts["parameters_of_dtype"].items()) {
