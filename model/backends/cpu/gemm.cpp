@@ -200,6 +200,11 @@ struct PanelGroup {
   std::int64_t first, count;
 };
 
+// Of a stretch; all of it, or a run if rows are few.
+struct Part : Stretch {
+  Ahead ahead;
+};
+
 // What a thread works in; both hold a group of panels.
 class GroupProduct {
  public:
@@ -217,9 +222,9 @@ class GroupProduct {
     for (std::int64_t pair = 0; pair < in.pairs; pair += stretch_pairs) {
       const Stretch stretch{pair, std::min(stretch_pairs, in.pairs - pair)};
       for (std::int64_t first = pair; first < stretch.end(); first += part_pairs) {
-        const Stretch part{first, std::min(part_pairs, stretch.end() - first)};
-        widen(in, group, part);
-        ahead_ = ahead_of(in, group, part, next);
+        const Stretch codes{first, std::min(part_pairs, stretch.end() - first)};
+        widen(in, group, codes);
+        const Part part{codes, ahead_of(in, group, codes, next)};
         for (std::int64_t row = 0; row < in.rows; row += rows_at_once) add_rows(in, group, stretch, part, row, sums);
       }
     }
@@ -245,10 +250,10 @@ class GroupProduct {
     }
   }
 
-  // As many codes as those of the part, which follow them.
-  static Ahead ahead_of(const Operands& in, PanelGroup group, Stretch part, const std::uint8_t* next) {
+  // As many codes as are multiplied meanwhile, which they follow.
+  static Ahead ahead_of(const Operands& in, PanelGroup group, Stretch codes, const std::uint8_t* next) {
     if (!are_few(in.rows)) return {};
-    return {part.end() < in.pairs ? in.codes_of(group.first, part.end()) : next, in.pair_bytes / in.steps_per_pair()};
+    return {codes.end() < in.pairs ? in.codes_of(group.first, codes.end()) : next, in.pair_bytes / in.steps_per_pair()};
   }
 
   static void begin_sums(const Operands& in, PanelGroup group, float* sums) {
@@ -275,7 +280,8 @@ class GroupProduct {
   }
 
   // A stretch is summed by itself, in cache, before it is added to the ones before it. `part` is of it.
-  void add_rows(const Operands& in, PanelGroup group, Stretch stretch, Stretch part, std::int64_t row, float* sums) {
+  void add_rows(const Operands& in, PanelGroup group, Stretch stretch, const Part& part, std::int64_t row,
+                float* sums) {
     if (in.is_ordered()) return add_rows_in_order(in, group, part, row, sums);
     const std::int64_t row_count = std::min(rows_at_once, in.rows - row);
     const std::int64_t sums_stride = in.rows * panel_width;
@@ -293,7 +299,7 @@ class GroupProduct {
                       .sums = is_first ? target : fresh_.get(),
                       .sums_stride = is_first ? sums_stride : fresh_stride,
                       .go_on = part.first_pair > stretch.first_pair,
-                      .ahead = ahead_});
+                      .ahead = part.ahead});
     if (is_first || part.end() < stretch.end()) return;
     for (std::int64_t panel = 0; panel < group.count; ++panel) {
       float* const own = target + panel * sums_stride;
@@ -312,7 +318,6 @@ class GroupProduct {
   Scratch<std::uint32_t> lanes_;  // [panels][stretch_steps][32]
   Scratch<float> fresh_;          // [panels][rows_at_once][32]
   std::array<const std::uint32_t*, most_panels> panel_lanes_{};
-  Ahead ahead_;
 };
 
 }  // namespace

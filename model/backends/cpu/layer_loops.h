@@ -47,7 +47,7 @@ float mask_scores(const ScoreRow& in) {
 // Stores e^(score - most) of all scores in panels `stride` values apart, which may be the scores, and sums it.
 template <class Weight>
 void raise_scores(const ScoreRow& in, float most, void* to, std::int64_t stride, float (&result)[panel_width]) {
-  float sums[panel_width] = {};
+  float sums[panel_width] = {};  // in registers: what is stored cannot change them, as it might change `result`
   for (std::int64_t panel = 0; panel < in.panels; ++panel) {
     const float* const row = in.scores + panel * in.panel_stride;
 #pragma GCC ivdep
