@@ -124,6 +124,11 @@ std::vector<const MatmulSite*> Pi0::modulation_sites() const {
   return found;
 }
 
+bool Pi0::is_in_each_step(const MatmulSite& site, std::int64_t num_steps) const {
+  if (site.component != Component::action_expert && site.component != Component::action_head) return false;
+  return schedules_ == nullptr || !schedules_->caches(site, num_steps);
+}
+
 Pass Pi0::begin(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
                 const SampleOptions& options) const {
   check_inputs(inputs, noise, config_);

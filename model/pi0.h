@@ -54,6 +54,10 @@ class Pi0 : public torch::nn::Module {
   Tensor sample_actions(const ModelInputs& inputs, const Tensor& noise, std::int64_t num_steps,
                         const SampleOptions& options = {}) const;
 
+  // Whether every denoise step computes `site` anew: those of the action expert and head, unless requests of so many
+  // steps share what it computed.
+  bool is_in_each_step(const MatmulSite& site, std::int64_t num_steps) const;
+
   const ModelConfig& config() const { return config_; }
   const Execution& execution() const { return execution_; }
   at::Device device() const { return execution_.device; }

@@ -16,9 +16,17 @@ ScheduleKeeper::ScheduleKeeper(const SiteList& sites, std::vector<const MatmulSi
                                Modulate modulate)
     : sites_(sites), modulation_sites_(std::move(modulation_sites)), modulate_(std::move(modulate)) {}
 
+bool ScheduleKeeper::caches(std::int64_t num_steps) const {
+  constexpr std::int64_t most_steps = 100;  // half a megabyte each
+  return num_steps <= most_steps && std::ranges::none_of(modulation_sites_, &MatmulSite::needs_each_call);
+}
+
+bool ScheduleKeeper::caches(const MatmulSite& site, std::int64_t num_steps) const {
+  return caches(num_steps) && std::ranges::find(modulation_sites_, &site) != modulation_sites_.end();
+}
+
 std::shared_ptr<const Schedule> ScheduleKeeper::get(std::int64_t num_steps, std::int64_t batch) {
-  constexpr std::int64_t most_steps = 100;  // cached: half a megabyte each
-  if (num_steps > most_steps || std::ranges::any_of(modulation_sites_, &MatmulSite::needs_each_call)) return nullptr;
+  if (!caches(num_steps)) return nullptr;
   std::vector<SiteHook*> observers;
   for (const MatmulSite* site : modulation_sites_) {
     if (site->is_observed()) observers.push_back(site->any_hook());

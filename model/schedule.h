@@ -36,7 +36,12 @@ class ScheduleKeeper {
   // must compute its own modulation: too many steps to cache, or a hook that must see each call.
   std::shared_ptr<const Schedule> get(std::int64_t num_steps, std::int64_t batch);
 
+  // Whether requests of so many steps share what `site` computed once.
+  bool caches(const MatmulSite& site, std::int64_t num_steps) const;
+
  private:
+  bool caches(std::int64_t num_steps) const;
+
   const SiteList& sites_;
   const std::vector<const MatmulSite*> modulation_sites_;
   const Modulate modulate_;

@@ -37,6 +37,8 @@ class BenchCase {
   // A whole request, as the server answers it, but for the socket.
   CaseSeconds run() const;
 
+  std::int64_t num_steps() const { return num_steps_; }
+
  private:
   model::ModelInputs inputs_of(const protocol::Dict& request) const;
 

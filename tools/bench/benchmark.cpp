@@ -124,20 +124,18 @@ GemmGauge::Operands operands_of(model::Precision precision, at::Device device, c
   return fits_bfloat16 ? GemmGauge::Operands::bfloat16 : GemmGauge::Operands::float32;
 }
 
-// Bytes of weights that each denoise step of the last run read: those of the expert and the action
-// head that were multiplied at all, as they are stored, and rounded ones as codes.
-std::int64_t step_weight_bytes(const model::SiteList& sites, const Hooks* hooks) {
+// Bytes of weights that each denoise step of the last run read: those that were multiplied at all, as they are stored,
+// and rounded ones as codes.
+std::int64_t step_weight_bytes(const model::Pi0& model, std::int64_t num_steps, const Hooks* hooks) {
   std::int64_t bytes = 0;
   std::size_t index = 0;
-  for (const model::MatmulSite& site : sites.all()) {
+  for (const model::MatmulSite& site : model.sites().all()) {
     const quant::SiteFormats full_precision;
     const quant::SiteFormats formats =
         hooks != nullptr ? hooks->plan.matmuls[index].value_or(full_precision) : full_precision;
     ++index;
-    const bool in_step =
-        site.component == model::Component::action_expert || site.component == model::Component::action_head;
     const auto* const linear = dynamic_cast<const model::Linear*>(&site);
-    if (!in_step || linear == nullptr || site.flop == 0) continue;
+    if (linear == nullptr || site.flop == 0 || !model.is_in_each_step(site, num_steps)) continue;
     const at::Tensor& exact = linear->weight();
     const auto exact_bytes = static_cast<std::int64_t>(exact.nbytes());
     const bool rounded = !model::keeps(formats.weight, exact.scalar_type());
@@ -213,7 +211,7 @@ BenchMode Bench::measure(const std::string& name, const Hooks* hooks) {
     mode.flop += site.flop;
     flop_of_stage(mode, site) += site.flop;
   }
-  mode.step_weight_bytes = step_weight_bytes(model.sites(), hooks);
+  mode.step_weight_bytes = step_weight_bytes(model, request.num_steps(), hooks);
   mode.peak_resident_gib = peak_resident_gib();
   mode.peak_device_gib = peak_device_gib(model.device());
   return mode;
