@@ -68,7 +68,7 @@ if(PI0_WITH_TORCH)
       target_link_libraries(pi0_torch INTERFACE OpenMP::OpenMP_CXX)
     endif()
     foreach(dir IN LISTS TORCH_INCLUDE_DIRS)
-      target_compile_options(pi0_torch INTERFACE "SHELL:-idirafter ${dir}")
+      target_compile_options(pi0_torch INTERFACE "SHELL:-idirafter \"${dir}\"")
     endforeach()
     foreach(target IN ITEMS torch torch_library torch_cpu torch_cpu_library torch_cuda
                             torch_cuda_library c10 c10_cuda)
