@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
 # Builds the programs, makes a small random checkpoint, serves it quantized, sends it a DROID robot's view of a table
 # over a real socket, stops it and shows the error of the formats. PI0_DEMO_PORT chooses the port (default:
-# a free one); --serve keeps serving.
+# a free one); --serve keeps serving, on this machine only.
 #
 # With --closed-loop: a small trained policy moves the arm of tools/examples/reacher in a simulator, in three formats,
 # and build/demo/closed_loop.html compares them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case "$*" in
+  "" | --serve | --closed-loop) ;;
+  *) echo "demo: found '$*', expected nothing, --serve or --closed-loop" >&2; exit 2 ;;
+esac
 bash tools/setup.sh
 
 demo=build/demo
+mkdir -p "$demo"
+exec 9>"$demo/lock"
+flock -n 9 || { echo "demo: another demo is running in this folder" >&2; exit 1; }
 if [ "${1:-}" = --closed-loop ]; then
   . tools/packages.sh
   install_packages $(missing_packages "${simulator_libraries[@]}")
@@ -39,7 +46,7 @@ echo "== pi0-server --config pi05_droid --checkpoint-dir $checkpoint ${formats[*
 log=$demo/server.log
 : >"$log"
 build/release/pi0-server --config pi05_droid --checkpoint-dir "$checkpoint" \
-  "${formats[@]}" --port "${PI0_DEMO_PORT:-0}" --log-file "$log" &
+  "${formats[@]}" --host 127.0.0.1 --port "${PI0_DEMO_PORT:-0}" --log-file "$log" 9>&- &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
 port=

@@ -225,7 +225,7 @@ step() {
         if ((${seconds%.*} >= limit)); then status='timed out' why="took more than $limit s"; fi ;;
     esac
     [ -n "$status" ] || status=failed why="exit code $code"
-    # A test program is content with nothing to do.
+    # A test program passes when it has nothing to run.
     if [ "$status" = passed ] && grep -q "^$name: .*no GPU: not run" "$output/log.txt"; then
       status='not run' why='no GPU'
     elif [ "$status" = passed ] && grep -q "^$name: No tests ran" "$output/log.txt"; then

@@ -12,6 +12,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch_version=2.13.0
 
+mkdir -p build
+exec 9>build/setup.lock # two builds of one folder would get in each other's way
+flock -n 9 || { echo "setup: waiting until another setup in this folder has ended"; flock 9; }
+
 . tools/packages.sh
 install_packages $(missing_packages "${build_tools[@]}" "${build_libraries[@]}")
 
@@ -26,6 +30,5 @@ if [ -z "${Torch_DIR:-}" ] && [ -z "${CMAKE_PREFIX_PATH:-}" ]; then
   fi
 fi
 
-mkdir -p build
 cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
 cmake --build --preset release -j "$(nproc)" --target "$@"
