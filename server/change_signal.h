@@ -16,7 +16,7 @@ class ChangeSignal {
   explicit ChangeSignal(const boost::asio::any_io_executor& executor)
       : timer_(executor, std::chrono::steady_clock::time_point::max()) {}
 
-  // Suspends until the condition holds. Whoever changes a variable that it reads must call notify().
+  // Suspends until the condition holds. Code that changes a variable which it reads must call notify().
   template <class Condition>
   boost::asio::awaitable<void> until(Condition condition) {
     boost::system::error_code cancelled;

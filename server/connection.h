@@ -24,9 +24,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void start();               // from here on the connection keeps itself alive until it ends
   void close_after_answer();  // a client's connection closes with 1001 after its next answer
-  void
-  go_away();  // the server shuts down: a client's running request is answered, then the connection closes with 1001
-  void cut_off();  // ends the TCP connection at once
+  void go_away();             // the server shuts down: Session::go_away(), or without a session cut_off()
+  void cut_off();             // ends the TCP connection at once
 
   bool is_client() const;    // a WebSocket, or accepted as one
   bool is_silent() const;    // no request has come, and no byte waits to be read

@@ -18,7 +18,7 @@ void Inbox::finish(MessageType type) {
   message.arrived = std::chrono::steady_clock::now();
   waiting_bytes_ += message.bytes.size();
   waiting_.push_back(std::move(message));
-  ++unsettled_;
+  ++unreplied_;
 }
 
 Message Inbox::take() {

@@ -39,11 +39,11 @@ class Inbox {
 
   bool is_empty() const { return waiting_.empty(); }
   bool is_full() const { return waiting_.size() >= max_messages_ || waiting_bytes_ > max_bytes_; }
-  Message take();  // the oldest that is finished; not when empty
-  void settle() { --unsettled_; }
+  Message take();                       // the oldest that is finished; not when empty
+  void count_reply() { --unreplied_; }  // to a message that was taken
 
-  // Finished messages that were not settled: waiting, taken or dropped.
-  std::size_t unsettled() const { return unsettled_; }
+  // Finished messages without a reply: waiting, taken or dropped.
+  std::size_t unreplied() const { return unreplied_; }
 
   void drop_unfinished() { receiving_.reset(); }
   void drop_all();  // but not what was taken
@@ -55,7 +55,7 @@ class Inbox {
   std::optional<Message> receiving_;
   std::deque<Message> waiting_;
   std::size_t waiting_bytes_ = 0;
-  std::size_t unsettled_ = 0;
+  std::size_t unreplied_ = 0;
 };
 
 }  // namespace pi0::server

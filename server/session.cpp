@@ -67,7 +67,7 @@ asio::awaitable<void> Session::run() {
   co_await changed_.until([this] { return !is_reading_ && state_ != State::closing; });
   for (Deadline* deadline : {&watchdog_, &idle_deadline_, &write_deadline_, &message_deadline_}) deadline->cancel();
   service_.metrics.connection_closed();
-  service_.metrics.dropped(inbox_.unsettled());
+  service_.metrics.dropped(inbox_.unreplied());
   service_.log.add(spdlog::level::info, "connections closed", "connection from " + log_.peer() + " closed");
 }
 
@@ -160,7 +160,7 @@ asio::awaitable<void> Session::answer_requests() {
     const std::optional<Reply> reply = co_await reply_to(message, prev_total_ms);
     if (!reply) continue;  // withdrawn: the client or the server goes away
     if (reply->refusal) {
-      inbox_.settle();
+      inbox_.count_reply();
       reply->was_read ? service_.metrics.failed() : service_.metrics.refused();
       co_await refuse(*reply->refusal);
       co_return;
@@ -169,12 +169,12 @@ asio::awaitable<void> Session::answer_requests() {
     if (is_last_answer()) together.emplace(ws_->tcp().socket().native_handle());
     if (reply->is_reset) {
       co_await write_text(protocol::reset_answer);
-      inbox_.settle();
+      inbox_.count_reply();
       service_.metrics.reset();
       prev_total_ms.reset();  // the next request is an episode's first
     } else {
       co_await write_binary(reply->answer);
-      inbox_.settle();
+      inbox_.count_reply();
       service_.metrics.answered(reply->observations, reply->timing.infer_ms / 1000, ms_since(message.arrived) / 1000);
       service_.latencies.add(reply->timing.infer_ms, reply->timing.queue_ms);
       log_answer(message, bytes, *reply);

@@ -61,18 +61,18 @@ TEST_CASE("an inbox is full by messages or by bytes", "[inbox]") {
   CHECK(!inbox.is_full());
 }
 
-TEST_CASE("messages count as unsettled until they are settled, dropped ones for good", "[inbox]") {
+TEST_CASE("messages count until they have a reply, dropped ones for good", "[inbox]") {
   Backlog backlog(100);
   Inbox inbox(backlog, [] { return true; }, /*max_messages=*/8, /*max_bytes=*/100);
   for (int i = 0; i < 3; ++i) inbox.finish(MessageType::binary);
   inbox.take();
-  CHECK(inbox.unsettled() == 3);
-  inbox.settle();
+  CHECK(inbox.unreplied() == 3);
+  inbox.count_reply();
   append(inbox, "unfinished");
   inbox.drop_all();
   CHECK(inbox.is_empty());
   CHECK(!inbox.is_receiving());
-  CHECK(inbox.unsettled() == 2);
+  CHECK(inbox.unreplied() == 2);
 }
 
 TEST_CASE("an inbox gives way with all that it holds", "[inbox]") {
