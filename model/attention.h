@@ -30,22 +30,17 @@ class AttentionHook : public SiteHook {
   virtual Tensor attention(const AttentionOperands& operands) = 0;  // [B, H, L, D], dtype of the query
 };
 
+// The keys and values of all positions, [B, KV heads, P + L, D]: those of the prefix first.
+LayerKv all_keys_and_values(const AttentionOperands& operands);
+
 // Of QKᵀ and of the product with V. A multiplication and an addition count as two.
 std::int64_t attention_flop(const AttentionOperands& operands);
 
 // Registered as "sdpa" in its self_attn module.
-class Attention : public MatmulSite {
+class Attention : public HookedSite<AttentionHook> {
  public:
   Attention(const BuildContext& context, std::int64_t head_dim);
   Tensor operator()(const AttentionOperands& operands) const;  // [B, H, L, D]
-
-  void set_hook(AttentionHook* hook) { hook_ = hook; }  // not owned
-  AttentionHook* hook() const { return hook_; }
-  SiteHook* any_hook() const override { return hook_; }
-  void remove_hook() override { hook_ = nullptr; }
-
- private:
-  AttentionHook* hook_ = nullptr;
 };
 
 }  // namespace pi0::model

@@ -21,9 +21,8 @@ Tensor products(const Tensor& x, const Tensor& weight, const AttentionProduct& p
 }  // namespace
 
 Tensor attention_by_parts(const AttentionOperands& in, const AttentionProduct& product) {
-  const bool has_prefix = in.prefix != nullptr;
-  const Tensor key = has_prefix ? at::cat({in.prefix->key, in.key}, 2) : in.key;
-  const Tensor value = has_prefix ? at::cat({in.prefix->value, in.value}, 2) : in.value;
+  const LayerKv all = all_keys_and_values(in);
+  const Tensor &key = all.key, &value = all.value;
   const std::int64_t batch = in.query.size(0), heads = in.query.size(1), length = in.query.size(2);
   const std::int64_t groups = key.size(1), keys = key.size(2), size = key.size(3);
   const at::ScalarType dtype = in.query.scalar_type();

@@ -34,18 +34,11 @@ class KvCacheHook : public SiteHook {
 
 // Where the denoise steps' keys and values of one layer's prefix are kept. Registered as "kv_cache" in its self_attn
 // module. The prefix's own attention does not read it.
-class KvCacheSite : public MatmulSite {
+class KvCacheSite : public HookedSite<KvCacheHook> {
  public:
   KvCacheSite(const BuildContext& context, std::int64_t head_dim)
-      : MatmulSite(context.path, SiteKind::kv_cache, head_dim, head_dim, context.backend) {}
-  LayerKv operator()(const LayerKv& layer) const { return hook_ != nullptr ? hook_->keep(layer) : layer; }
-
-  void set_hook(KvCacheHook* hook) { hook_ = hook; }  // not owned
-  SiteHook* any_hook() const override { return hook_; }
-  void remove_hook() override { hook_ = nullptr; }
-
- private:
-  KvCacheHook* hook_ = nullptr;
+      : HookedSite(context.path, SiteKind::kv_cache, head_dim, head_dim, context.backend) {}
+  LayerKv operator()(const LayerKv& layer) const { return hook() != nullptr ? hook()->keep(layer) : layer; }
 };
 
 }  // namespace pi0::model

@@ -14,7 +14,7 @@ std::vector<Tensor> LinearHook::linears(std::span<LinearHook* const> hooks, cons
 }
 
 Linear::Linear(const BuildContext& context, std::int64_t in, std::int64_t out, Bias bias)
-    : MatmulSite(context.path, SiteKind::linear, in, out, context.backend), dtype_(context.dtype("weight")) {
+    : HookedSite(context.path, SiteKind::linear, in, out, context.backend), dtype_(context.dtype("weight")) {
   if (backend.packs_weights()) {
     const StoredPanels stored = context.stored_panels("weight", {out, in});
     stored_codes_ = stored.rounded;
@@ -28,7 +28,7 @@ Linear::Linear(const BuildContext& context, std::int64_t in, std::int64_t out, B
 
 Tensor Linear::operator()(const Tensor& x) const {
   count_flop(x);
-  return hook_ != nullptr ? hook_->linear(x) : backend.linear(*this, x);
+  return hook() != nullptr ? hook()->linear(x) : backend.linear(*this, x);
 }
 
 const Tensor& Linear::weight() const {

@@ -22,7 +22,7 @@ class LinearHook : public SiteHook {
   virtual std::vector<Tensor> linears(std::span<LinearHook* const> hooks, const Tensor& x);
 };
 
-class Linear : public MatmulSite {
+class Linear : public HookedSite<LinearHook> {
  public:
   Linear(const BuildContext& context, std::int64_t in, std::int64_t out, Bias bias = Bias::none);
 
@@ -43,11 +43,6 @@ class Linear : public MatmulSite {
   // For Backend::join(): replaces the parameters by views of the same values.
   void move_parameters(const Tensor& weight, const Tensor& bias);
 
-  void set_hook(LinearHook* hook) { hook_ = hook; }  // not owned
-  LinearHook* hook() const { return hook_; }
-  SiteHook* any_hook() const override { return hook_; }
-  void remove_hook() override { hook_ = nullptr; }
-
   void count_flop(const Tensor& x) const { flop += 2 * x.numel() * out_features; }
 
  private:
@@ -55,7 +50,6 @@ class Linear : public MatmulSite {
   Tensor weight_, bias_;
   std::function<Tensor(formats::Format)> stored_codes_;
   bool is_released_ = false;
-  LinearHook* hook_ = nullptr;
 };
 
 // A vocabulary head: in the checkpoint and in every list of layers, but never called.

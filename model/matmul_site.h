@@ -72,6 +72,21 @@ class MatmulSite : public torch::nn::Module {
   void pretty_print(std::ostream& stream) const override;
 };
 
+// A site that a hook of that type may take over.
+template <class Hook>
+class HookedSite : public MatmulSite {
+ public:
+  using MatmulSite::MatmulSite;
+
+  void set_hook(Hook* hook) { hook_ = hook; }  // not owned
+  Hook* hook() const { return hook_; }
+  SiteHook* any_hook() const override { return hook_; }
+  void remove_hook() override { hook_ = nullptr; }
+
+ private:
+  Hook* hook_ = nullptr;
+};
+
 // The sites of one model, in the order of its modules.
 class SiteList {
  public:

@@ -24,16 +24,16 @@ class VectorHook : public SiteHook {
   virtual Tensor apply(std::span<const Tensor> inputs, VectorOperation operation) = 0;  // dtype of the operation's
 };
 
-class VectorSite : public MatmulSite {
+class VectorSite : public HookedSite<VectorHook> {
  public:
   // `width` is the last dimension of inputs and result; 0 if it changes.
   VectorSite(const BuildContext& context, std::int64_t width)
-      : MatmulSite(context.path, SiteKind::vector, width, width, context.backend) {}
+      : HookedSite(context.path, SiteKind::vector, width, width, context.backend) {}
 
   // Call once before each computation: the hook that it must run through. Null: the backend's fused kernels may run.
   VectorHook* begin() const {
     ++uses;
-    return hook_;
+    return hook();
   }
 
   // For an operation that nothing fuses.
@@ -43,13 +43,6 @@ class VectorSite : public MatmulSite {
   }
 
   mutable std::int64_t uses = 0;  // computations so far, with or without a hook
-
-  void set_hook(VectorHook* hook) { hook_ = hook; }  // not owned
-  SiteHook* any_hook() const override { return hook_; }
-  void remove_hook() override { hook_ = nullptr; }
-
- private:
-  VectorHook* hook_ = nullptr;
 };
 
 }  // namespace pi0::model

@@ -6,7 +6,7 @@ using model::Tensor;
 
 LinearHook::LinearHook(const model::Linear& site, model::Quantizer& quantizer, const SiteFormats& formats,
                        const model::InputStatistics& statistics)
-    : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats, statistics)) {}
+    : QuantHook(quantizer, quantizer.add(site, formats, statistics)), site_(site) {}
 
 void LinearHook::count_flop(const Tensor& x) const {
   if (quantizer_.mode.measured && !quantizer_.has_exact_product(number_, x.scalar_type())) site_.count_flop(x);
@@ -29,14 +29,12 @@ std::vector<Tensor> LinearHook::linears(std::span<model::LinearHook* const> hook
 }
 
 AttentionHook::AttentionHook(const model::Attention& site, model::Quantizer& quantizer, const SiteFormats& formats)
-    : site_(site), quantizer_(quantizer), number_(quantizer.add(site, formats)) {}
+    : QuantHook(quantizer, quantizer.add(site, formats)), site_(site) {}
 
 Tensor AttentionHook::attention(const model::AttentionOperands& operands) {
   const bool is_exact =
       operands.softmax == nullptr && quantizer_.has_exact_product(number_, operands.query.scalar_type());
-  if (quantizer_.mode.measured && !is_exact) {
-    site_.flop += model::attention_flop(operands);
-  }
+  if (quantizer_.mode.measured && !is_exact) site_.flop += model::attention_flop(operands);
   return quantizer_.attention(number_, operands);
 }
 

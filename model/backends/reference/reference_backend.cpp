@@ -17,10 +17,8 @@ Tensor repeat_heads(const Tensor& kv, std::int64_t query_heads) {
 }
 
 Tensor eager_attention(const AttentionOperands& in) {
-  const bool has_prefix = in.prefix != nullptr;
-  const Tensor all_keys = has_prefix ? at::cat({in.prefix->key, in.key}, 2) : in.key;
-  const Tensor all_values = has_prefix ? at::cat({in.prefix->value, in.value}, 2) : in.value;
-  const Tensor key = repeat_heads(all_keys, in.query.size(1)), value = repeat_heads(all_values, in.query.size(1));
+  const LayerKv all = all_keys_and_values(in);
+  const Tensor key = repeat_heads(all.key, in.query.size(1)), value = repeat_heads(all.value, in.query.size(1));
   Tensor weights = at::matmul(in.query, key.transpose(2, 3)) * in.scale;
   if (in.mask.defined()) weights = weights + in.mask;
   weights = at::softmax(weights, -1, at::kFloat).to(in.query.scalar_type());
