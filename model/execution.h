@@ -12,6 +12,9 @@ namespace pi0::model {
 class Backend;
 std::shared_ptr<const Backend> reference_backend();  // openpi's operations, one by one
 
+// For the GPU of that index; in a build without CUDA, the reference backend.
+std::shared_ptr<const Backend> cuda_backend(int device_index);
+
 // Records the work that the host submits to a device, so that the device can replay it without the host.
 class WorkRecorder {
  public:

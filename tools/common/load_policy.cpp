@@ -9,7 +9,6 @@
 #include <stdexcept>
 
 #include "model/backends/cpu/cpu_backend.h"
-#include "model/backends/cuda/cuda_backend.h"
 #include "model/checkpoint.h"
 #include "tools/common/print.h"
 #include "tools/common/progress.h"

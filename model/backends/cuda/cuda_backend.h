@@ -38,7 +38,4 @@ class CudaBackend : public ReferenceBackend {
   const DeviceKernels& rounding_;
 };
 
-// The backend for the GPU of that index; in a build without CUDA, the reference backend.
-std::shared_ptr<const Backend> cuda_backend(int device_index);
-
 }  // namespace pi0::model
