@@ -172,8 +172,7 @@ bool is_given(const std::vector<std::string>& words, const std::string& name) {
 // What makes the difference between settings is not the server's own.
 void refuse_formats(const std::vector<std::string>& server_arguments) {
   for (const char* name :
-       {"--input-fmt", "--weight-fmt", "--output-fmt", "--kv-cache-fmt", "--rotate", "--smooth", "--clip",
-        "--accumulator", "--functional-model", "--output-noise", "--noise", "--stats-output"}) {
+       {"--input-fmt", "--weight-fmt", "--output-fmt", "--accumulator", "--functional-model", "--stats-output"}) {
     if (!is_given(server_arguments, name)) continue;
     throw std::invalid_argument(
         fmt::format("{} is set for each server; give the settings as --pairs, --input-fmts, --output-fmts, "

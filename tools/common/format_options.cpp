@@ -75,11 +75,11 @@ void add_accumulator_options(CLI::App& app, formats::Accumulator& accumulator, c
              "products), or pi0-quant's models of hardware, ipt and systolic; default: float32")
           ->type_name("ACCUMULATOR")
           ->group(group_name);
-  app.add_option_function<std::string>(
-         "--functional-model",
-         [&accumulator](const std::string& text) { accumulator = parsed_accumulator("--functional-model", text); },
-         "The same as --accumulator, as pi0-quant names it")
-      ->check(CLI::IsMember({"ipt", "systolic"}))
+  choose(app.add_option_function<std::string>(
+             "--functional-model",
+             [&accumulator](const std::string& text) { accumulator = parsed_accumulator("--functional-model", text); },
+             "The same as --accumulator, as pi0-quant names it"),
+         {"ipt", "systolic"})
       ->excludes(name)
       ->group(group_name);
 }

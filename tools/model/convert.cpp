@@ -15,9 +15,11 @@
 #include "model/policy/lerobot_folder.h"
 #include "model/policy/norm_stats.h"
 #include "model/policy/policy_config.h"
+#include "model/rounding.h"
 #include "protocol/files.h"
 #include "tools/common/commands.h"
 #include "tools/common/model_options.h"
+#include "tools/common/option_checks.h"
 #include "tools/common/policy_parts.h"
 #include "tools/common/print.h"
 #include "tools/model/checkpoint_writing.h"
@@ -37,6 +39,15 @@ struct ConvertOptions {
   std::optional<policy::LeRobotVersion> lerobot_version;
   bool allow_lost_lora = false;
 };
+
+// Plain casts that change values of bfloat16.
+std::vector<std::string> rounding_formats() {
+  std::vector<std::string> names;
+  for (const formats::Format format : formats::all_formats) {
+    if (!model::keeps(format, at::kBFloat16)) names.emplace_back(name_of(format));
+  }
+  return names;
+}
 
 // What openpi's converter writes there. LoRA adapters are part of the weights now.
 std::string config_json(const model::CheckpointFolder& folder, const model::ModelConfig& sizes,
@@ -159,13 +170,12 @@ void add_convert(CLI::App& app) {
       command->add_flag("--packed", options->packed,
                         "Weights as the CPU's kernels read them: mapped at start instead of packed. For this program "
                         "only; --precision is then bfloat16 unless given");
-  command
-      ->add_option("--weight-fmts", options->weight_formats,
-                   "Plain casts that packed weights are stored rounded to as well")
+  choose(command->add_option("--weight-fmts", options->weight_formats,
+                             "Plain casts that packed weights are stored rounded to as well"),
+         rounding_formats())
       ->needs(packed)
       ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::IsMember({"float16", "float8_e4m3", "float8_e5m2"}));
+      ->allow_extra_args(false);
   command->callback([=] {
     if (options->packed && precision->count() == 0) options->precision = model::Precision::bfloat16;
     convert(*options);
