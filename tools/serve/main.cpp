@@ -178,6 +178,36 @@ std::vector<server::GaugeValue> outside_by_dimension(const policy::StateRange& r
   return values;
 }
 
+// The hooks that the options ask for.
+struct ServedHooks {
+  std::unique_ptr<QuantSession> session;          // null without statistics
+  std::unique_ptr<quant::Attachment> unmeasured;  // with --no-statistics
+};
+
+ServedHooks attach_hooks(model::Pi0& model, const QuantOptions& options, const quant::PlanRequest& plan,
+                         const nlohmann::ordered_json& meta, const std::function<void(const std::string&)>& warn) {
+  ServedHooks hooks;
+  if (options.no_statistics) {
+    hooks.unmeasured = attach_unmeasured(model, options, plan, warn);
+    spdlog::info("{}", quantized_text(options, hooks.unmeasured->site_count()));
+  } else if (options.asked()) {
+    hooks.session = std::make_unique<QuantSession>(model, options, plan, meta, warn);
+    spdlog::info("{}", quantized_text(options, hooks.session->site_count()));
+  }
+  return hooks;
+}
+
+// Records the answered requests, unless `recorder` is null.
+std::vector<Outcome> outcomes_of(std::vector<Reply> replies, std::vector<Dict>& requests, Recorder* recorder) {
+  std::vector<Outcome> outcomes;
+  for (Reply& reply : replies) {
+    Dict& request = requests[outcomes.size()];
+    if (recorder != nullptr && !reply.error) recorder->record(std::move(request), std::move(reply.noise), reply.answer);
+    outcomes.push_back(outcome_of(std::move(reply)));
+  }
+  return outcomes;
+}
+
 void serve(const ProgramOptions& options, StartingSignals& starting) {
   if (options.list_layers) {
     return print_layers(chosen_sizes(options.model), {});
@@ -199,15 +229,8 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   const ServedWeights weights(options.model);
   const LoadedPolicy loaded = load_policy(std::move(parts), options.model, warn);
   spdlog::info("noise seed {}", loaded.seed);
-  std::unique_ptr<QuantSession> session;
-  std::unique_ptr<quant::Attachment> unmeasured;  // with --no-statistics
-  if (options.quant.no_statistics) {
-    unmeasured = attach_unmeasured(*loaded.model, options.quant, plan, warn);
-    spdlog::info("{}", quantized_text(options.quant, unmeasured->site_count()));
-  } else if (options.quant.asked()) {
-    session = std::make_unique<QuantSession>(*loaded.model, options.quant, plan, meta, warn);
-    spdlog::info("{}", quantized_text(options.quant, session->site_count()));
-  }
+  const ServedHooks hooks = attach_hooks(*loaded.model, options.quant, plan, meta, warn);
+  QuantSession* const session = hooks.session.get();
   if (options.dry_run) return spdlog::info("dry run: everything is in place");
 
   const policy::PolicyConfig& config = loaded.policy->config();
@@ -217,19 +240,11 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
       weights.check();
       CallObserver observer;
       observer.saw_state = [&](std::span<const double> state) { state_range.check(state); };
-      if (session) {
+      if (session != nullptr) {
         observer.measured = session->begin(requests.size());
         observer.run = [&](bool measured, const auto& call) { session->count_batch(measured, call); };
       }
-      std::vector<Outcome> outcomes;
-      for (Reply& reply : std::invoke(policy_infer, *loaded.policy, requests, observer)) {
-        Dict& request = requests[outcomes.size()];
-        if (recorder && !reply.error) {
-          recorder->record(std::move(request), std::move(reply.noise), reply.answer);
-        }
-        outcomes.push_back(outcome_of(std::move(reply)));
-      }
-      return outcomes;
+      return outcomes_of(std::invoke(policy_infer, *loaded.policy, requests, observer), requests, recorder.get());
     };
   };
   server::ServerOptions limited = options.server;
@@ -238,13 +253,13 @@ void serve(const ProgramOptions& options, StartingSignals& starting) {
   server::Server server(limited, served_metadata(config),
                         server::with_batches(infer_by(&policy::Policy::infer_together),
                                              infer_by(&policy::Policy::infer_batch), options.max_observations),
-                        options.max_batch, [&] { warm_up(loaded, options.model, session.get()); });
+                        options.max_batch, [&] { warm_up(loaded, options.model, session); });
   starting.over();
   server.add_gauge({"pi0_state_values_out_of_range",
                     "State values of requests that are far outside the range of the policy's statistics.",
                     [&] { return outside_by_dimension(state_range); }});
-  session ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
-  serve_until_signal(server, session.get());
+  session != nullptr ? add_statistics(server, *session, options.stats_interval) : refuse_statistics(server);
+  serve_until_signal(server, session);
 }
 
 }  // namespace
