@@ -97,8 +97,8 @@ class Quantizer {
   // rounding leaves the operands as they are, and the accumulator is float32.
   virtual bool has_exact_product(std::size_t site, at::ScalarType dtype) const = 0;
 
-  // Lets go of a linear's exact weight. Returns whether the site has one of its own, so that the model's can be freed;
-  // nothing may be measured afterwards.
+  // Drops a linear's exact weight; nothing may be measured afterwards. Returns whether the site has a weight of its
+  // own, so that the model's can be freed.
   virtual bool release_exact_weight(std::size_t /*site*/) { return false; }
 
   // Whether it has ObservationMode::split_errors.

@@ -1,4 +1,4 @@
-// Reads numbers and bytes from a block in memory whose content nobody vouches for.
+// Reads numbers and bytes from a block in memory whose content may be wrong or hostile.
 #pragma once
 
 #include <cstddef>

@@ -44,7 +44,7 @@ template <class One>
   for (; i < count; ++i) one(i, 0);
 }
 
-// No format has scales yet: values are rounded one by one, so that rows without gaps are one long row.
+// Plain casts have no scales: values are rounded one by one, so that rows without gaps are one long row.
 template <class Value>
 Rows<Value> joined(const Rows<Value>& rows) {
   if (rows.stride != rows.length) return rows;

@@ -81,7 +81,7 @@ void write_openpi_weights(const fs::path& file, const model::ModelConfig& sizes,
   }
   whole.keep();
   if (!packed) return;
-  // Servers map it: whoever changed it in place would change their weights.
+  // Read-only: servers map it, so a change in place would change their weights.
   constexpr fs::perms writable = fs::perms::owner_write | fs::perms::group_write | fs::perms::others_write;
   fs::permissions(file, writable, fs::perm_options::remove);
 }

@@ -1,5 +1,5 @@
-// The files of weights that a running server reads from their maps: whoever changed one in place would change what a
-// robot does.
+// The files of weights that a running server reads from their maps. A change of one in place would change what a robot
+// does.
 #pragma once
 
 #include <sys/stat.h>
@@ -18,8 +18,8 @@ class ServedWeights {
   // Call it before the weights are loaded. A checkpoint of JAX and random weights have no such file.
   explicit ServedWeights(const ModelOptions& options);
 
-  // Throws std::runtime_error that names a file whose size or time of modification is another one than then. A new file
-  // of that name is none of them.
+  // Throws std::runtime_error that names a file whose size or time of modification has changed since. A new file that
+  // replaced one under its name does not count.
   void check() const;
 
  private:

@@ -366,6 +366,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   };
   at::parallel_for(0, divided_up(panels, most_of_group), divided_up(flop_per_thread, group_flop), work);
 }
+
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
   const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && formats::fits_bfloat16(weight.format());
   const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
