@@ -108,7 +108,7 @@ class RequestTest(ClientTest):
                 done = self.ask(*arguments)
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertIn(words, done.stderr)
-        self.assertIn("none.png", self.refused("--image", f"field={self.folder / 'none.png'}"))
+        self.assertIn("none.png: does not exist", self.refused("--image", f"field={self.folder / 'none.png'}"))
 
 
 class RefusalTest(ClientTest):

@@ -8,6 +8,7 @@
 namespace pi0::tools {
 
 protocol::NdArray read_picture(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) throw std::runtime_error(file.string() + ": does not exist, expected a picture");
   int width = 0, height = 0, channels = 0;
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(stbi_load(file.c_str(), &width, &height, &channels, 3),
                                                          stbi_image_free);
