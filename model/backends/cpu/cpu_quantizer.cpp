@@ -126,48 +126,60 @@ std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& 
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
   packed.exact_fits_pairs = formats::fits_bfloat16(packed.exact_weight.format());
-  const auto plain = plain_cast(formats.weight);
   const bool encodes = encodes_operands(formats.accumulator);
-  Tensor dense;  // as it is to be rounded; a plain cast of the weight itself needs none
-  if (!plain || formats.methods.any() || formats.input.is_static || encodes) {
+  Tensor dense;
+  if (!plain_cast(formats.weight) || formats.methods.any() || formats.input.is_static || encodes) {
     dense = unpack_weight(packed.exact_weight);
     prepare(site, dense, statistics);
     if (site.transform.changes_weights()) dense = site.transform.weight(dense);
   }
   packed.weight_is_exact =
       keeps(formats.weight, linear.weight().scalar_type()) && !site.transform.changes_weights() && !encodes;
-  if (encodes) {
-    const Rounded rounded =
-        plain ? round_to(dense.to(at::kFloat), *plain) : Rounded{model::encode(dense, formats.weight).values()};
-    note(rounded.overflowed, number, Operand::weight);
-    packed.weight = pack_encoded_weight(rounded.values);
-  } else if (!plain) {
-    packed.weight = pack_coded(encode(dense, formats.weight));
-  } else if (site.transform.changes_weights()) {
-    const Rounded rounded = round_to(dense, *plain);
-    note(rounded.overflowed, number, Operand::weight);
-    packed.weight = pack_weight(to_codes(rounded.values, *plain));
-  } else if (!packed.weight_is_exact) {
-    packed.weight.panels = linear.stored_codes(*plain);
-    if (!packed.weight.panels.defined()) {
-      RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
-      note(rounded.overflowed, number, Operand::weight);
-      packed.weight = std::move(rounded.weight);
-    }
-    if (packed.exact_fits_pairs) packed.weight = in_bfloat16(std::move(packed.weight));
-  }
-  packed.terms = packed.exact_terms = padded_terms(linear.bias(), packed.weight);
-  if (plain && linear.bias().defined() && !keeps(*plain, linear.bias().scalar_type())) {
-    packed.terms = at::empty_like(packed.exact_terms);
-    const float largest =
-        rounding_.round({packed.exact_terms.const_data_ptr<float>(), 1, packed.terms.numel(), packed.terms.numel()},
-                        packed.terms.mutable_data_ptr<float>(), *plain);
-    note(overflows(largest, *plain), number, Operand::bias);
-  }
-  if (encodes) packed.terms = encode_operands(packed.terms).to(at::kFloat);
+  if (!packed.weight_is_exact) packed.weight = rounded_weight(number, site, packed, dense);
+  packed.exact_terms = padded_terms(linear.bias(), packed.weight);
+  packed.terms = rounded_terms(number, site, packed);
   sites_.push_back(std::move(site));
   packed_.push_back(std::move(packed));
   return number;
+}
+
+PackedWeight CpuQuantizer::rounded_weight(std::size_t number, const Site& site, const Packed& packed,
+                                          const Tensor& dense) {
+  const NumberFormat& format = site.formats.weight;
+  const auto plain = plain_cast(format);
+  if (encodes_operands(site.formats.accumulator)) {
+    const Rounded rounded =
+        plain ? round_to(dense.to(at::kFloat), *plain) : Rounded{model::encode(dense, format).values()};
+    note(rounded.overflowed, number, Operand::weight);
+    return pack_encoded_weight(rounded.values);
+  }
+  if (!plain) return pack_coded(encode(dense, format));
+  if (site.transform.changes_weights()) {
+    const Rounded rounded = round_to(dense, *plain);
+    note(rounded.overflowed, number, Operand::weight);
+    return pack_weight(to_codes(rounded.values, *plain));
+  }
+  PackedWeight weight = packed.exact_weight;
+  weight.panels = site.linear->stored_codes(*plain);
+  if (!weight.panels.defined()) {
+    RoundedWeight rounded = round_to_codes(rounding_, packed.exact_weight, *plain);
+    note(rounded.overflowed, number, Operand::weight);
+    weight = std::move(rounded.weight);
+  }
+  return packed.exact_fits_pairs ? in_bfloat16(std::move(weight)) : weight;
+}
+
+Tensor CpuQuantizer::rounded_terms(std::size_t number, const Site& site, const Packed& packed) {
+  const Tensor &exact = packed.exact_terms, &bias = site.linear->bias();
+  const auto plain = plain_cast(site.formats.weight);
+  Tensor terms = exact;
+  if (plain && bias.defined() && !keeps(*plain, bias.scalar_type())) {
+    terms = at::empty_like(exact);
+    const float largest = rounding_.round({exact.const_data_ptr<float>(), 1, terms.numel(), terms.numel()},
+                                          terms.mutable_data_ptr<float>(), *plain);
+    note(overflows(largest, *plain), number, Operand::bias);
+  }
+  return encodes_operands(site.formats.accumulator) ? encode_operands(terms).to(at::kFloat) : terms;
 }
 
 bool CpuQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {

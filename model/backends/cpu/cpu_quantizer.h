@@ -55,6 +55,12 @@ class CpuQuantizer : public ReferenceQuantizer {
     bool has_of_rounded_operands = false;  // the last one is that of the rounded operands, not accumulated
   };
 
+  // The weight of the linear `number` as its format stores it. `dense` is the weight as it is to be rounded, undefined
+  // for a plain cast of the weight itself.
+  PackedWeight rounded_weight(std::size_t number, const Site& site, const Packed& packed, const Tensor& dense);
+  // The bias of the linear `number`, rounded as its weight.
+  Tensor rounded_terms(std::size_t number, const Site& site, const Packed& packed);
+
   // For the rounded product, and for the exact one beside it.
   Lane lane_of(std::size_t site, at::ScalarType x) const;
   Lane exact_lane_of(std::size_t site, at::ScalarType x) const;

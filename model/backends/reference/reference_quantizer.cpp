@@ -1,6 +1,7 @@
 #include "model/backends/reference/reference_quantizer.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/ScopeExit.h>
 
 #include <algorithm>
 #include <cmath>
@@ -196,8 +197,8 @@ Tensor ReferenceQuantizer::attention(std::size_t site, const AttentionOperands& 
   results.exact = exact_result().to(at::kFloat);
   if (mode.split_errors) {
     mode.measured = false;  // the softmax was observed above
+    const auto measures_again = c10::make_scope_exit([this] { mode.measured = true; });
     results.of_rounded_operands = backend_.attention(operands).to(at::kFloat);
-    mode.measured = true;
   }
   results.rounded = result.to(at::kFloat);
   observe(site, results);
