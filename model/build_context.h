@@ -47,7 +47,7 @@ struct BuildContext {
   // The parameter in panels, if it is stored so.
   StoredPanels stored_panels(const std::string& name, at::IntArrayRef shape) const;
 
-  // Of the parameter in memory, panels apart.
+  // The dtype that the parameter has in memory, where it is not in panels.
   at::ScalarType dtype(const std::string& name) const { return storage_of(path_of(name), precision).dtype; }
 
  private:

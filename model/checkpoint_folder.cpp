@@ -166,7 +166,7 @@ CheckpointFolder find_checkpoint(const fs::path& given) {
   if (holds_safetensors(place / "pretrained_model")) return safetensors_folder(place / "pretrained_model");
   if (is_checkpoint(place)) return {Layout::jax, place, place / "params", {}};
   if (holds_arrays(place) && !is_train_state(place)) {
-    // Of a link, the parent is that of its target: ../assets is beside it.
+    // A link stands for its target, which has ../assets beside it.
     const fs::path beside = fs::weakly_canonical(place).parent_path();
     return {Layout::jax, fs::exists(place / "assets") ? place : beside, place, {}};
   }

@@ -38,7 +38,7 @@ class JaxCheckpoint : public CheckpointSource {
   void finish() const override;
 
  private:
-  // Of an array: the index along its layers (0 without), and the part of it (0 without).
+  // An index along the array's layers and a part of that slice; 0 where the array has no layers or no parts.
   using Piece = std::pair<std::int64_t, std::int64_t>;
 
   void start();

@@ -48,7 +48,7 @@ constexpr Row rows_of_vision_layers[] = {
     {"self_attn.out_proj.bias", "MultiHeadDotProductAttention_0/out/bias", "l d -> d"},
 };
 
-// Of both Gemmas. @ is what the expert's arrays have in their names: "_1".
+// Both Gemmas have these rows. @ stands for "_1" in the names of the expert's arrays, and for nothing in the other's.
 constexpr Row rows_of_gemma_layers[] = {
     {"self_attn.q_proj.weight", "attn/q_einsum@/w", "l n d h -> (n h) d"},
     {"self_attn.k_proj.weight", "attn/kv_einsum@/w", "l 0/2 n d h -> (n h) d"},

@@ -44,7 +44,7 @@ class JaxAxes {
   at::Tensor to_part(const at::Tensor& parameter, at::IntArrayRef part_shape) const;
 
  private:
-  // Of the axes that are not 1: their sizes, and where the parameter's letters are among them, in turn.
+  // The sizes of the axes that are not 1, and where each letter of the parameter is among them.
   std::vector<std::int64_t> letter_sizes(at::IntArrayRef part_shape) const;
   std::vector<std::int64_t> order() const;
 

@@ -29,7 +29,7 @@ const Tensor& hadamard(std::int64_t size) {
   return matrices[static_cast<std::size_t>(std::countr_zero(static_cast<std::uint64_t>(size)))];
 }
 
-// Of the values' magnitudes, interpolated linearly as numpy.percentile does.
+// A percentile of the values' magnitudes, interpolated linearly as by numpy.percentile.
 float percentile_of(const Tensor& values, double percentile) {
   const Tensor magnitudes = values.abs().flatten().contiguous();
   auto* const begin = magnitudes.mutable_data_ptr<float>();

@@ -59,7 +59,7 @@ class CalibrationRecorder {
   std::size_t completed() const;    // sites
   std::size_t passes_left() const;  // known from the end of the first pass on
 
-  // Of the completed sites, named and shaped as calibration.h says.
+  // The statistics of the completed sites, named and shaped as calibration.h says.
   std::map<std::string, at::Tensor> tensors() const;
 
  private:

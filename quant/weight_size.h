@@ -11,8 +11,8 @@ namespace pi0::quant {
 
 struct QuantPlan;
 
-// Of all linears that are ever called; codes with their scales (formats::bytes_of), or as stored where a plan leaves
-// them.
+// How large the weights of all linears are that are ever called: as codes with their scales (formats::bytes_of), or as
+// they are stored where a plan leaves them.
 struct WeightSize {
   std::int64_t values = 0;
   std::int64_t bytes = 0;

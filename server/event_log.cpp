@@ -29,7 +29,7 @@ bool is_invisible(char32_t code) {
   return std::ranges::any_of(invisible, [&](Range range) { return code >= range.first && code <= range.last; });
 }
 
-// Of the character whose first byte this is, in valid UTF-8.
+// The bytes of the character that begins with this one, in valid UTF-8.
 std::size_t length_of(std::uint8_t lead) { return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4; }
 
 char32_t code_of(std::string_view character) {

@@ -72,7 +72,8 @@ class Server {
   // ignored) or stop(). Then it accepts no new connection, answers the requests that the model works on, drops the
   // others, and closes every connection with 1001; connections that are open `end_timeout` after the last inference are
   // cut off. With a `drain_time`, a signal first refuses new clients with 503 and lets /healthz and /readyz say so.
-  // Those that are there are served on; in the second half of the time each is closed with 1001 right after an answer.
+  // Clients that are connected are served on; in the second half of the time each is closed with 1001 right after an
+  // answer.
   // The server shuts down when the last is gone or the time is over. A second signal ends the process at once; signals
   // after run() do nothing while the Server lives. Throws std::runtime_error in the end if the model's failures made it
   // stop (`exit_on_failure`).

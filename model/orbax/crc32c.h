@@ -7,7 +7,7 @@
 
 namespace pi0::orbax {
 
-// Of the bytes before, whose checksum is `before`, and these.
+// The checksum of `bytes`, or of the bytes whose checksum is `before` followed by `bytes`.
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t before = 0);
 
 }  // namespace pi0::orbax

@@ -17,8 +17,8 @@
 
 namespace pi0::orbax {
 
-// Of each array at most one slice is decoded ahead, of all together at most `most_bytes`. All but add() and slice() is
-// hidden, and these are called from one thread.
+// At most one slice of each array is decoded ahead, and at most `most_bytes` of all arrays together. Call it from one
+// thread.
 class ReadAhead {
  public:
   ReadAhead(int threads, std::uint64_t most_bytes);

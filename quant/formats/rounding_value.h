@@ -17,7 +17,7 @@ constexpr std::uint32_t infinity_bits = 0x7F800000U;
 
 constexpr std::uint32_t bits_of(float value) { return std::bit_cast<std::uint32_t>(value); }
 
-// Of magnitudes, which have no sign bit: even SSE2 compares signed integers as vectors.
+// Compares magnitudes. They have no sign bit, so that signed integers do, which even SSE2 compares as vectors.
 constexpr bool above(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b);
 }

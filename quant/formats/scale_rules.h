@@ -53,7 +53,7 @@ float at_most(float value, float most) { return value > most ? most : value; }
 std::int32_t at_least(std::int32_t value, std::int32_t least) { return value < least ? least : value; }
 std::int32_t at_most(std::int32_t value, std::int32_t most) { return value > most ? most : value; }
 
-// Of the value, or one less than the smallest normal value's.
+// The exponent of the value; of a subnormal one, one less than that of the smallest normal value.
 std::int32_t exponent_of(float value) { return static_cast<std::int32_t>((bits_of(value) >> 23) & 255U) - 127; }
 
 float exponent_value(std::int32_t exponent) {  // from -127 to 127

@@ -20,7 +20,7 @@
 
 namespace pi0::formats {
 
-// Of values and zero. Both are NaN if a value is.
+// The range of some values and zero. Both limits are NaN if a value is.
 struct Range {
   float smallest = 0;  // at most 0
   float largest = 0;   // at least 0
@@ -39,7 +39,7 @@ struct CodeLayout {
 };
 CodeLayout layout_of(const NumberFormat& format, std::int64_t length);
 
-// Of a whole operand. Scales are [scale_rows, scales_per_row]; zero points, only of asymmetric integers, lie alike.
+// A whole operand. Scales are [scale_rows, scales_per_row]; so are zero points, which only asymmetric integers have.
 // A value is (element - zero point) * scale; mxint8's scale holds the 1/64 of its elements.
 template <class Byte, class Float>
 struct CodedOperand {

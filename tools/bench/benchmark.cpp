@@ -145,7 +145,7 @@ std::int64_t step_weight_bytes(const model::Pi0& model, std::int64_t num_steps, 
   return bytes;
 }
 
-// Of the stage that a site belongs to.
+// The count of the stage that a site belongs to.
 std::int64_t& flop_of_stage(BenchMode& mode, const model::MatmulSite& site) {
   if (site.component == model::Component::vision || site.path.find("projector") != std::string::npos) {
     return mode.vision_flop;

@@ -11,10 +11,10 @@
 
 namespace pi0::tools {
 
-// Of a TLS handshake that failed.
+// Says why a TLS handshake failed.
 std::string tls_failure(const boost::system::error_code& error, const SSL* tls, const std::string& host);
 
-// Of a WebSocket handshake that failed; `response` is what came of it.
+// Says why a WebSocket handshake failed; `response` is what the server answered.
 std::string handshake_failure(const boost::system::error_code& error,
                               const boost::beast::websocket::response_type& response, const ServerAccess& access);
 

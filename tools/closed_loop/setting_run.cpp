@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
-// Of a simulator's output, on disk and in memory; the middle is left out.
+// The most that is kept of a simulator's output, on disk and in memory; the middle is left out.
 constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
 
 constexpr const char* rules_copy_name = "rules.json";  // in the setting's folder

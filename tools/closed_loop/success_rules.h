@@ -61,7 +61,7 @@ Outcomes read_outcomes(const SuccessRules& rules, const SceneOutput& output);
 // What the rules looked for, for messages: "--success-regex '...'".
 std::string description(const SuccessRules& rules);
 
-// Those that are set, by their options' names. Reading throws model::JsonFileError.
+// The rules that are set, by their options' names. Reading throws model::JsonFileError.
 nlohmann::ordered_json to_json(const SuccessRules& rules);
 SuccessRules success_rules_from(const nlohmann::ordered_json& content, const std::string& source);
 

@@ -16,7 +16,7 @@ std::string rules_folder(const std::filesystem::path& rules);
 // "unquantized"; empty when the entry of a sweep or closed loop, or the meta of statistics, does not say.
 std::string setting_name(const nlohmann::ordered_json& entry);
 
-// That of the policy as it is, with which a closed loop compares others.
+// The setting without formats, with which a closed loop compares others.
 inline constexpr const char* unquantized_name = "unquantized";
 
 // Results are compared or continued only if they were measured with the same settings. Throws std::runtime_error that

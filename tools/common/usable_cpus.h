@@ -10,7 +10,7 @@ namespace pi0::tools {
 // without a quota. `root` is where /proc and the mounted control groups are looked for.
 std::optional<double> cpu_quota(const std::filesystem::path& root = "/");
 
-// Those that this process may run on, and no more than the quota, rounded up: at least 1.
+// How many CPUs this process may run on, and no more than its quota, rounded up; at least 1.
 int usable_cpus(const std::filesystem::path& root = "/");
 
 }  // namespace pi0::tools

@@ -11,7 +11,7 @@ namespace {
 
 using Texts = std::vector<std::string>;
 
-// Of the dimensions; a number where the robot has no name.
+// The names of the action's dimensions; numbers where the robot has no names.
 Texts joint_names(const ReportRows& rows) {
   Texts names;
   for (const ReportRow& row : rows) {

@@ -28,7 +28,7 @@ class FigureList {
   std::set<std::string> files_;
 };
 
-// Of one run, where it has something for them.
+// Each adds figures of one run, if the run has what they show.
 void add_setting_figures(FigureList& figures, const std::string& run);
 void add_component_figure(FigureList& figures, const std::string& run);
 void add_success_figure(FigureList& figures, const std::string& run);

@@ -13,7 +13,7 @@ struct Figure {
   std::string svg;
 };
 
-// Those that depend on a setting once per setting. Empty where the results have nothing to draw.
+// Figures that depend on a setting come once for each. Empty where the results have nothing to draw.
 std::vector<Figure> figures_of(const ReportData& data);
 
 }  // namespace pi0::tools

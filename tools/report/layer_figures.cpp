@@ -61,7 +61,7 @@ void add_blocks(FigureList& figures, const std::string& run, const std::string& 
   figures.add(run, "blocks_" + setting, setting + ", error by block and matrix", parts);
 }
 
-// Those that a logarithmic axis cannot show.
+// Names the layers that a logarithmic axis cannot show.
 Drawing not_drawn(const std::string& why, const ReportRows& rows) {
   constexpr std::size_t most = 6;
   if (rows.empty()) return {};

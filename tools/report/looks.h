@@ -10,8 +10,8 @@
 
 namespace pi0::tools {
 
-// Of lines: places of their colours (--c0, ...), dashes and marks; marks: paths of radius 1; sequential and diverging:
-// stops of colours; matrices: their order in a block.
+// How figures look. lines: the colour (--c0, ...), dashes and mark of each; marks: paths of radius 1; sequential and
+// diverging: stops of colours; matrices: their order in a block.
 const nlohmann::ordered_json& looks();
 
 // A colour of the light theme by its name there, "text" for --text.

@@ -18,7 +18,7 @@ struct ReportData {
   // Each with name, kind (sweep, closed-loop, statistics or bench), source and meta, what was measured.
   std::vector<nlohmann::ordered_json> runs;
 
-  // Those with rows of: settings, components, layers, actions, success, sensitivity, stages. The first
+  // The tables of settings, components, layers, actions, success, sensitivity and stages that have rows. The first
   // column is the run's name, the second the setting's where there is one.
   std::vector<ReportTable> tables;
 

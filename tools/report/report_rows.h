@@ -10,7 +10,7 @@
 
 namespace pi0::tools {
 
-// Of a table that must outlive it.
+// One row of a table, which must outlive it.
 class ReportRow {
  public:
   ReportRow(const ReportTable& table, const std::vector<nlohmann::ordered_json>& cells)

@@ -15,7 +15,7 @@ std::string rate_text(const ReportRow& row) {
          (score ? ", score " + short_number(score) : "");
 }
 
-// Of a scene: "2 of 3, 0.667 (0.208 to 0.939)".
+// A scene's success: "2 of 3, 0.667 (0.208 to 0.939)".
 std::string episodes_text(const ReportRow& scene) {
   const Number successes = scene.number("n_success"), episodes = scene.number("n_episodes");
   return (successes && episodes ? fmt::format("{} of {}, ", *successes, *episodes) : "") + rate_text(scene);
@@ -41,7 +41,7 @@ std::string p_text(const ReportRow& setting) {
   return p ? "p = " + short_number(p) : "";
 }
 
-// Of all settings, in one scene or, without its name, in all.
+// The success of every setting in one scene, or in all if `scene` is empty.
 std::vector<Bar> success_bars(const ReportRows& settings, const ReportRows& scenes, const std::string& scene) {
   std::vector<Bar> bars;
   for (const ReportRow& setting : settings) {

@@ -28,8 +28,8 @@ struct ActionFloor {
 
 class ActionErrors {
  public:
-  // Of the observation called `name`. One whose actions are not finite counts in action_rmse, which becomes null, and
-  // in nonfinite_observations only.
+  // Adds the observation called `name`. If its actions are not finite, it counts in action_rmse only, which becomes
+  // null, and in nonfinite_observations.
   void add(const std::string& name, const ActionSample& reference, const ActionSample& found);
 
   // The fields that docs/results.md explains, from action_rmse to nonfinite_observations. Numbers that are not finite

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Of a weight with its share of scales, of inputs and of outputs; a rules file has only the first.
+// The bits of a weight with its share of scales, of an input and of an output; a rules file has only the first.
 std::string bits_of(const Json& entry) {
   const auto formats = formats_in(entry);
   const std::string weight = fmt::format("{:.4g}", entry["weight_bits"].get<double>());

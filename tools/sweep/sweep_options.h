@@ -34,7 +34,8 @@ struct SweepOptions {
   bool resume = false;
 };
 
-// Of commands that run a model over observations. What they fill must outlive `command`; `group` is the one of --help.
+// Options of commands that run a model over observations. What they fill must outlive `command`; `group` is the
+// heading in --help.
 void add_observed_model_options(CLI::App& command, ModelOptions& options);
 void add_observation_options(CLI::App& command, ObservationSource& source, const char* group);
 void check_observations(const CLI::App& command);  // after parsing: throws CLI::ParseError without any

@@ -42,7 +42,7 @@ class SweepRun {
   nlohmann::ordered_json meta_;  // what results must share to be compared
 };
 
-// Of an entry; infinite when the actions are not finite.
+// The action RMSE of an entry; infinite if its actions are not finite.
 double action_rmse(const nlohmann::ordered_json& entry);
 
 }  // namespace pi0::tools

@@ -105,7 +105,7 @@ class SampleElements {
                                   zero_points_.mutable_data_ptr<float>()});
   }
 
-  // Of an encoded row: the elements, and the scales that its sums lack, one for each group of ScaleKind::group.
+  // Writes the elements of an encoded row, and the scales that its sums lack: one for each group of ScaleKind::group.
   void write(std::int64_t row, std::uint16_t* elements, float* left) const {
     const formats::CodesFrom codes{codes_.const_data_ptr<std::uint8_t>(), scales_.const_data_ptr<float>(),
                                    zero_points_.const_data_ptr<float>()};

@@ -200,7 +200,7 @@ struct PanelGroup {
   std::int64_t first, count;
 };
 
-// Of a stretch; all of it, or a run if rows are few.
+// A part of a stretch: all of it, or one run if rows are few.
 struct Part : Stretch {
   Ahead ahead;
 };

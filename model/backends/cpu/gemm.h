@@ -46,7 +46,7 @@ inline std::int64_t divided_up(std::int64_t value, std::int64_t by) { return (va
 // begins at a multiple of that. Throws c10::OutOfMemoryError.
 at::Tensor empty_panels(at::IntArrayRef shape, at::TensorOptions options);
 
-// Of a weight's panels of a plain cast.
+// The shape of the panels of a weight that is stored in a plain cast.
 std::vector<std::int64_t> panel_shape(std::int64_t out, std::int64_t in);
 
 // The number of this order of codes in panels. Files name it: give another order another number.

@@ -32,7 +32,7 @@ void widen_elements(const void* codes, const CodeTable& table, Lane, std::int64_
   }
 }
 
-// Of lanes in pairs the results must fit bfloat16.
+// The results must fit bfloat16 if lanes hold pairs.
 void scale_elements(std::uint32_t* lanes, Lane lane, std::int64_t pairs, const PanelScales& by) {
   float zero_points[panel_width] = {};
   for (std::int64_t i = 0; by.zero_points != nullptr && i < panel_width; ++i) zero_points[i] = by.zero_points[i];
