@@ -11,11 +11,10 @@ import subprocess
 import sys
 import unittest
 
-from support import PATIENCE_S, POLICIES, PROGRAMS, TemporaryFolderTest, run, wait_until
+from support import PATIENCE_S, POLICIES, PROGRAMS, SIMULATOR, TemporaryFolderTest, run, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 1, "--skip-masked"]
-SIMULATOR = f"{sys.executable} -W ignore {pathlib.Path(__file__).with_name('stand_in_simulator.py')}"
 PAIR = ["--input-fmts", "float8_e4m3", "--output-fmts", "float16"]
 
 
@@ -158,12 +157,12 @@ class ClosedLoopTest(TemporaryFolderTest):
         self.assertEqual(list(settings["success"]), ["episode-regex", "score-regex"])
 
     def test_a_server_that_refuses_is_no_bad_policy(self):
-        refused = (f"{sys.executable} -c \"from openpi_client.websocket_client_policy import WebsocketClientPolicy as P\n"
+        refused = (f"'{sys.executable}' -c \"from openpi_client.websocket_client_policy import WebsocketClientPolicy as P\n"
                    "try: P('localhost', {port}).infer({{'prompt': 5}})\nexcept Exception: print('scene 1: 0/2')\"")  # fmt: skip
         key = self.folder / "key"
         key.write_text("secret\n")
         dies = (f"{SIMULATOR} {{host}} {{port}} 1 1 {{output_dir}} say-nothing; "
-                "pkill -KILL -f '[p]i0-server.* --port {port} '; echo scene 1: 0/2")  # fmt: skip
+                "pkill -KILL -f '[/]pi0-server --.* --port {port} '; echo scene 1: 0/2")  # fmt: skip
         for simulator, error, more in (
             (refused, "answered 0, refused 0 and failed at 1", []),
             ("echo scene 1: 0/2", "asked for no actions", []),
@@ -380,7 +379,7 @@ class ClosedLoopTest(TemporaryFolderTest):
     def test_statistics_that_are_none_cost_the_pair_only(self):
         server = self.folder / "server.sh"
         server.write_text(f"#!/bin/sh\ntrap 'kill $!; wait $!; echo \"{{}}\" > \"$stats\"; exit 0' TERM\nfor stats; do :; done\n"
-                          f'{PROGRAMS / "pi0-server"} "$@" & wait $!\n')  # fmt: skip
+                          f'"{PROGRAMS}/pi0-server" "$@" & wait $!\n')  # fmt: skip
         server.chmod(0o755)
         done = self.run_pairs(*PAIR, "--scenes", 1, "--server", server)
         self.assertEqual(done.returncode, 1)

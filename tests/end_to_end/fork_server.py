@@ -3,12 +3,26 @@
 import atexit
 import os
 import pathlib
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+
+
+def preloadable(library):
+    """A path of the library for LD_PRELOAD, which takes spaces and colons for ends of paths."""
+    if not re.search("[ :]", str(library)):
+        return library
+    folder = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    link = folder / library.name
+    link.symlink_to(library)
+    return link
 
 
 class Started:
@@ -54,7 +68,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [program], stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env={**os.environ, "LD_PRELOAD": str(library)},
+                env={**os.environ, "LD_PRELOAD": str(preloadable(library))},
             )  # fmt: skip
         atexit.register(self._end)
 

@@ -97,7 +97,7 @@ class PeersTest(TemporaryFolderTest):
 
     def test_the_model_is_made_of_random_weights(self):
         self.model.unlink()
-        self.write("pi0", f'exec {PROGRAMS}/pi0 "${{@/full/tiny}}"')
+        self.write("pi0", f'exec "{PROGRAMS}/pi0" "${{@/full/tiny}}"')
         (self.folder / "vla/scripts/convert_pi05_to_gguf.py").write_text(CONVERTER)
         code, errors = self.time_vla_cpp()
         self.assertEqual(code, 0, errors)

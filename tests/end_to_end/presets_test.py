@@ -117,9 +117,9 @@ class PresetTest(TemporaryFolderTest):
     def scene_after(self, file, preset, scene):
         """A scene's result after a simulator that leaves this file and plays nothing."""
         self.output = self.folder / file
-        prints = self.script("prints", f'#!/bin/sh\n[ "$1" = -c ] || cat {LOGS / file}\n')
+        prints = self.script("prints", f'#!/bin/sh\n[ "$1" = -c ] || cat "{LOGS / file}"\n')
         self.script(
-            "uv", f'#!/bin/sh\nfor word; do [ "$last" = --run-folder ] && cp {LOGS / file} "$word"; last=$word; done\n'
+            "uv", f'#!/bin/sh\nfor word; do [ "$last" = --run-folder ] && cp "{LOGS / file}" "$word"; last=$word; done\n'
         )
         python = [] if preset == "polaris" else ["--python", prints]
         self.closed_loop("--preset", preset, "--simulator-dir", self.checkout(preset), *python, *self.model(preset), *PAIR,

@@ -11,6 +11,7 @@ import unittest.mock
 import numpy as np
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
+from fork_server import preloadable
 from support import POLICIES, PROGRAMS, TemporaryFolderTest, golden_request, one_instruction_set, read, run, serve, wait_until
 
 NAME = "pi05_droid_jointpos_polaris"
@@ -153,7 +154,7 @@ class RecordTest(TemporaryFolderTest):
 
     def test_a_disk_that_hangs_delays_the_end_only(self):
         pipe = self.folder / "disk"
-        preloaded = {"LD_PRELOAD": str(PROGRAMS / "tests" / "libhanging_disk.so"), "HANGING_DISK": str(pipe),
+        preloaded = {"LD_PRELOAD": str(preloadable(PROGRAMS / "tests" / "libhanging_disk.so")), "HANGING_DISK": str(pipe),
                      "ASAN_OPTIONS": "verify_asan_link_order=0"}  # fmt: skip
         with unittest.mock.patch.dict(os.environ, preloaded), serve(*MODEL, "--record", self.records) as server:
             os.mkfifo(pipe)

@@ -5,17 +5,15 @@ import io
 import json
 import pathlib
 import re
-import sys
 import unittest
 
 import pandas as pd
 
-from support import POLICIES, TemporaryFolderTest, run, serve
+from support import POLICIES, SIMULATOR, TemporaryFolderTest, run, serve
 
 NAME = "pi05_droid_jointpos_polaris"
 MODEL = ["--config", NAME, "--checkpoint-dir", POLICIES / NAME, "--num-steps", 2, "--skip-masked"]
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs/results.md"
-SIMULATOR = f"{sys.executable} -W ignore {pathlib.Path(__file__).with_name('stand_in_simulator.py')}"
 
 
 def dictionary():
@@ -57,7 +55,7 @@ class ResultsTest(TemporaryFolderTest):
             server.stop()
         simulator = (f"{SIMULATOR} {{host}} {{port}} 1 {{episodes}} {{output_dir}} say-nothing; "
                      "case {output_dir} in *scenebad) exit 1;; *sceneodd) echo 7/5;; "
-                     "*rules*scenelast) pkill -KILL -f '[p]i0-server.* --port {port} ';; "
+                     "*rules*scenelast) pkill -KILL -f '[/]pi0-server --.* --port {port} ';; "
                      "*) printf 'True 1\\nFalse 2\\n';; esac")  # fmt: skip
         self.pi0("closed-loop", *MODEL, "--unquantized", "--pairs", "float8_e4m3/float16", "--rules", rules, "--scenes",
                  "good,bad,odd,last", "--episodes", 2, "--episode-regex", r"^(\w+) \d", "--score-regex", r"(\d)$",

@@ -34,7 +34,7 @@ if behaviour == "hang":
     os.fork()
     time.sleep(600)
 if behaviour == "kill-server":
-    subprocess.run(["pkill", "-KILL", "-f", f"pi0-server.* --port {port} "], check=True)
+    subprocess.run(["pkill", "-KILL", "-f", f"/pi0-server --.* --port {port} "], check=True)
     time.sleep(600)
 if behaviour != "say-nothing":
     print(f"scene {scene}: {scene}/{episodes}", flush=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "goldens"
 POLICIES = GOLDENS / "policies"
 MORE_POLICIES = GOLDENS / "policies_more"
 PATIENCE_S = 600  # only what hangs takes so long, on a busy machine too
+SIMULATOR = shlex.join([sys.executable, "-W", "ignore", str(GOLDENS.parent / "end_to_end/stand_in_simulator.py")])
 FORK_SERVER = PROGRAMS / "tests" / "libfork_server.so"  # absent with sanitizers, which want to be loaded first
 
 
