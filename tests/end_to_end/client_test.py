@@ -87,6 +87,17 @@ class RequestTest(ClientTest):
         del recorded["noise"]
         np.testing.assert_equal(found, {**recorded, key: image})
 
+    def test_a_batch_is_printed_sample_by_sample(self):
+        one = golden_request(POLICIES / DROID)
+        self.request.write_bytes(msgpack_numpy.packb({"batch": [one, one]}))
+        with serve(*model(DROID)) as server:
+            done = self.ask("--port", server.port)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertEqual(lines[0], "actions: float64 array [2, 15, 8]")
+        self.assertEqual([lines[1], lines[17]], ["sample 0", "sample 1"])
+        self.assertEqual(lines[2:17], lines[18:33])
+
     def test_a_slip_in_a_field_is_named(self):
         with serve(*model(DROID)) as server:
             message = self.refused("--port", server.port, "--state", "observation/joint_positions=0,0,0,0,0,0,0")

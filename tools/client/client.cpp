@@ -44,17 +44,21 @@ ServerAccess access_of(const ClientOptions& options) {
   return access;
 }
 
-void print_chunk(const protocol::NdArray& actions) {
-  if (actions.dtype != protocol::DType{'f', 8} || actions.shape.size() != 2) {
+// [A, N], or [B, A, N] of a batch.
+void print_actions(const protocol::NdArray& actions) {
+  const std::size_t axes = actions.shape.size();
+  if (actions.dtype != protocol::DType{'f', 8} || (axes != 2 && axes != 3)) {
     throw std::runtime_error("the answer's actions are " + type_name(actions) +
-                             ", expected a float64 array of two axes");
+                             ", expected a float64 array of two or three axes");
   }
   print("actions: {}\n", type_name(actions));
-  std::vector<double> row(static_cast<std::size_t>(actions.shape[1]));
+  const std::int64_t samples = axes == 3 ? actions.shape[0] : 1, horizon = actions.shape[axes - 2];
+  std::vector<double> row(static_cast<std::size_t>(actions.shape.back()));
   const std::size_t row_bytes = row.size() * sizeof(double);
-  for (std::int64_t i = 0; i < actions.shape[0]; ++i) {
+  for (std::int64_t i = 0; i < samples * horizon; ++i) {
+    if (axes == 3 && i % horizon == 0) tools::print("sample {}\n", i / horizon);
     std::memcpy(row.data(), actions.data.data() + static_cast<std::size_t>(i) * row_bytes, row_bytes);
-    tools::print("{:4}: {:9.6f}\n", i, fmt::join(row, " "));
+    tools::print("{:4}: {:9.6f}\n", i % horizon, fmt::join(row, " "));
   }
 }
 
@@ -75,7 +79,7 @@ void run_client(const ClientOptions& options) {
   if (actions == nullptr || !std::holds_alternative<protocol::NdArray>(*actions)) {
     throw std::runtime_error("the answer has no array 'actions'");
   }
-  print_chunk(std::get<protocol::NdArray>(*actions));
+  print_actions(std::get<protocol::NdArray>(*actions));
   print("latency: {:.1f} ms median of {}\n", server::spread_of(latencies_ms).median, latencies_ms.size());
   if (!options.output.empty()) protocol::write_message(options.output, answer);
 }
