@@ -7,6 +7,7 @@ import pathlib
 import random
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -63,7 +64,7 @@ class FaultsTest(TemporaryFolderTest):
             arguments = [PROGRAMS / "pi0-server", *MODEL, *E4M3, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1",
                          "--stats-output", self.stats, "--log-file", log]  # fmt: skip
             pid = self.folder / "pid"
-            command = f"(echo $BASHPID > {pid}; exec {' '.join(map(str, arguments))})"
+            command = f"(echo $BASHPID > {pid}; exec {shlex.join(map(str, arguments))})"
             with subprocess.Popen(["bash", "-c", around.format(command)], stdout=subprocess.DEVNULL) as shell:
                 wait_until(lambda: log.exists() and "serving on 127.0.0.1:" in log.read_text(), "the server")
                 port = int(log.read_text().split("serving on 127.0.0.1:")[1].split()[0])
@@ -79,7 +80,7 @@ class FaultsTest(TemporaryFolderTest):
         command = [PROGRAMS / "pi0-server", *MODEL, *E4M3, "--num-steps", 1, "--port", 0, "--host", "127.0.0.1",
                    "--stats-output", self.stats]  # fmt: skip
         for attempt in range(5):
-            pipe = f"({' '.join(map(str, command))}; echo $? >{code}) 2>&1 | tee {log}"
+            pipe = f"({shlex.join(map(str, command))}; echo $? >{code}) 2>&1 | tee {log}"
             with subprocess.Popen(["bash", "-c", f"trap : INT; {pipe}"], stdout=subprocess.DEVNULL, start_new_session=True) as shell:
                 wait_until(lambda: log.exists() and "serving on 127.0.0.1:" in log.read_text(), "the server")
                 port = int(log.read_text().split("serving on 127.0.0.1:")[1].split()[0])

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shlex
 import signal
 import subprocess
 import time
@@ -178,7 +179,7 @@ class SweepTest(StatisticsTest, TemporaryFolderTest):
         command = [PROGRAMS / "pi0", "sweep", *MODEL, "--output", self.output, "--synthetic", 1, "--num-steps", 1,
                    "--input-fmts", "float16", "--output-fmts", "float16,bfloat16"]  # fmt: skip
         done = subprocess.run(
-            ["bash", "-c", f"set -o pipefail; {' '.join(map(str, command))} 2>&1 | head -n 1"],
+            ["bash", "-c", f"set -o pipefail; {shlex.join(map(str, command))} 2>&1 | head -n 1"],
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0)
