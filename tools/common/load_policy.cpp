@@ -22,7 +22,8 @@ namespace {
 void return_freed_memory() { ::mallopt(M_MMAP_THRESHOLD, 1 << 20); }
 
 // A request allocates and frees hundreds of tensors. Their memory stays with the process; otherwise the system would
-// clear every page again, which takes a fifth of a request's time.
+// clear every page again, which takes a fifth of a request's time. What small blocks left while the model was loaded is
+// given back first.
 void keep_freed_memory() {
   ::malloc_trim(0);
   ::mallopt(M_ARENA_MAX, 1);  // large blocks of other arenas would be mapped all the same
