@@ -20,17 +20,30 @@ template <class V, int rows>
                                                  const Ahead& ahead) {
   typename V::Sum sum[rows][2];
   for (int row = 0; row < rows; ++row) sum[row][0] = sum[row][1] = V::zero();
+  // Pointers to every third row that there is: a pointer to each row would be more than there are registers, and those
+  // that are kept in vector registers delay the products.
+  static_assert(rows <= 12);
+  const std::uint32_t* x3 = x + (rows > 3 ? 3 : 0) * stride;
+  const std::uint32_t* x6 = x + (rows > 6 ? 6 : 0) * stride;
+  const std::uint32_t* x9 = x + (rows > 9 ? 9 : 0) * stride;
+  const std::uint8_t* next = ahead.from;
   for (std::int64_t step = 0; step < steps; ++step) {
     constexpr int for_reading = 0, into_second_level = 2;
-    if (ahead.from != nullptr) __builtin_prefetch(ahead.from + step * ahead.step_bytes, for_reading, into_second_level);
-    const auto first = V::load_lanes(lanes + step * panel_width);
-    const auto second = V::load_lanes(lanes + step * panel_width + V::lanes);
+    if (next != nullptr) {
+      __builtin_prefetch(next, for_reading, into_second_level);
+      next += ahead.step_bytes;
+    }
+    const auto first = V::load_lanes(lanes);
+    const auto second = V::load_lanes(lanes + V::lanes);
+    lanes += panel_width;
 #pragma GCC unroll 12
     for (int row = 0; row < rows; ++row) {
-      const auto value = V::broadcast(x + row * stride + step);
+      const std::uint32_t* const third = row < 3 ? x : row < 6 ? x3 : row < 9 ? x6 : x9;
+      const auto value = V::broadcast(third + row % 3 * stride);
       sum[row][0] = V::multiply_add(sum[row][0], value, first);
       sum[row][1] = V::multiply_add(sum[row][1], value, second);
     }
+    ++x, ++x3, ++x6, ++x9;
   }
   for (int row = 0; row < rows; ++row) {
     for (int half = 0; half < 2; ++half) {
