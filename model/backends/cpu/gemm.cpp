@@ -330,7 +330,8 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   const std::int64_t panels = products[0].weight.panel_count();
   const std::int64_t threads = at::get_num_threads();
   const std::int64_t rounds = divided_up(panels, panels_at_once(rows) * threads);
-  const std::int64_t most_of_group = divided_up(panels, rounds * threads);  // panels; as many for each thread
+  const std::int64_t groups = std::min(rounds * threads, panels);  // of as many panels for each thread
+  const std::int64_t most_of_group = divided_up(panels, groups);
   const std::int64_t strip_size = rows * panel_width, group_size = most_of_group * strip_size;
   const std::int64_t group_flop = 2 * products[0].x.in * group_size * product_count;
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
@@ -340,8 +341,8 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
     const auto sums = make_scratch<float>(product_count * group_size);
     Strip strip{0, 0, rows, std::vector<float*>(products.size())};
     for (std::int64_t task = begin; task < end; ++task) {
-      const std::int64_t first = task * most_of_group;
-      const PanelGroup group{first, std::min(most_of_group, panels - first)};
+      const std::int64_t first = task * panels / groups;
+      const PanelGroup group{first, (task + 1) * panels / groups - first};
       for (std::int64_t i = 0; i < product_count; ++i) {
         const std::uint8_t* next = nullptr;
         if (i + 1 < product_count) {
@@ -364,7 +365,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
                     out_data + first_column * result.element_size(), out, result.scalar_type() == at::kBFloat16);
     }
   };
-  at::parallel_for(0, divided_up(panels, most_of_group), divided_up(flop_per_thread, group_flop), work);
+  at::parallel_for(0, groups, divided_up(flop_per_thread, group_flop), work);
 }
 
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
