@@ -1,5 +1,5 @@
-#include "model/backends/cpu/gemm.h"
-
+#include "model/backends/cpu/fast_layers.h"
+#include "model/backends/cpu/fast_linear.h"
 #include "support/catch.h"
 
 namespace pi0 {
@@ -26,13 +26,13 @@ TEST_CASE("fast_linear equals the exact product within float32's sums", "[model]
         const at::Tensor bias = at::randn({out});
         INFO(name_of(set) << " " << dtype << " " << rows << " " << in << " " << out);
         const at::Tensor wide = weight.to(at::kFloat).to(at::kDouble);
-        const at::Tensor found = model::fast_linear(kernels, x, model::pack_weight(weight), bias);
+        const at::Tensor found = model::fast_linear(kernels, x, {model::pack_weight(weight), bias});
         REQUIRE(found.sizes() == at::IntArrayRef{1, rows, out});
         const at::Tensor exact = at::linear(x.to(at::kDouble), wide, bias.to(at::kDouble));
         CHECK(((found - exact).abs() <= bound(x.to(at::kDouble), wide) + bias.abs() * 1e-6).all().item<bool>());
 
         const at::Tensor half = x.to(at::kBFloat16);  // as pairs, where there are pairs
-        const at::Tensor rounded = model::fast_linear(kernels, half, model::pack_weight(weight), {});
+        const at::Tensor rounded = model::fast_linear(kernels, half, {model::pack_weight(weight)});
         REQUIRE(rounded.scalar_type() == at::kBFloat16);
         const at::Tensor of_half = at::linear(half.to(at::kDouble), wide);
         CHECK(((rounded.to(at::kDouble) - of_half).abs() <= of_half.abs() * 0.004 + bound(half.to(at::kDouble), wide))
@@ -51,12 +51,62 @@ TEST_CASE("a row's sums do not depend on the rows beside it", "[model][gemm]") {
     const model::GemmKernels& kernels = model::gemm_kernels(set);
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kFloat8_e4m3fn}) {
       const model::PackedWeight weight = model::pack_weight(weight_of(dtype, 96, 2500));
-      const at::Tensor all = model::fast_linear(kernels, x, weight, {});
+      const at::Tensor all = model::fast_linear(kernels, x, {weight});
       for (const int rows : {1, 15, 50}) {
         INFO(name_of(set) << " " << dtype << " " << rows);
-        const at::Tensor few = model::fast_linear(kernels, x.narrow(1, 0, rows), weight, {});
+        const at::Tensor few = model::fast_linear(kernels, x.narrow(1, 0, rows), {weight});
         REQUIRE(at::equal(few, all.narrow(1, 0, rows)));
       }
+    }
+  }
+}
+
+TEST_CASE("gated linears have the bits of linears and GELU", "[model][gemm]") {
+  at::manual_seed(5);
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      for (const auto& [rows, in, out] : {std::tuple{15, 64, 96}, {70, 130, 300}}) {
+        INFO(name_of(set) << " " << dtype << " " << rows);
+        const at::Tensor x = at::randn({2, rows, in}).to(dtype);
+        const auto linear = [&, in = in, out = out] {
+          return model::FastLinear{model::pack_weight(at::randn({out, in}).to(dtype)), at::randn({out})};
+        };
+        const model::FastLinear gate = linear(), up = linear();
+        const std::vector<at::Tensor> both = model::fast_linears(kernels, x, {gate, up});
+        CHECK(at::equal(both[0], model::fast_linear(kernels, x, gate)));
+        CHECK(at::equal(both[1], model::fast_linear(kernels, x, up)));
+        const at::Tensor found = model::fast_gated_linears(kernels, x, gate, up);
+        REQUIRE(found.sizes() == both[0].sizes());
+        CHECK(at::equal(found, model::fast_gelu(kernels, both[0], both[1])));
+      }
+    }
+  }
+}
+
+TEST_CASE("an input is copied only if its rows do not lie as lanes", "[model][gemm]") {
+  at::manual_seed(6);
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const auto& [dtype, lane] : {std::pair{at::kFloat, Lane::float32}, {at::kBFloat16, Lane::bfloat16_pair}}) {
+      if (lane == Lane::bfloat16_pair && !kernels.has_pairs) continue;
+      INFO(name_of(set) << " " << dtype);
+      const model::PackedWeight weight = model::pack_weight(at::randn({40, 256}).to(dtype));
+      const at::Tensor x = at::randn({2, 30, 256}).to(dtype), padded = model::padded_result(x, 256).copy_(x);
+      const auto is_copied = [&, lane = lane](const at::Tensor& input) {
+        return model::pack_input(kernels, input, lane, {}).lanes.const_data_ptr() != input.const_data_ptr();
+      };
+      CHECK_FALSE(is_copied(padded));
+      CHECK(is_copied(x));                         // rows in the same cache sets
+      CHECK(is_copied(padded.narrow(2, 1, 200)));  // rows that begin within a cache line
+      CHECK(is_copied(padded.narrow(2, 0, 255)));  // an odd number of inputs
+      CHECK(is_copied(padded.transpose(0, 1)));    // rows that are not evenly spaced
+      CHECK(model::pack_input(kernels, padded, lane, [](float*, std::int64_t) {}).lanes.const_data_ptr() !=
+            padded.const_data_ptr());
+      CHECK(at::equal(model::fast_linear(kernels, padded, {weight}), model::fast_linear(kernels, x, {weight})));
+      const at::Tensor part = padded.narrow(1, 0, 15).contiguous();
+      CHECK(at::equal(model::fast_linear(kernels, padded.narrow(1, 0, 15), {weight}),
+                      model::fast_linear(kernels, part, {weight})));
     }
   }
 }

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "model/backends/cpu/gemm.h"
+#include "model/backends/cpu/fast_linear.h"
 #include "tools/common/stopwatch.h"
 
 // MKL's product with a packed weight, where libtorch exports it; null elsewhere.
@@ -45,7 +45,7 @@ std::function<void()> libtorch_product(at::TensorOptions options) {
 
 std::function<void()> own_product(const model::GemmKernels& kernels, at::ScalarType dtype) {
   return [&kernels, x = operand(rows_of_x, dtype), weight = model::pack_weight(operand(out_features, dtype))] {
-    model::fast_linear(kernels, x, weight, {});
+    model::fast_linear(kernels, x, {weight});
   };
 }
 

@@ -3,9 +3,16 @@
 #include "model/backends/cpu/cpu_quantizer.h"
 #include "model/backends/cpu/fast_attention.h"
 #include "model/backends/cpu/fast_layers.h"
+#include "model/backends/cpu/fast_linear.h"
 #include "model/linear.h"
 
 namespace pi0::model {
+
+namespace {
+
+FastLinear fast(const Linear& linear) { return {packed_weight_of(linear), linear.bias()}; }
+
+}  // namespace
 
 PackedWeight packed_weight_of(const Linear& linear) {
   return {linear.weight(), linear.out_features, linear.in_features};
@@ -16,7 +23,17 @@ Tensor CpuBackend::first_row(const Linear& linear) const {
 }
 
 Tensor CpuBackend::linear(const Linear& linear, const Tensor& x) const {
-  return fast_linear(kernels_, x, packed_weight_of(linear), linear.bias());
+  return fast_linear(kernels_, x, fast(linear));
+}
+
+std::vector<Tensor> CpuBackend::linears(LinearSpan linears, const JoinedWeights&, const Tensor& x) const {
+  std::vector<FastLinear> all;
+  for (const Linear* each : linears) all.push_back(fast(*each));
+  return fast_linears(kernels_, x, all);
+}
+
+Tensor CpuBackend::gated_linears(LinearSpan linears, const JoinedWeights&, const Tensor& x) const {
+  return fast_gated_linears(kernels_, x, fast(*linears[0]), fast(*linears[1]));
 }
 
 Normed CpuBackend::rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const {

@@ -22,6 +22,8 @@ class CpuBackend : public ReferenceBackend {
   Tensor pack(const Tensor& weight) const override { return pack_weight(weight).panels; }
   Tensor first_row(const Linear& linear) const override;
   Tensor linear(const Linear& linear, const Tensor& x) const override;
+  std::vector<Tensor> linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const override;
+  Tensor gated_linears(LinearSpan linears, const JoinedWeights& joined, const Tensor& x) const override;
   Normed rms_norm(const Residual& in, const Tensor& weight, const Tensor& modulation, double epsilon) const override;
   Tensor gelu(const Tensor& x, const Tensor& factor) const override;
   std::vector<Tensor> rotate(std::span<const Tensor> heads, const RotaryAngles& angles) const override;

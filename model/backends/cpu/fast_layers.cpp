@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include "model/backends/cpu/gemm.h"
+
 namespace pi0::model {
 namespace {
 
@@ -20,8 +22,9 @@ const std::uint8_t* bytes_of(const Tensor& x) {
 Tensor fast_rms_norm(const GemmKernels& kernels, const Tensor& x, const Tensor& scale, const Tensor& shift,
                      double epsilon) {
   const Tensor in = x.contiguous();
-  Tensor out = at::empty_like(in);
   const std::int64_t width = x.size(-1), length = x.size(1), row_bytes = width * in.element_size();
+  Tensor out = padded_result(in, width);
+  const std::int64_t out_bytes = out.stride(1) * out.element_size();
   const bool by_sample = scale.numel() > width;
   const std::uint8_t* const from = bytes_of(in);
   auto* const to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
@@ -31,15 +34,16 @@ Tensor fast_rms_norm(const GemmKernels& kernels, const Tensor& x, const Tensor& 
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t terms = by_sample ? row / length * width : 0;
       kernels.layers.rms_norm(from + row * row_bytes, scales + terms, shifts == nullptr ? nullptr : shifts + terms,
-                              to + row * row_bytes, width, static_cast<float>(epsilon), is_bfloat16(x));
+                              to + row * out_bytes, width, static_cast<float>(epsilon), is_bfloat16(x));
     }
   });
   return out;
 }
 
 Tensor fast_gelu(const GemmKernels& kernels, const Tensor& x, const Tensor& factor) {
-  Tensor out = at::empty_like(x);
-  const std::uint8_t *from = bytes_of(x), *times = bytes_of(factor);
+  const Tensor in = x.contiguous(), factors = factor.defined() ? factor.contiguous() : factor;
+  Tensor out = at::empty_like(in);
+  const std::uint8_t *from = bytes_of(in), *times = bytes_of(factors);
   auto* const to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
   at::parallel_for(0, x.numel(), values_per_thread, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin * x.element_size();

@@ -10,7 +10,7 @@
 namespace pi0::model {
 
 // x [B, L, W]. `scale`, and `shift` unless undefined, are contiguous float32: W values for all samples, or W for each.
-// The result has x's shape and dtype.
+// The result has x's shape and dtype, with rows as padded_result() makes them.
 at::Tensor fast_rms_norm(const GemmKernels& kernels, const at::Tensor& x, const at::Tensor& scale,
                          const at::Tensor& shift, double epsilon);
 

@@ -9,7 +9,6 @@
 
 #include "model/backends/cpu/product_scales.h"
 #include "model/backends/cpu/scratch.h"
-#include "model/backends/linear_result.h"
 
 namespace pi0::model {
 namespace {
@@ -164,7 +163,7 @@ struct Operands {
         format(scales.is_coded() ? Format::float32 : product.weight.format()),
         rows(product.x.rows),
         pairs(product.weight.panels.size(1)),
-        stride(product.x.lanes.size(1)),
+        stride(product.x.lanes.stride(0)),
         pair_bytes(product.weight.panels.stride(1) * product.weight.panels.element_size()),
         x(static_cast<const std::uint32_t*>(product.x.lanes.const_data_ptr())),
         codes(static_cast<const std::uint8_t*>(product.weight.panels.const_data_ptr())),
@@ -335,6 +334,7 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
   const std::int64_t strip_size = rows * panel_width, group_size = most_of_group * strip_size;
   const std::int64_t group_flop = 2 * products[0].x.in * group_size * product_count;
   auto* const out_data = static_cast<std::uint8_t*>(result.mutable_data_ptr());
+  const std::int64_t out_stride = result.dim() > 1 ? result.stride(-2) : out;
 
   const auto work = [&](std::int64_t begin, std::int64_t end) {
     GroupProduct product(kernels, most_of_group);
@@ -362,22 +362,10 @@ void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
       }
       const std::int64_t first_column = first * panel_width;
       kernels.store(sums.get(), rows, group.count, std::min(group.count * panel_width, out - first_column),
-                    out_data + first_column * result.element_size(), out, result.scalar_type() == at::kBFloat16);
+                    out_data + first_column * result.element_size(), out_stride, result.scalar_type() == at::kBFloat16);
     }
   };
   at::parallel_for(0, groups, divided_up(flop_per_thread, group_flop), work);
-}
-
-Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const PackedWeight& weight, const Tensor& bias) {
-  const bool pairs = kernels.has_pairs && x.scalar_type() == at::kBFloat16 && formats::fits_bfloat16(weight.format());
-  const PackedInput input = pack_input(kernels, x, pairs ? Lane::bfloat16_pair : Lane::float32, {});
-  Tensor result = empty_result(x, weight.out);
-  const Tensor terms = bias.defined() ? padded_terms(bias, weight) : Tensor{};
-  const auto add_bias = [&](const Strip& strip) {
-    kernels.add_terms(strip.sums[0], strip.row_count, terms.const_data_ptr<float>() + strip.first_column);
-  };
-  multiply(kernels, {{input, weight}}, terms.defined() ? std::function<void(const Strip&)>(add_bias) : nullptr, result);
-  return result;
 }
 
 }  // namespace pi0::model

@@ -71,7 +71,7 @@ at::Tensor padded_terms(const at::Tensor& vector, const PackedWeight& weight);
 
 // Rows of activations as the kernels read them.
 struct PackedInput {
-  at::Tensor lanes;  // [rows, stride] 32-bit
+  at::Tensor lanes;  // [rows, steps or more] 32-bit; may be strided, and the memory of x itself
   Lane lane = Lane::float32;
   std::int64_t rows = 0;
   std::int64_t in = 0;
@@ -79,10 +79,13 @@ struct PackedInput {
   std::int64_t scale_group = 0;  // inputs that share a scale; In if a row does
 };
 
+// Uninitialised, [..., Out] for x [..., In], of x's dtype, with rows so far apart that pack_input() need not copy them.
+at::Tensor padded_result(const at::Tensor& x, std::int64_t out_features);
+
 PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in);  // uninitialised, without scales
 
 // Packs x [..., In] of float32 or bfloat16, after `change`, if any, was applied to each row. For Lane::bfloat16_pair
-// the changed values must fit bfloat16.
+// the changed values must fit bfloat16. Unchanged values are not copied if they are lanes as they lie.
 PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const ChangeRow& change);
 
 // A run of any number of steps; and one of sums in order, see GemmKernels.
@@ -109,12 +112,8 @@ struct Strip {
 
 // Multiplies products of the same rows and outputs. `finish`, if there is one, is called once for every
 // strip, from several threads; what it leaves in sums[0] is stored in those columns of `result`
-// [..., Out], float32 or bfloat16.
+// [..., Out], float32 or bfloat16, whose rows are evenly spaced.
 void multiply(const GemmKernels& kernels, const std::vector<Product>& products,
               const std::function<void(const Strip&)>& finish, at::Tensor& result);
-
-// x Wᵀ + b of x's shape and dtype; `bias` [Out] may be undefined.
-at::Tensor fast_linear(const GemmKernels& kernels, const at::Tensor& x, const PackedWeight& weight,
-                       const at::Tensor& bias);
 
 }  // namespace pi0::model

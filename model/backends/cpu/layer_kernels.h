@@ -33,6 +33,10 @@ struct LayerKernels {
   // GELU (tanh approximation) of `count` values, times `factor` [count] unless that is null.
   void (*gelu)(const void* x, const void* factor, void* out, std::int64_t count, bool in_bfloat16);
 
+  // GELU of `count` sums, times `factor` [count], in place; both are rounded to bfloat16 before, and GELU after, if
+  // `in_bfloat16`.
+  void (*gelu_of_sums)(float* sums, const float* factor, std::int64_t count, bool in_bfloat16);
+
   // One head [size] rotated by its position's angles, whose cosines and sines are [size].
   void (*rotate)(const void* x, const void* cos, const void* sin, void* out, std::int64_t size, bool in_bfloat16);
 };

@@ -16,6 +16,14 @@ struct AsRoundedFloat : AsFloat {
   }
 };
 
+// Sums whose store to bfloat16 is still to come.
+struct AsSumOfBfloat16 : AsFloat {
+  static constexpr float load(const void* values, std::int64_t i) {
+    return AsBfloat16::rounded(AsFloat::load(values, i));
+  }
+  static constexpr float rounded(float value) { return AsBfloat16::rounded(value); }
+};
+
 // Combines all lanes, which are overwritten: the halves, then their halves.
 template <class Combine>
 float fold(float (&lanes)[panel_width], const Combine& combine) {
@@ -167,6 +175,9 @@ constexpr LayerKernels layer_kernels = {
     },
     [](const void* x, const void* factor, void* out, std::int64_t count, bool in_bfloat16) {
       (in_bfloat16 ? gelu_all<AsBfloat16> : gelu_all<AsFloat>)(x, factor, out, count);
+    },
+    [](float* sums, const float* factor, std::int64_t count, bool in_bfloat16) {
+      (in_bfloat16 ? gelu_all<AsSumOfBfloat16> : gelu_all<AsFloat>)(sums, factor, sums, count);
     },
     [](const void* x, const void* cos, const void* sin, void* out, std::int64_t size, bool in_bfloat16) {
       (in_bfloat16 ? rotate_head<AsBfloat16> : rotate_head<AsFloat>)(x, cos, sin, out, size);

@@ -13,7 +13,7 @@ namespace {
 
 using at::Tensor;
 
-constexpr std::int64_t stride_padding = 16;  // lanes; keeps rows out of each other's cache sets
+constexpr std::int64_t cache_line_bytes = 64;
 
 constexpr std::int64_t values_per_thread = 1 << 15;  // below this another thread is not worth waking
 
@@ -84,6 +84,21 @@ struct Panels {
   std::int64_t grain() const { return divided_up(values_per_thread, codes()); }
   std::int64_t rows(std::int64_t panel) const { return std::min(panel_width, out - panel * panel_width); }
 };
+
+// An odd number of cache lines keeps rows out of each other's cache sets.
+std::int64_t padded_stride(std::int64_t count, std::int64_t value_bytes) {
+  const std::int64_t line = cache_line_bytes / value_bytes;
+  return (divided_up(count, line) | 1) * line;
+}
+
+// Whether the values of x [rows, In] are lanes as they lie, of whole cache lines and in different cache sets.
+bool are_lanes(const Tensor& x, Lane lane) {
+  const at::ScalarType value = lane == Lane::float32 ? at::kFloat : at::kBFloat16;
+  if (x.scalar_type() != value || x.size(1) % 2 != 0 || x.stride(1) != 1) return false;
+  const std::int64_t stride_bytes = x.stride(0) * x.element_size();
+  const bool is_aligned = reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % cache_line_bytes == 0;
+  return is_aligned && stride_bytes % cache_line_bytes == 0 && stride_bytes % (8 * cache_line_bytes) != 0;
+}
 
 template <class Source>
 void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed, const ChangeRow& change) {
@@ -175,15 +190,23 @@ Tensor unpack_weight(const PackedWeight& weight) {
   return values;
 }
 
+Tensor padded_result(const Tensor& x, std::int64_t out_features) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = padded_stride(out_features, x.element_size());
+  return at::empty(shape, x.options()).narrow(-1, 0, out_features);
+}
+
 PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in) {
   const std::int64_t steps = lane == Lane::float32 ? divided_up(in, 2) * 2 : divided_up(in, 2);
-  return {at::empty({rows, steps + stride_padding}, at::kInt), lane, rows, in};
+  return {at::empty({rows, padded_stride(steps, sizeof(std::uint32_t))}, at::kInt), lane, rows, in};
 }
 
 PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, const ChangeRow& change) {
-  const Tensor source = x.contiguous();
-  const std::int64_t in = x.size(-1);
-  PackedInput packed = empty_input(lane, source.numel() / in, in);
+  const std::int64_t in = x.size(-1), rows = x.numel() / in;
+  const Tensor as_rows = x.reshape({rows, in});
+  if (!change && are_lanes(as_rows, lane)) return {as_rows.view(at::kInt), lane, rows, in};
+  const Tensor source = as_rows.contiguous();
+  PackedInput packed = empty_input(lane, rows, in);
   if (source.scalar_type() == at::kBFloat16) {
     pack_rows<std::uint16_t>(kernels, source, packed, change);
   } else {
@@ -193,6 +216,7 @@ PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, c
   }
   return packed;
 }
+
 Tensor padded_terms(const Tensor& vector, const PackedWeight& weight) {
   Tensor padded = at::zeros({weight.panel_count() * panel_width}, at::kFloat);
   if (vector.defined()) padded.narrow(0, 0, weight.out).copy_(vector);
