@@ -138,6 +138,7 @@ void Attachment::split_errors() {
     throw std::invalid_argument("errors by cause are not available on a GPU; run with --device cpu");
   }
   quantizer_->mode.split_errors = true;
+  sites_.hooks_changed();
 }
 
 Attachment::~Attachment() {

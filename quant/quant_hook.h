@@ -19,6 +19,8 @@ class QuantHook : public ModelHook {
 
   bool observes() const override { return quantizer_.mode.measured; }
   bool observes_joined_calls() const override { return quantizer_.observes_joined_calls(); }
+  void keep_observed() override { quantizer_.keep_observed(number_); }
+  void repeat_observed(std::int64_t samples) override { quantizer_.repeat_observed(number_, samples); }
 
  protected:
   model::Quantizer& quantizer_;
@@ -33,8 +35,6 @@ class LinearHook : public QuantHook<model::LinearHook> {
 
   model::Tensor linear(const model::Tensor& x) override;
   std::vector<model::Tensor> linears(std::span<model::LinearHook* const> hooks, const model::Tensor& x) override;
-  void keep_observed() override { quantizer_.keep_observed(number_); }
-  void repeat_observed(std::int64_t samples) override { quantizer_.repeat_observed(number_, samples); }
 
  private:
   void count_flop(const model::Tensor& x) const;  // of the exact product that a measured call adds

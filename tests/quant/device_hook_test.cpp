@@ -188,14 +188,54 @@ TEST_CASE("device hooks observe what the reference hooks do", "[quant][device]")
   }
 }
 
-TEST_CASE("device hooks observe each camera of a batch of them, and a kept schedule again", "[quant][device]") {
+TEST_CASE("hooks observe each camera of a batch of them, and a kept schedule again", "[quant][device]") {
   const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"), /*cameras=*/2);
   const auto reference = test::load_case(golden, Precision::bfloat16);
-  const auto device = test::load_case(golden, Precision::bfloat16, test::like_gpu_in_turn());
-  REQUIRE(device->execution().backend->batches_cameras());
-  const SiteFormats formats{Format::float8_e4m3, Format::float16};
-  // Norms and attention sum in another order as well here.
-  compare(run(golden, *device, formats), run(golden, *reference, formats), 0.2);
+  for (const model::Execution& execution : {test::like_gpu_in_turn(), test::fast(model::fastest_instruction_set())}) {
+    const auto fast = test::load_case(golden, Precision::bfloat16, execution);
+    REQUIRE(fast->execution().backend->batches_cameras());
+    INFO(fast->execution().backend->name());
+    const SiteFormats formats{Format::float8_e4m3, Format::float16};
+    // Norms and attention sum in another order as well here.
+    compare(run(golden, *fast, formats), run(golden, *reference, formats), 0.2);
+  }
+}
+
+TEST_CASE("a kept schedule is observed again by cause, for each sample and not for a dropped request", "[quant]") {
+  const test::GoldenCase golden = test::shortened(test::read_case("tiny_pi05"));
+  const auto pi0 = test::load_case(golden, Precision::bfloat16, test::fast(model::fastest_instruction_set()));
+  StatsBook book;
+  const quant::PlanRequest request{
+      quant::one_rule(SiteFormats{Format::float8_e4m3, Format::float8_e4m3}), quant::AttentionScope::none, {}};
+  quant::Attachment attachment(pi0->sites(), quant::make_plan(pi0->sites(), request), &book);
+  const auto entry = [&] {
+    const quant::StatsSnapshot seen = book.snapshot();
+    const auto found =
+        std::ranges::find_if(seen.sites, [](const auto& site) { return site.layer.ends_with(".dense"); });
+    REQUIRE(found != seen.sites.end());
+    return *found;
+  };
+  constexpr std::int64_t steps = 2;
+  const auto infer = [&] { pi0->sample_actions(golden.inputs, golden.noise, steps); };
+  infer();
+  book.finish_request(StatsBook::Measured::yes);
+  const quant::SiteEntry once = entry();
+  CHECK(once.errors.call_count() == steps);
+  infer();
+  book.drop_request();
+  infer();
+  book.finish_request(StatsBook::Measured::yes);
+  CHECK(entry().errors.call_count() == 2 * steps);
+  CHECK(apart(entry().errors.rmse(), once.errors.rmse()) <= 1e-12);
+  CHECK(entry().causes.operands.call_count() == 0);
+
+  attachment.split_errors();
+  for (const int requests : {1, 2}) {
+    infer();
+    book.finish_request(StatsBook::Measured::yes);
+    CHECK(entry().causes.operands.call_count() == requests * steps);
+    CHECK(entry().errors.call_count() == (2 + requests) * steps);
+  }
 }
 
 // Multiples of 1/8 up to 8: float32 sums of their products are exact in any order, on any CPU.
@@ -205,13 +245,14 @@ at::Tensor eighths(at::IntArrayRef shape, at::ScalarType dtype) {
 
 // One linear of its own.
 struct OneLinear {
-  test::LoneSite lone{test::like_gpu()};
+  test::LoneSite lone;
   model::Linear& site;
   model::SiteList sites;
   StatsBook book;
 
-  explicit OneLinear(at::ScalarType dtype)
-      : site(lone.add_linear("gemma_expert.q_proj", eighths({10, 24}, dtype) / 8, eighths({10}, dtype))),
+  explicit OneLinear(at::ScalarType dtype, const model::Execution& execution = test::like_gpu())
+      : lone(execution),
+        site(lone.add_linear("gemma_expert.q_proj", eighths({10, 24}, dtype) / 8, eighths({10}, dtype))),
         sites(lone.sites()) {}
   quant::Attachment attach(SiteFormats formats, std::vector<std::string>* warnings = nullptr) {
     const quant::PlanRequest request{quant::one_rule(formats), quant::AttentionScope::all, {}};
@@ -276,7 +317,8 @@ TEST_CASE("samples of a batch are observed apart, and unanswered ones forgotten"
 }
 
 TEST_CASE("joined calls of a batch are each an observation of their own sample", "[quant][device]") {
-  OneLinear one(at::kBFloat16);
+  const bool on_cpu = GENERATE(false, true);
+  OneLinear one(at::kBFloat16, on_cpu ? test::fast(model::fastest_instruction_set()) : test::like_gpu());
   auto attachment = one.attach({Format::float8_e4m3, Format::float8_e4m3});
   attachment.observe_samples_apart(true);
   const at::Tensor x = eighths({6, 70, 24}, at::kBFloat16);  // two calls of three samples each

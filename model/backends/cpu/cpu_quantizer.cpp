@@ -18,39 +18,39 @@ using formats::ErrorSums;
 using formats::Format;
 using formats::RoundingKernels;
 
-// Error sums of the samples of one call, added to from several threads.
-class SampleErrors {
+// Error sums of the parts of one call, added to from several threads.
+class PartErrors {
  public:
-  SampleErrors(std::int64_t samples, std::int64_t rows_per_sample)
-      : values_per_sample_(rows_per_sample * panel_width), sums_(static_cast<std::size_t>(samples)) {}
+  PartErrors(std::int64_t parts, std::int64_t rows_per_part)
+      : values_per_part_(rows_per_part * panel_width), sums_(static_cast<std::size_t>(parts)) {}
 
   // Rounds a strip in place. Returns the largest magnitude before rounding.
   float round(const RoundingKernels& kernels, float* values, const float* reference, Format format) {
     float largest = 0;
-    for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
-      const std::int64_t first = static_cast<std::int64_t>(sample) * values_per_sample_;
+    for (std::size_t part = 0; part < sums_.size(); ++part) {
+      const std::int64_t first = static_cast<std::int64_t>(part) * values_per_part_;
       const ErrorSums sums = kernels.round_and_compare(
-          {values + first, values_per_sample_ / panel_width, panel_width, panel_width}, reference + first, format);
+          {values + first, values_per_part_ / panel_width, panel_width, panel_width}, reference + first, format);
       largest = std::max(largest, sums.largest);
       const std::lock_guard lock(mutex_);
-      sums_[sample].squares += sums.squares;
-      sums_[sample].power += sums.power;
-      sums_[sample].nonfinite += sums.nonfinite;
+      sums_[part].squares += sums.squares;
+      sums_[part].power += sums.power;
+      sums_[part].nonfinite += sums.nonfinite;
     }
     return largest;
   }
 
-  void report(ErrorSink& sink, std::size_t site, std::int64_t columns) const {
-    const std::int64_t rows = values_per_sample_ / panel_width;
-    const auto elements = static_cast<double>(rows * columns);
-    for (std::size_t sample = 0; sample < sums_.size(); ++sample) {
-      const ErrorSums& sums = sums_[sample];
-      sink.observe(site, sample, CallError{sums.squares / elements, sums.power / elements, sums.nonfinite});
+  std::vector<CallError> errors(std::int64_t columns) const {
+    const auto elements = static_cast<double>(values_per_part_ / panel_width * columns);
+    std::vector<CallError> errors;
+    for (const ErrorSums& sums : sums_) {
+      errors.push_back({sums.squares / elements, sums.power / elements, sums.nonfinite});
     }
+    return errors;
   }
 
  private:
-  const std::int64_t values_per_sample_;  // of a strip, padding included: zeros add nothing
+  const std::int64_t values_per_part_;  // of a strip, padding included: zeros add nothing
   std::mutex mutex_;
   std::vector<ErrorSums> sums_;  // guarded by mutex_ while threads add
 };
@@ -121,7 +121,7 @@ std::size_t CpuQuantizer::add(const VectorSite& vector, const NumberFormat& form
 std::size_t CpuQuantizer::add(const Linear& linear, const formats::SiteFormats& formats,
                               const InputStatistics& statistics) {
   const std::size_t number = sites_.size();
-  Site site{formats, &linear};
+  Site site{&linear, formats, &linear};
   Packed packed;
   packed.exact_weight = packed_weight_of(linear);
   packed.weight = packed.exact_weight;
@@ -274,7 +274,7 @@ Tensor CpuQuantizer::linear(std::size_t number, const Tensor& x, Inputs& inputs)
   Tensor result = empty_result(x, sites_[number].linear->out_features);
   const std::int64_t samples = x.dim() > 1 ? x.size(0) : 1;
   if (plain_cast(formats.output) && !formats.noise && !(mode.measured && mode.split_errors)) {
-    finish_strips(number, call, mode.samples_apart ? samples : 1, result);
+    finish_strips(number, call, samples, result);
   } else {
     finish_rows(number, call, samples, result);
   }
@@ -293,7 +293,8 @@ void CpuQuantizer::add_biases(const Call& call, const Strip& strip) const {
 
 void CpuQuantizer::finish_strips(std::size_t number, const Call& call, std::int64_t samples, Tensor& result) {
   const Format output = *plain_cast(sites_[number].formats.output);
-  SampleErrors errors(samples, call.products[0].x.rows / samples);
+  const std::int64_t parts = part_count(number, samples);
+  PartErrors errors(parts, call.products[0].x.rows / parts);
   std::atomic<bool> overflowed = false;
   multiply(
       gemm_, call.products,
@@ -308,7 +309,9 @@ void CpuQuantizer::finish_strips(std::size_t number, const Call& call, std::int6
       },
       result);
   note(overflowed, number, Operand::output);
-  if (mode.measured) errors.report(sink_, number, result.size(-1));
+  if (!mode.measured) return;
+  std::int64_t part = 0;
+  for (const CallError& error : errors.errors(result.size(-1))) report(number, part++, parts, error);
 }
 
 void CpuQuantizer::finish_rows(std::size_t number, const Call& call, std::int64_t samples, Tensor& result) {

@@ -65,7 +65,7 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
     note(codes.overflowed, number, operand);
     return codes.values;
   };
-  Site site{formats, &linear};
+  Site site{&linear, formats, &linear};
   site.noise_key = formats::hash_of(linear.path);
   site.bias_codes = as_codes(linear.bias(), Operand::bias);
   prepare(site, linear.weight(), statistics);
@@ -80,23 +80,23 @@ std::size_t ReferenceQuantizer::add(const Linear& linear, const formats::SiteFor
 }
 
 std::size_t ReferenceQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
-  sites_.push_back({formats});
+  sites_.push_back({&attention, formats});
   sites_.back().noise_key = formats::hash_of(attention.path);
   sites_.back().formats.input.is_static = false;  // calibrations are of linears
   return sites_.size() - 1;
 }
 
-std::size_t ReferenceQuantizer::add(const KvCacheSite&, const formats::NumberFormat& format) {
+std::size_t ReferenceQuantizer::add(const KvCacheSite& cache, const formats::NumberFormat& format) {
   formats::SiteFormats formats;
   formats.kv_cache = format;
-  sites_.push_back({formats});
+  sites_.push_back({&cache, formats});
   return sites_.size() - 1;
 }
 
-std::size_t ReferenceQuantizer::add(const VectorSite&, const formats::NumberFormat& format) {
+std::size_t ReferenceQuantizer::add(const VectorSite& vector, const formats::NumberFormat& format) {
   formats::SiteFormats formats;
   formats.vector = format;
-  sites_.push_back({formats});
+  sites_.push_back({&vector, formats});
   return sites_.size() - 1;
 }
 
@@ -260,18 +260,41 @@ void ReferenceQuantizer::note(bool overflowed, std::size_t site, Operand operand
   if (overflowed) sink_.overflowed(site, operand);
 }
 
+std::int64_t ReferenceQuantizer::part_count(std::size_t site, std::int64_t samples) const {
+  return mode.samples_apart ? samples : sites_[site].module->calls;
+}
+
+void ReferenceQuantizer::report(std::size_t number, std::int64_t part, std::int64_t parts, const Observed& observed) {
+  Site& site = sites_[number];
+  const std::int64_t parts_of_call = parts / site.module->calls;
+  const auto sample = static_cast<std::size_t>(part % parts_of_call);
+  std::visit([&](const auto& error) { sink_.observe(number, sample, error); }, observed);
+  if (site.kept.is_new) site.kept.errors.push_back(observed);
+}
+
 void ReferenceQuantizer::observe(std::size_t site, const Results& results) {
-  const std::int64_t samples = mode.samples_apart ? results.exact.size(0) : 1;
-  for (std::int64_t i = 0; i < samples; ++i) {
-    const auto part = [&](const Tensor& values) { return mode.samples_apart ? values[i] : values; };
-    const auto sample = static_cast<std::size_t>(i);
+  const std::int64_t samples = results.exact.size(0), parts = part_count(site, samples);
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const auto part = [&](const Tensor& values) { return values.narrow(0, i * samples / parts, samples / parts); };
     const Tensor exact = part(results.exact), rounded = part(results.rounded);
-    sink_.observe(site, sample, error_of(exact, rounded));
+    report(site, i, parts, error_of(exact, rounded));
     if (!mode.split_errors) continue;
     const Tensor operands = part(results.of_rounded_operands), accumulated = part(results.accumulated);
-    sink_.observe(site, sample,
-                  formats::ByCause<formats::CallError>{error_of(exact, operands), error_of(operands, accumulated),
-                                                       error_of(accumulated, rounded)});
+    report(site, i, parts,
+           formats::ByCause<formats::CallError>{error_of(exact, operands), error_of(operands, accumulated),
+                                                error_of(accumulated, rounded)});
+  }
+}
+
+void ReferenceQuantizer::collect() {
+  for (std::size_t number = 0; number < sites_.size(); ++number) {
+    Kept& kept = sites_[number].kept;
+    const std::int64_t first = std::exchange(kept.is_new, false) ? 1 : 0;
+    const std::int64_t samples = std::exchange(kept.samples, 0);
+    for (std::int64_t sample = first; sample < samples; ++sample) {
+      const auto repeat = [&](const auto& error) { sink_.observe(number, static_cast<std::size_t>(sample), error); };
+      for (const Observed& observed : kept.errors) std::visit(repeat, observed);
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 // derive from it what they do not make faster.
 #pragma once
 
+#include <variant>
 #include <vector>
 
 #include "model/attention.h"
@@ -28,9 +29,25 @@ class ReferenceQuantizer : public Quantizer {
   bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   Tensor apply(std::size_t site, std::span<const Tensor> inputs, VectorOperation operation) override;
   bool release_exact_weight(std::size_t site) override;
+  void collect() override;
+  bool observes_joined_calls() const override { return true; }
+  void keep_observed(std::size_t site) override { sites_[site].kept = {.is_new = true}; }
+  void repeat_observed(std::size_t site, std::int64_t samples) override {
+    sites_[site].kept.samples = mode.samples_apart ? samples : 1;
+  }
 
  protected:
+  using Observed = std::variant<formats::CallError, formats::ByCause<formats::CallError>>;
+
+  // What was observed of results that the model has cached since.
+  struct Kept {
+    std::vector<Observed> errors = {};
+    bool is_new = false;       // observed in the current request, for its first sample
+    std::int64_t samples = 0;  // of the current request, for which it counts
+  };
+
   struct Site {
+    const MatmulSite* module;
     formats::SiteFormats formats;
     const Linear* linear = nullptr;  // null: an attention, a KV cache or a vector operation
     Tensor weight_codes = {};        // [Out, In] in the dtype of a plain cast; undefined for other formats
@@ -39,6 +56,7 @@ class ReferenceQuantizer : public Quantizer {
     OperandTransform transform = {};
     std::optional<formats::Range> input_range = {};  // of static scales
     std::uint64_t noise_key = 0;                     // of its path
+    Kept kept = {};
   };
 
   // Sets what changes a linear's operands before they are rounded. `weight` is dense, of any floating dtype.
@@ -53,8 +71,13 @@ class ReferenceQuantizer : public Quantizer {
     Tensor exact, of_rounded_operands, accumulated, rounded;
   };
 
-  // Reports the error of a call: of the batch, or of each sample; by cause too if that is asked for.
+  // Reports the error of a call, or of each of the calls that it joins: of the batch, or of each sample; by cause too
+  // if that is asked for.
   void observe(std::size_t site, const Results& results);
+
+  // A call's samples are observed in so many parts, one after the other, each of which is passed to report().
+  std::int64_t part_count(std::size_t site, std::int64_t samples) const;
+  void report(std::size_t site, std::int64_t part, std::int64_t parts, const Observed& observed);
 
   // Rounds sums or results [B, ...] float32 to the output's format, and adds the noise.
   Tensor round_output(std::size_t site, const Tensor& values);
