@@ -1,3 +1,9 @@
+#include "model/backends/cpu/gemm.h"
+
+#include <sys/mman.h>
+
+#include <vector>
+
 #include "model/backends/cpu/fast_layers.h"
 #include "model/backends/cpu/fast_linear.h"
 #include "support/catch.h"
@@ -56,6 +62,67 @@ TEST_CASE("a row's sums do not depend on the rows beside it", "[model][gemm]") {
         INFO(name_of(set) << " " << dtype << " " << rows);
         const at::Tensor few = model::fast_linear(kernels, x.narrow(1, 0, rows), {weight});
         REQUIRE(at::equal(few, all.narrow(1, 0, rows)));
+      }
+    }
+  }
+}
+
+// A copy that ends where memory begins that nothing may touch.
+at::Tensor before_a_gap(const at::Tensor& values) {
+  constexpr std::size_t page = 4096;
+  const std::size_t bytes = values.nbytes(), size = (bytes + page - 1) / page * page;
+  auto* const memory =
+      static_cast<std::byte*>(::mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(memory != MAP_FAILED);
+  REQUIRE(::mprotect(memory + size, page, PROT_NONE) == 0);
+  at::Tensor copy = at::from_blob(
+      memory + size - bytes, values.sizes(), [=](void*) { ::munmap(memory, size + page); }, values.options());
+  return copy.copy_(values);
+}
+
+// Whole numbers, whose sums are exact in any order.
+at::Tensor whole_numbers(at::IntArrayRef shape) { return at::randint(-8, 9, shape, at::kFloat); }
+
+void check_run(const model::GemmKernels& kernels, Lane lane, std::int64_t rows, std::int64_t steps, bool go_on) {
+  constexpr std::int64_t panels = 3, width = model::panel_width, rows_apart = 1;
+  const std::int64_t values = lane == Lane::float32 ? 1 : 2;
+  const auto dtype = lane == Lane::float32 ? at::kFloat : at::kBFloat16;
+  const at::Tensor x = whole_numbers({rows, steps * values}), weight = whole_numbers({panels, width, steps * values});
+  const at::Tensor before = whole_numbers({panels, rows + rows_apart, width});
+  at::Tensor expected = before.clone();
+  const at::Tensor products = at::matmul(x, weight.transpose(1, 2));
+  expected.narrow(1, 0, rows).mul_(go_on ? 1 : 0).add_(products);
+
+  const at::Tensor guarded_x = before_a_gap(x.to(dtype));
+  std::vector<at::Tensor> guarded_lanes;
+  std::vector<const std::uint32_t*> lanes;
+  for (const at::Tensor& panel : weight.unbind()) {
+    guarded_lanes.push_back(before_a_gap(panel.view({width, steps, values}).transpose(0, 1).to(dtype)));
+    lanes.push_back(static_cast<const std::uint32_t*>(guarded_lanes.back().const_data_ptr()));
+  }
+  const at::Tensor sums = before_a_gap(before.flatten(0, 1).narrow(0, 0, panels * (rows + rows_apart) - rows_apart));
+  kernels.multiply(lane, {.x = static_cast<const std::uint32_t*>(guarded_x.const_data_ptr()),
+                          .stride = steps,
+                          .rows = rows,
+                          .steps = steps,
+                          .lanes = lanes.data(),
+                          .panels = panels,
+                          .sums = sums.mutable_data_ptr<float>(),
+                          .sums_stride = (rows + rows_apart) * width,
+                          .go_on = go_on});
+  CHECK(at::equal(sums, expected.flatten(0, 1).narrow(0, 0, sums.size(0))));
+}
+
+TEST_CASE("a run of any rows and steps is exact and touches its own memory only", "[model][gemm]") {
+  for (const InstructionSet set : model::instruction_sets()) {
+    const model::GemmKernels& kernels = model::gemm_kernels(set);
+    for (const Lane lane : {Lane::float32, Lane::bfloat16_pair}) {
+      if (lane == Lane::bfloat16_pair && !kernels.has_pairs) continue;
+      for (const int rows : {1, 2, 11, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64}) {
+        for (const int steps : {1, 2, 15, 16, 17, 31, 32, 100, 128}) {
+          INFO(name_of(set) << " pairs " << (lane == Lane::bfloat16_pair) << " " << rows << " " << steps);
+          for (const bool go_on : {false, true}) check_run(kernels, lane, rows, steps, go_on);
+        }
       }
     }
   }

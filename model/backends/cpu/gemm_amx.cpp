@@ -37,6 +37,11 @@ struct alignas(64) TileShapes {
   }
 };
 
+void configure(const TileShapes& shapes) {
+  asm volatile("" ::"m"(shapes));  // to GCC the intrinsic reads the first 8 bytes only
+  _tile_loadconfig(&shapes);
+}
+
 // One block of rows over `tiles` tiles of `tile_steps` steps; `go_on` adds to the sums that are there.
 template <bool has_lower>
 [[gnu::always_inline]] inline void multiply_block(const std::uint32_t* x, std::int64_t stride, std::int64_t tiles,
@@ -93,14 +98,12 @@ void multiply_tiles(const Run& run, std::int64_t tiles, std::int64_t tile_steps)
   };
   const std::int64_t whole = run.rows / block_rows * block_rows;
   if (whole > 0) {
-    const TileShapes shapes(tile_rows, tile_rows, tile_steps);
-    _tile_loadconfig(&shapes);
+    configure(TileShapes(tile_rows, tile_rows, tile_steps));
     multiply_blocks(multiply_block<true>, 0, whole);
   }
   if (whole == run.rows) return;
   const std::int64_t upper = std::min(run.rows - whole, tile_rows), lower = run.rows - whole - upper;
-  const TileShapes shapes(upper, lower, tile_steps);
-  _tile_loadconfig(&shapes);
+  configure(TileShapes(upper, lower, tile_steps));
   multiply_blocks(lower > 0 ? multiply_block<true> : multiply_block<false>, whole, run.rows);
 }
 
