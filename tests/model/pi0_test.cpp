@@ -53,6 +53,13 @@ TEST_CASE("every traced tensor of Pi0.5 and Pi0 is openpi's", "[model][golden]")
   }
 }
 
+TEST_CASE("with each instruction set's kernels every traced tensor is openpi's", "[model][golden][fast]") {
+  for (const model::InstructionSet set : model::instruction_sets()) {
+    INFO(model::name_of(set));
+    for (const char* name : {"tiny_pi05", "tiny_pi0"}) compare_trace(name, Precision::bfloat16, test::fast(set));
+  }
+}
+
 // Hands back what it is given to record.
 class Repeater : public model::WorkRecorder {
  public:

@@ -224,14 +224,16 @@ TEST_CASE("fast hooks of scaled formats give the reference hooks' results at eve
     fast.push_back(test::load_case(golden, Precision::bfloat16, test::fast(set)));
   }
   const NumberFormat wide{Format::bfloat16};
-  std::size_t turn = 0;
+  const bool has_amx = model::instruction_sets().back() == model::InstructionSet::amx_bf16;
+  std::size_t turn = 0, number = 0;
   for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4", "mxint8", "nvfp4",
                            "float8_e4m3:tensor:po2", "float8_e4m3:tensor", "float8_e4m3:row", "float8_e4m3:group128",
                            "float8_e4m3:tile128", "int8:row", "int4:group128", "int4:group32:asymmetric"}) {
     const NumberFormat format = formats::parse_number_format(name);
     INFO(name);
     const std::span all(fast);
-    compare_sites(golden, {format, wide}, *reference, all);
+    // AMX takes every third format: only its tiles are its own, and as emulation they are slow.
+    compare_sites(golden, {format, wide}, *reference, all.first(all.size() - (has_amx && number++ % 3 != 2 ? 1 : 0)));
     const auto next = [&] { return all.subspan(turn++ % all.size(), 1); };
     SiteFormats weights(wide, wide);
     weights.weight = format;
@@ -247,6 +249,18 @@ at::Tensor rounded_product(const model::Execution& execution, const at::Tensor& 
   model::SiteList sites = lone.sites();
   const auto attachment = quant::attach(sites, {quant::one_rule(formats), quant::AttentionScope::none, {}}, nullptr);
   return site.hook()->linear(x);
+}
+
+TEST_CASE("rotated operands give the reference's product", "[quant][fast]") {
+  const at::Tensor x = at::randn({1, 40, 130}).to(at::kBFloat16), weight = at::randn({70, 130}).to(at::kBFloat16);
+  SiteFormats formats(formats::parse_number_format("int8:row"), NumberFormat{Format::float32});
+  formats.weight = formats::parse_number_format("int4:group32");
+  formats.methods.rotate = true;
+  const at::Tensor expected = rounded_product({}, weight, formats, x);
+  for (const model::InstructionSet set : model::instruction_sets()) {
+    INFO(model::name_of(set));
+    CHECK(test::relative_rms(rounded_product(test::fast(set), weight, formats, x), expected) <= 1e-3);
+  }
 }
 
 // So that they cost what the model's own operands do.

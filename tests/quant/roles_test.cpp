@@ -54,7 +54,8 @@ TEST_CASE("scales of attention run along the head size, and of its values along 
 
 TEST_CASE("the KV cache is rounded by token and head, and is a layer of the statistics", "[quant][roles]") {
   const test::GoldenCase golden = test::read_case("tiny_pi05");
-  for (const model::Execution& execution : {model::Execution(), test::fast(model::fastest_instruction_set())}) {
+  for (const model::Execution& execution : {model::Execution(), test::fast(model::fastest_instruction_set()),
+                                            test::fast(model::instruction_sets().back())}) {
     const auto pi0 = test::load_case(golden, model::Precision::bfloat16, execution);
     const at::Tensor plain = pi0->sample_actions(golden.inputs, golden.noise, 2);
     SiteFormats formats;
