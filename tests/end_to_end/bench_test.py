@@ -27,7 +27,8 @@ def gemma_layer(config, rows, keys, keys_only=False):
 
 
 def flop(pictures, places, steps, observed=False):
-    """Multiplications and additions in the matmuls of one request; `observed` leaves nothing out that nobody reads."""
+    """Multiplications and additions in the matmuls of a request after the first, which computes what the flow time makes
+    of the norms. `observed` leaves nothing of the prefix out that nobody reads."""
     vision, language, expert = SIZES["vision"], SIZES["paligemma"], SIZES["action_expert"]
     width, horizon = vision["width"], SIZES["action_horizon"]
     layer = 4 * linear(PATCHES, width, width) + 2 * linear(PATCHES, width, vision["mlp_dim"])
@@ -40,9 +41,6 @@ def flop(pictures, places, steps, observed=False):
 
     step = expert["depth"] * gemma_layer(expert, horizon, prefix + horizon)
     step += 2 * linear(horizon, SIZES["action_dim"], expert["width"])
-    if observed:  # what the flow time makes of the norms is otherwise kept from request to request
-        step += 2 * linear(1, expert["width"], expert["width"])
-        step += (2 * expert["depth"] + 1) * linear(1, expert["width"], 3 * expert["width"])
     return total + steps * step
 
 
