@@ -42,11 +42,16 @@ void configure(const TileShapes& shapes) {
   _tile_loadconfig(&shapes);
 }
 
+void prefetch(const std::uint8_t* memory, std::int64_t bytes) {
+  constexpr int for_reading = 0, into_second_level = 2;
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(memory + at, for_reading, into_second_level);
+}
+
 // One block of rows over `tiles` tiles of `tile_steps` steps; `go_on` adds to the sums that are there.
 template <bool has_lower>
 [[gnu::always_inline]] inline void multiply_block(const std::uint32_t* x, std::int64_t stride, std::int64_t tiles,
                                                   std::int64_t tile_steps, const std::uint32_t* lanes, float* sums,
-                                                  bool go_on) {
+                                                  bool go_on, const Ahead& ahead) {
   constexpr std::int64_t sums_stride = panel_width * 4, lanes_stride = panel_width * 4;
   float* const lower = sums + tile_rows * panel_width;
   if (go_on) {
@@ -66,6 +71,7 @@ template <bool has_lower>
   }
   for (std::int64_t tile = 0; tile < tiles; ++tile) {
     const std::int64_t step = tile * tile_steps;
+    if (ahead.from != nullptr) prefetch(ahead.from + step * ahead.step_bytes, tile_steps * ahead.step_bytes);
     _tile_loadd(6, lanes + step * panel_width, lanes_stride);
     _tile_loadd(4, x + step, stride * 4);
     _tile_dpbf16ps(0, 4, 6);
@@ -87,12 +93,15 @@ template <bool has_lower>
 
 // All panels of a run, `tile_steps` steps to a tile.
 void multiply_tiles(const Run& run, std::int64_t tiles, std::int64_t tile_steps) {
+  const std::int64_t blocks = (run.rows + block_rows - 1) / block_rows;
+  Ahead ahead{run.ahead.from, (run.ahead.step_bytes + blocks - 1) / blocks};  // a block's share
   const auto multiply_blocks = [&](auto multiply_block, std::int64_t first, std::int64_t last) {
     for (std::int64_t panel = 0; panel < run.panels; ++panel) {
       float* const sums = run.sums + panel * run.sums_stride;
       for (std::int64_t row = first; row < last; row += block_rows) {
         multiply_block(run.x + row * run.stride, run.stride, tiles, tile_steps, run.lanes[panel],
-                       sums + row * panel_width, run.go_on);
+                       sums + row * panel_width, run.go_on, ahead);
+        if (ahead.from != nullptr) ahead.from += tiles * tile_steps * ahead.step_bytes;
       }
     }
   };
@@ -120,6 +129,7 @@ void multiply(Lane lane, const Run& run) {
     last.x += run.steps - rest;
     last.lanes = lanes.data();
     last.go_on = run.go_on || tiles > 0;
+    last.ahead = {};
     multiply_tiles(last, 1, rest);
   }
   _tile_release();
