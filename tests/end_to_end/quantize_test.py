@@ -148,6 +148,11 @@ class QuantizeTest(StatisticsTest, TemporaryFolderTest):
             for word in words:
                 self.assertIn(word, done.stderr)
 
+    def test_a_format_that_makes_nan_of_zeros_is_served(self):
+        with serve(*SMALL, "--input-fmt", "nvfp4", "--num-steps", 1) as server:
+            actions = WebsocketClientPolicy("127.0.0.1", server.port).infer(golden_request(FOLDER))["actions"]
+        self.assertTrue(np.isfinite(actions).all())
+
     def test_accumulators_errors_by_cause_and_noise(self):
         def layers(*arguments):
             with serve("--config", NAME, "--checkpoint-dir", FOLDER, "--skip-masked", *arguments, "--stats-output", self.stats,

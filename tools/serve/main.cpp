@@ -159,7 +159,8 @@ void warm_up(const LoadedPolicy& loaded, const ModelOptions& options, QuantSessi
   const model::ModelConfig& sizes = loaded.model->config();
   const auto request = synthetic_observations(config.robot, /*count=*/1, /*seed=*/0).front().request;
   model::ModelInputs inputs = loaded.policy->prepare(request);
-  const at::Tensor noise = at::zeros({1, sizes.action_horizon, sizes.action_dim});
+  // Not zeros, of which some formats make NaN (docs/formats.md).
+  const at::Tensor noise = at::ones({1, sizes.action_horizon, sizes.action_dim});
   const bool on_cpu = loaded.model->device().is_cpu();
   if (on_cpu) shrink(inputs);
   const model::MaskedInputs masked = on_cpu ? model::MaskedInputs::skip : options.masked;
