@@ -109,7 +109,7 @@ void pack_rows(const GemmKernels& kernels, const Tensor& x, PackedInput& packed,
   at::parallel_for(0, packed.rows, divided_up(values_per_thread, in), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> buffer(static_cast<std::size_t>(in));
     for (std::int64_t row = begin; row < end; ++row) {
-      const Source* from = source + row * in;
+      const Source* from = source + row * x.stride(0);
       std::uint32_t* to = lanes + row * stride;
       std::fill(to + (packed.lane == Lane::float32 ? in : in / 2), to + stride, 0U);
       if (from_bfloat16 && packed.lane == Lane::bfloat16_pair && !change) {
@@ -205,7 +205,7 @@ PackedInput pack_input(const GemmKernels& kernels, const Tensor& x, Lane lane, c
   const std::int64_t in = x.size(-1), rows = x.numel() / in;
   const Tensor as_rows = x.reshape({rows, in});
   if (!change && are_lanes(as_rows, lane)) return {as_rows.view(at::kInt), lane, rows, in};
-  const Tensor source = as_rows.contiguous();
+  const Tensor source = as_rows.stride(1) == 1 ? as_rows : as_rows.contiguous();
   PackedInput packed = empty_input(lane, rows, in);
   if (source.scalar_type() == at::kBFloat16) {
     pack_rows<std::uint16_t>(kernels, source, packed, change);
