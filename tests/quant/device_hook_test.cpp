@@ -228,6 +228,11 @@ TEST_CASE("a kept schedule is observed again by cause, for each sample and not f
   CHECK(entry().errors.call_count() == 2 * steps);
   CHECK(apart(entry().errors.rmse(), once.errors.rmse()) <= 1e-12);
   CHECK(entry().causes.operands.call_count() == 0);
+  attachment.measure(false);
+  infer();
+  book.finish_request(StatsBook::Measured::no);
+  CHECK(entry().errors.call_count() == 2 * steps);
+  attachment.measure(true);
 
   attachment.split_errors();
   for (const int requests : {1, 2}) {
@@ -235,6 +240,14 @@ TEST_CASE("a kept schedule is observed again by cause, for each sample and not f
     book.finish_request(StatsBook::Measured::yes);
     CHECK(entry().causes.operands.call_count() == requests * steps);
     CHECK(entry().errors.call_count() == (2 + requests) * steps);
+  }
+
+  attachment.observe_samples_apart(true);
+  const model::ModelInputs both = model::joined(std::vector{golden.inputs, golden.inputs});
+  for (const int batches : {1, 2}) {
+    pi0->sample_actions(both, at::cat({golden.noise, golden.noise}), steps);
+    book.finish_batch({true, true}, StatsBook::Measured::yes);
+    CHECK(entry().errors.call_count() == (4 + 2 * batches) * steps);
   }
 }
 
