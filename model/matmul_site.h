@@ -44,7 +44,7 @@ class SiteHook {
   virtual bool observes_joined_calls() const { return false; }
 
   // From keep_observed() to the end of the request, the hook saves what it observes. repeat_observed() counts that
-  // again for each sample of a request, without a call.
+  // again for each sample of a request, without a call; in the request that it is saved in, for each but the first.
   virtual void keep_observed() {}
   virtual void repeat_observed(std::int64_t /*samples*/) {}
 };

@@ -104,7 +104,7 @@ class Quantizer {
   // Whether it has ObservationMode::split_errors.
   virtual bool splits_errors() const { return true; }
 
-  // Called at the end of a request: passes pending observations to the sink.
+  // Called once at the end of every request: passes pending observations to the sink.
   virtual void collect() {}
 
   // See SiteHook.

@@ -58,8 +58,7 @@ std::vector<Tensor> fast_linears(const GemmKernels& kernels, const Tensor& x, co
 }
 
 Tensor fast_linear(const GemmKernels& kernels, const Tensor& x, const FastLinear& linear) {
-  Inputs inputs(kernels, x);
-  return multiplied(kernels, x, inputs, linear);
+  return fast_linears(kernels, x, {linear}).front();
 }
 
 Tensor fast_gated_linears(const GemmKernels& kernels, const Tensor& x, const FastLinear& gate, const FastLinear& up) {

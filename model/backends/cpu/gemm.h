@@ -79,13 +79,15 @@ struct PackedInput {
   std::int64_t scale_group = 0;  // inputs that share a scale; In if a row does
 };
 
-// Uninitialised, [..., Out] for x [..., In], of x's dtype, with rows so far apart that pack_input() need not copy them.
+// Uninitialised, [..., Out] for x [..., In], of x's dtype. Rows are an odd number of cache lines apart, so that
+// pack_input() need not copy them if Out is even.
 at::Tensor padded_result(const at::Tensor& x, std::int64_t out_features);
 
 PackedInput empty_input(Lane lane, std::int64_t rows, std::int64_t in);  // uninitialised, without scales
 
 // Packs x [..., In] of float32 or bfloat16, after `change`, if any, was applied to each row. For Lane::bfloat16_pair
-// the changed values must fit bfloat16. Unchanged values are not copied if they are lanes as they lie.
+// the changed values must fit bfloat16. Unchanged values are not copied if their memory already is lanes, in rows as
+// padded_result() makes them.
 PackedInput pack_input(const GemmKernels& kernels, const at::Tensor& x, Lane lane, const ChangeRow& change);
 
 // A run of any number of steps; and one of sums in order, see GemmKernels.

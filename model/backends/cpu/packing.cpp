@@ -91,13 +91,14 @@ std::int64_t padded_stride(std::int64_t count, std::int64_t value_bytes) {
   return (divided_up(count, line) | 1) * line;
 }
 
-// Whether the values of x [rows, In] are lanes as they lie, of whole cache lines and in different cache sets.
+// Whether the memory of x [rows, In] already is lanes, in whole cache lines. Rows that lie a multiple of 512 bytes
+// apart share cache sets.
 bool are_lanes(const Tensor& x, Lane lane) {
   const at::ScalarType value = lane == Lane::float32 ? at::kFloat : at::kBFloat16;
   if (x.scalar_type() != value || x.size(1) % 2 != 0 || x.stride(1) != 1) return false;
   const std::int64_t stride_bytes = x.stride(0) * x.element_size();
   const bool is_aligned = reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % cache_line_bytes == 0;
-  return is_aligned && stride_bytes % cache_line_bytes == 0 && stride_bytes % (8 * cache_line_bytes) != 0;
+  return is_aligned && stride_bytes % cache_line_bytes == 0 && stride_bytes % 512 != 0;
 }
 
 template <class Source>
