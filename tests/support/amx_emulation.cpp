@@ -130,6 +130,8 @@ void multiply(int sums, int x, int lanes) {
   add_products(to, left, right);
 }
 
+// Registers hold addresses, and displacements are signed bytes.
+// NOLINTBEGIN(performance-no-int-to-ptr, bugprone-signed-char-misuse)
 constexpr std::uint8_t vex = 0xC4, trap = 0xCC;  // the first byte of each instruction, and INT3 in its place
 
 // The instruction at RIP, and the registers.
@@ -226,6 +228,8 @@ void make_trap(greg_t place) {
   if (mprotect(reinterpret_cast<void*>(place / page * page), page, PROT_READ | PROT_WRITE | PROT_EXEC) != 0) return;
   *reinterpret_cast<std::uint8_t*>(place) = trap;
 }
+
+// NOLINTEND(performance-no-int-to-ptr, bugprone-signed-char-misuse)
 
 void carry_out(int signal, siginfo_t*, void* context) {
   greg_t* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;

@@ -41,7 +41,8 @@ class PartErrors {
   }
 
   std::vector<CallError> errors(std::int64_t columns) const {
-    const auto elements = static_cast<double>(values_per_part_ / panel_width * columns);
+    const std::int64_t rows = values_per_part_ / panel_width;
+    const auto elements = static_cast<double>(rows * columns);
     std::vector<CallError> errors;
     for (const ErrorSums& sums : sums_) {
       errors.push_back({sums.squares / elements, sums.power / elements, sums.nonfinite});
