@@ -105,12 +105,11 @@ class Quantizer {
   virtual bool splits_errors() const { return true; }
 
   // Called once at the end of every request: passes pending observations to the sink.
-  virtual void collect() {}
+  virtual void collect() = 0;
 
   // See SiteHook.
-  virtual bool observes_joined_calls() const { return false; }
-  virtual void keep_observed(std::size_t /*site*/) {}
-  virtual void repeat_observed(std::size_t /*site*/, std::int64_t /*samples*/) {}
+  virtual void keep_observed(std::size_t site) = 0;
+  virtual void repeat_observed(std::size_t site, std::int64_t samples) = 0;
 
   ObservationMode mode = {};
   HookClock clock = {};

@@ -18,7 +18,7 @@ class QuantHook : public ModelHook {
   QuantHook(model::Quantizer& quantizer, std::size_t number) : quantizer_(quantizer), number_(number) {}
 
   bool observes() const override { return quantizer_.mode.measured; }
-  bool observes_joined_calls() const override { return quantizer_.observes_joined_calls(); }
+  bool observes_joined_calls() const override { return true; }
   void keep_observed() override { quantizer_.keep_observed(number_); }
   void repeat_observed(std::int64_t samples) override { quantizer_.repeat_observed(number_, samples); }
 

@@ -55,7 +55,7 @@ const float* terms_of(const Tensor& terms) { return terms.defined() ? terms.cons
 }  // namespace
 
 DeviceErrors::Slot DeviceErrors::slot(std::size_t site, std::int64_t samples, at::Device device) {
-  const auto stride = static_cast<std::int64_t>(sites_.size() * sizeof(Record));
+  const auto stride = static_cast<std::int64_t>(site_count_ * sizeof(Record));
   const std::int64_t known = records_.defined() ? records_.size(0) : 0;
   if (samples > known) {
     const c10::InferenceMode inference;
@@ -67,30 +67,19 @@ DeviceErrors::Slot DeviceErrors::slot(std::size_t site, std::int64_t samples, at
   return {static_cast<Record*>(records_.mutable_data_ptr()) + site, stride};
 }
 
-void DeviceErrors::collect(ErrorSink& sink) {
+void DeviceErrors::collect(ErrorSink& sink, Observe observe) {
   if (!records_.defined()) return;
   const c10::InferenceMode inference;
   const Tensor host = records_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
   records_.zero_();
   const auto* next = static_cast<const Record*>(host.const_data_ptr());
   for (std::size_t sample = 0; sample < static_cast<std::size_t>(host.size(0)); ++sample) {
-    for (std::size_t number = 0; number < sites_.size(); ++number) {
+    for (std::size_t number = 0; number < site_count_; ++number) {
       const Record& record = *next++;
       if (record.input_overflowed != 0) sink.overflowed(number, Operand::input);
       if (record.output_overflowed != 0) sink.overflowed(number, Operand::output);
-      if (record.errors.call_count() == 0) continue;
-      sink.observe(number, sample, record.errors);
-      Site& site = sites_[number];
-      if (sample > 0 || !std::exchange(site.keeps, false)) continue;
-      site.kept = record.errors;
-      site.has_kept = true;
+      if (record.errors.call_count() > 0) observe(number, sample, record.errors);
     }
-  }
-  for (std::size_t number = 0; number < sites_.size(); ++number) {
-    Site& site = sites_[number];
-    const auto samples = static_cast<std::size_t>(std::exchange(site.repeated_samples, 0));
-    const std::size_t first = std::exchange(site.has_kept, false) ? 1 : 0;  // the first sample was observed itself
-    for (std::size_t sample = first; sample < samples; ++sample) sink.observe(number, sample, site.kept);
   }
 }
 
@@ -108,15 +97,14 @@ std::size_t CudaQuantizer::add(const Linear& linear, const formats::SiteFormats&
   }
   const Format input = plain_cast_of(formats.input, linear), output = plain_cast_of(formats.output, linear);
   const std::size_t number = ReferenceQuantizer::add(linear, formats, statistics);
-  parts_.push_back({&linear, input, output, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
+  parts_.push_back({input, output, float_terms(sites_[number].bias_codes), float_terms(linear.bias()), {}});
   errors_.add_site();
   return number;
 }
 
 std::size_t CudaQuantizer::add(const Attention& attention, const formats::SiteFormats& formats) {
   refuse_other_sums(formats, attention);
-  parts_.push_back(
-      {&attention, plain_cast_of(formats.input, attention), plain_cast_of(formats.output, attention), {}, {}, {}});
+  parts_.push_back({plain_cast_of(formats.input, attention), plain_cast_of(formats.output, attention), {}, {}, {}});
   errors_.add_site();
   return ReferenceQuantizer::add(attention, formats);
 }
@@ -140,6 +128,13 @@ Tensor CudaQuantizer::rounded(std::span<const std::size_t> sites, const Tensor& 
 }
 
 // A bias that rounding changes needs no second product: both biases are added to the same sums.
+void CudaQuantizer::collect() {
+  errors_.collect(sink_, [this](std::size_t site, std::size_t sample, const formats::ErrorStats& errors) {
+    pass(site, sample, errors);
+  });
+  ReferenceQuantizer::collect();
+}
+
 bool CudaQuantizer::has_exact_product(std::size_t number, at::ScalarType dtype) const {
   const Site& site = sites_[number];
   return keeps(parts_[number].input, dtype) &&

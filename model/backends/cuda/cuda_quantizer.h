@@ -4,6 +4,8 @@
 // multiply them exactly and add in float32.
 #pragma once
 
+#include <c10/util/FunctionRef.h>
+
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -27,7 +29,7 @@ class DeviceErrors {
   // `moved` is called when records have moved: recorded work must then be discarded.
   explicit DeviceErrors(std::function<void()> moved) : moved_(std::move(moved)) {}
 
-  void add_site() { sites_.emplace_back(); }  // before the first call of slot()
+  void add_site() { ++site_count_; }  // before the first call of slot()
 
   // On the device: the site's record of a call's first sample; the others follow at `stride` bytes.
   struct Slot {
@@ -36,22 +38,13 @@ class DeviceErrors {
   };
   Slot slot(std::size_t site, std::int64_t samples, at::Device device);
 
-  // Passes everything since the last call to the sink.
-  void collect(ErrorSink& sink);
-
-  // keep(): the next collect() saves the site's record of the first sample. repeat(): the next collect() counts the
-  // saved record for `samples` samples.
-  void keep(std::size_t site) { sites_[site].keeps = true; }
-  void repeat(std::size_t site, std::int64_t samples) { sites_[site].repeated_samples = samples; }
+  // Passes everything since the last call on: overflows to the sink, errors to `observe`.
+  using Observe = c10::function_ref<void(std::size_t site, std::size_t sample, const formats::ErrorStats& errors)>;
+  void collect(ErrorSink& sink, Observe observe);
 
  private:
-  struct Site {
-    bool keeps = false, has_kept = false;  // save the next record; saved by this collect()
-    std::int64_t repeated_samples = 0;     // of the current request
-    formats::ErrorStats kept = {};
-  };
   const std::function<void()> moved_;
-  std::vector<Site> sites_;
+  std::size_t site_count_ = 0;
   Tensor records_;  // [samples, bytes of all sites' records]
 };
 
@@ -67,12 +60,7 @@ class CudaQuantizer : public ReferenceQuantizer {
   std::vector<Tensor> linears(std::span<const std::size_t> sites, const Tensor& x) override;
   bool has_exact_product(std::size_t site, at::ScalarType dtype) const override;
   bool splits_errors() const override { return false; }
-  void collect() override { errors_.collect(sink_); }
-  bool observes_joined_calls() const override { return true; }
-  void keep_observed(std::size_t site) override { errors_.keep(site); }
-  void repeat_observed(std::size_t site, std::int64_t samples) override {
-    errors_.repeat(site, mode.samples_apart ? samples : 1);
-  }
+  void collect() override;
 
  private:
   Tensor round_operand(std::size_t site, const Tensor& operand) override;
@@ -97,10 +85,9 @@ class CudaQuantizer : public ReferenceQuantizer {
   std::vector<Tensor> many_rows(std::span<const std::size_t> sites, const Tensor& x);
   Tensor many_rows(std::size_t site, const Tensor& x, const Tensor& rounded);
   const Tensor& wide_weight(std::size_t site);
-  const MatmulSite& module_of(std::size_t site) const { return *parts_[site].module; }
+  const MatmulSite& module_of(std::size_t site) const { return *sites_[site].module; }
 
   struct Parts {
-    const MatmulSite* module;
     formats::Format input, output;  // the site's formats, which are plain casts
     Tensor terms, exact_terms;      // the bias, rounded and as it is, [Out] float32; undefined without one
     Tensor wide_weight;             // 8-bit codes as bfloat16; made when many rows need it first

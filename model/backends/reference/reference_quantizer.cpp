@@ -265,11 +265,14 @@ std::int64_t ReferenceQuantizer::part_count(std::size_t site, std::int64_t sampl
 }
 
 void ReferenceQuantizer::report(std::size_t number, std::int64_t part, std::int64_t parts, const Observed& observed) {
-  Site& site = sites_[number];
-  const std::int64_t parts_of_call = parts / site.module->calls;
-  const auto sample = static_cast<std::size_t>(part % parts_of_call);
-  std::visit([&](const auto& error) { sink_.observe(number, sample, error); }, observed);
-  if (site.kept.is_new) site.kept.errors.push_back(observed);
+  const std::int64_t parts_of_call = parts / sites_[number].module->calls;
+  pass(number, static_cast<std::size_t>(part % parts_of_call), observed);
+}
+
+void ReferenceQuantizer::pass(std::size_t number, std::size_t sample, const Observed& observed) {
+  std::visit([&](const auto& errors) { sink_.observe(number, sample, errors); }, observed);
+  Kept& kept = sites_[number].kept;
+  if (kept.is_new) kept.errors.push_back(observed);
 }
 
 void ReferenceQuantizer::observe(std::size_t site, const Results& results) {

@@ -30,14 +30,13 @@ class ReferenceQuantizer : public Quantizer {
   Tensor apply(std::size_t site, std::span<const Tensor> inputs, VectorOperation operation) override;
   bool release_exact_weight(std::size_t site) override;
   void collect() override;
-  bool observes_joined_calls() const override { return true; }
   void keep_observed(std::size_t site) override { sites_[site].kept = {.is_new = true}; }
   void repeat_observed(std::size_t site, std::int64_t samples) override {
     sites_[site].kept.samples = mode.samples_apart ? samples : 1;
   }
 
  protected:
-  using Observed = std::variant<formats::CallError, formats::ByCause<formats::CallError>>;
+  using Observed = std::variant<formats::CallError, formats::ErrorStats, formats::ByCause<formats::CallError>>;
 
   // What was observed of results that the model has cached since.
   struct Kept {
@@ -78,6 +77,9 @@ class ReferenceQuantizer : public Quantizer {
   // A call's samples are observed in so many parts, one after the other, each of which is passed to report().
   std::int64_t part_count(std::size_t site, std::int64_t samples) const;
   void report(std::size_t site, std::int64_t part, std::int64_t parts, const Observed& observed);
+
+  // Passes on to the sink what was observed of a sample, and keeps it if the model caches the result.
+  void pass(std::size_t site, std::size_t sample, const Observed& observed);
 
   // Rounds sums or results [B, ...] float32 to the output's format, and adds the noise.
   Tensor round_output(std::size_t site, const Tensor& values);
